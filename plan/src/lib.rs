@@ -1,3 +1,24 @@
 //! The planner of pg_nodes, pure: desired state and observed facts in, ordered steps out.
 //! It knows no Postgres process, no libpq, no clock and no I/O.
+//!
+//! [`desired::Registry`] is what the DBA asked for, [`observed::World`] what the servers said,
+//! [`plan`] the difference as [`step::Step`]s and [`step::Problem`]s.
 #![forbid(unsafe_code)]
+
+pub mod conninfo;
+pub mod desired;
+pub mod name;
+pub mod observed;
+pub mod quote;
+pub mod render;
+pub mod rule;
+pub mod step;
+
+mod foreign;
+mod order;
+mod refuse;
+mod standby;
+mod subscription;
+
+pub use order::plan;
+pub use rule::rules;

@@ -1,0 +1,194 @@
+//! What the DBA asked for: the rows of `nodes.registry`, `nodes.node` and `nodes.link`.
+
+use crate::conninfo::Conninfo;
+use crate::name::{Mark, TableName};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub type NodeId = i32;
+pub type LinkId = i32;
+
+/// One registry: its nodes and the links that should exist between them.
+#[derive(Debug, Clone, Default)]
+pub struct Registry {
+    /// The registry's uuid, part of every mark.
+    pub id: String,
+    pub nodes: BTreeMap<NodeId, Node>,
+    pub links: Vec<Link>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    pub id: NodeId,
+    pub name: String,
+    /// How the other nodes reach this one, password included.
+    pub conninfo: Conninfo,
+    pub removing: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    pub id: LinkId,
+    pub name: String,
+    /// The node where the data is.
+    pub from: NodeId,
+    /// The node where the data goes, or appears.
+    pub to: NodeId,
+    pub state: LinkState,
+    pub spec: Spec,
+    /// On removal: whether what holds data or shows it stays.
+    pub keep_data: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkState {
+    Active,
+    Paused,
+    Removing,
+}
+
+/// What a link is, by kind; the `spec` column of `nodes.link`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Spec {
+    Standby(StandbySpec),
+    Foreign(ForeignSpec),
+    Subscription(SubscriptionSpec),
+}
+
+impl Spec {
+    /// The value of the `kind` column.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Spec::Standby(_) => "standby",
+            Spec::Foreign(_) => "foreign",
+            Spec::Subscription(_) => "subscription",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandbySpec {
+    /// Keep WAL for the standby with a physical slot on its primary.
+    pub slot: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForeignSpec {
+    pub local_schema: String,
+    pub remote_schema: String,
+    /// `None`: every table of the remote schema.
+    pub tables: Option<BTreeSet<String>>,
+    /// Roles of the local side that get a user mapping, besides the one that pg_nodes uses.
+    pub roles: BTreeSet<String>,
+    /// Whether PUBLIC gets a user mapping too.
+    pub public: bool,
+    pub writable: bool,
+    /// Further options of the foreign server (`fetch_size`, `async_capable`, …).
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubscriptionSpec {
+    /// `None`: all tables of the publisher's database.
+    pub tables: Option<BTreeSet<TableName>>,
+    pub copy_data: bool,
+    /// Options of the publication and the subscription, see [`PUBLICATION_OPTIONS`] and
+    /// [`SUBSCRIPTION_OPTIONS`].
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+}
+
+/// Options of `add_subscription` that belong to the publication.
+pub const PUBLICATION_OPTIONS: &[&str] = &["publish", "publish_via_partition_root"];
+
+/// Options of `add_subscription` that belong to the subscription and can be altered in place.
+pub const SUBSCRIPTION_OPTIONS: &[&str] = &[
+    "binary",
+    "streaming",
+    "synchronous_commit",
+    "disable_on_error",
+    "origin",
+    "run_as_owner",
+    "password_required",
+];
+
+impl SubscriptionSpec {
+    /// The options that belong to the publication.
+    pub fn publication_options(&self) -> BTreeMap<String, String> {
+        self.options_in(PUBLICATION_OPTIONS)
+    }
+
+    /// The options that belong to the subscription.
+    pub fn subscription_options(&self) -> BTreeMap<String, String> {
+        self.options_in(SUBSCRIPTION_OPTIONS)
+    }
+
+    fn options_in(&self, names: &[&str]) -> BTreeMap<String, String> {
+        let wanted = self
+            .options
+            .iter()
+            .filter(|(k, _)| names.contains(&k.as_str()));
+        wanted.map(|(k, v)| (k.clone(), v.clone())).collect()
+    }
+}
+
+impl Registry {
+    pub fn mark(&self, link: &Link) -> Mark {
+        Mark {
+            registry: self.id.clone(),
+            link: link.id,
+        }
+    }
+
+    /// The node's name, for messages; a node that is gone has none.
+    pub fn node_name(&self, id: NodeId) -> &str {
+        self.nodes.get(&id).map_or("?", |node| node.name.as_str())
+    }
+
+    pub fn link(&self, id: LinkId) -> Option<&Link> {
+        self.links.iter().find(|link| link.id == id)
+    }
+}
+
+/// What must be asked of a node so that its links can be planned.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Interest {
+    /// Schemas whose relations matter.
+    pub schemas: BTreeSet<String>,
+    /// Single tables that matter.
+    pub tables: BTreeSet<TableName>,
+    /// Whether every table of the database matters.
+    pub all_tables: bool,
+    /// Roles whose existence and attributes matter.
+    pub roles: BTreeSet<String>,
+}
+
+impl Registry {
+    /// Collects what the links of `node` need to know about it.
+    pub fn interest(&self, node: NodeId) -> Interest {
+        let mut interest = Interest::default();
+        if let Some(user) = self.nodes.get(&node).and_then(|n| n.conninfo.get("user")) {
+            interest.roles.insert(user.to_owned());
+        }
+        for link in self.links.iter().filter(|l| l.from == node || l.to == node) {
+            match &link.spec {
+                Spec::Standby(_) => {}
+                Spec::Subscription(spec) => match &spec.tables {
+                    Some(tables) => interest.tables.extend(tables.iter().cloned()),
+                    None => interest.all_tables = true,
+                },
+                Spec::Foreign(spec) if link.from == node => {
+                    interest.schemas.insert(spec.remote_schema.clone());
+                }
+                Spec::Foreign(spec) => {
+                    interest.schemas.insert(spec.local_schema.clone());
+                    interest.roles.extend(spec.roles.iter().cloned());
+                }
+            }
+        }
+        interest
+    }
+}

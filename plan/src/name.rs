@@ -1,0 +1,164 @@
+//! Names: of nodes and links as people give them, and those derived from them for objects on
+//! the servers.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// `NAMEDATALEN - 1`: the longest identifier that Postgres keeps whole, in bytes.
+pub const MAX_NAME_BYTES: usize = 63;
+
+/// Why a text cannot be a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NameError {
+    Empty,
+    TooLong { bytes: usize },
+    Control,
+}
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NameError::Empty => write!(f, "a name cannot be empty"),
+            NameError::TooLong { bytes } => {
+                write!(
+                    f,
+                    "a name has at most {MAX_NAME_BYTES} bytes, this one has {bytes}"
+                )
+            }
+            NameError::Control => write!(f, "a name cannot contain control characters"),
+        }
+    }
+}
+
+/// Checks a node's or link's name: any identifier that Postgres could quote, up to 63 bytes.
+/// Control characters are refused because they would make logs and plans ambiguous.
+pub fn check_name(name: &str) -> Result<(), NameError> {
+    if name.is_empty() {
+        return Err(NameError::Empty);
+    }
+    if name.len() > MAX_NAME_BYTES {
+        return Err(NameError::TooLong { bytes: name.len() });
+    }
+    if name.chars().any(char::is_control) {
+        return Err(NameError::Control);
+    }
+    Ok(())
+}
+
+/// A table with its schema.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TableName {
+    pub schema: String,
+    pub name: String,
+}
+
+impl TableName {
+    pub fn new(schema: impl Into<String>, name: impl Into<String>) -> Self {
+        TableName {
+            schema: schema.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}.{}",
+            crate::quote::ident(&self.schema),
+            crate::quote::ident(&self.name)
+        )
+    }
+}
+
+/// The mark of one registry's objects: what proves that we made them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// The registry's uuid.
+    pub registry: String,
+    pub link: i32,
+}
+
+impl Mark {
+    /// The comment put on servers, schemas, publications and subscriptions.
+    pub fn comment(&self) -> String {
+        format!(
+            "managed by pg_nodes: registry {}, link {}",
+            self.registry, self.link
+        )
+    }
+
+    /// Reads a comment back; `None` for anything that [`Mark::comment`] did not write.
+    pub fn parse(comment: &str) -> Option<Mark> {
+        let rest = comment.strip_prefix("managed by pg_nodes: registry ")?;
+        let (registry, link) = rest.split_once(", link ")?;
+        Some(Mark {
+            registry: registry.to_owned(),
+            link: link.parse().ok()?,
+        })
+    }
+
+    /// The name of the link's replication slot: `nodes_<8 hex of the registry id>_<link id>`.
+    /// It stays within the slot alphabet (`ReplicationSlotValidateName`, slot.c) whatever the
+    /// link is called. The same text is the `application_name` that marks `primary_conninfo`.
+    pub fn slot_name(&self) -> String {
+        let hex: String = self
+            .registry
+            .chars()
+            .filter(char::is_ascii_hexdigit)
+            .take(8)
+            .collect();
+        format!("nodes_{}_{}", hex.to_ascii_lowercase(), self.link)
+    }
+}
+
+/// The comment that `postgres_fdw` comes with (postgres_fdw.control).
+pub const FDW_COMMENT: &str = "foreign-data wrapper for remote PostgreSQL servers";
+
+/// The comment on a `postgres_fdw` extension that this registry created.
+pub fn extension_comment(registry: &str) -> String {
+    format!("{FDW_COMMENT} (made by pg_nodes: registry {registry})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(link: i32) -> Mark {
+        Mark {
+            registry: "3F2504e0-4f89-11d3-9a0c-0305e82c3301".into(),
+            link,
+        }
+    }
+
+    #[test]
+    fn slot_names_fit_the_slot_alphabet() {
+        assert_eq!(mark(12).slot_name(), "nodes_3f2504e0_12");
+        assert!(mark(i32::MAX).slot_name().len() <= MAX_NAME_BYTES);
+    }
+
+    #[test]
+    fn a_mark_reads_back_and_nothing_else_does() {
+        assert_eq!(Mark::parse(&mark(7).comment()), Some(mark(7)));
+        for comment in [
+            "",
+            "managed by hand",
+            "managed by pg_nodes: registry x, link y",
+        ] {
+            assert_eq!(Mark::parse(comment), None);
+        }
+    }
+
+    #[test]
+    fn names_up_to_63_bytes_pass() {
+        assert_eq!(check_name(&"é".repeat(31)), Ok(()));
+        assert_eq!(
+            check_name(&"é".repeat(32)),
+            Err(NameError::TooLong { bytes: 64 })
+        );
+        assert_eq!(check_name(""), Err(NameError::Empty));
+        assert_eq!(check_name("a\nb"), Err(NameError::Control));
+        assert_eq!(check_name("we\"ird; DROP TABLE x--"), Ok(()));
+    }
+}

@@ -1,0 +1,78 @@
+//! Preconditions that several kinds of link share, each with its numbers and its way out.
+
+use crate::desired::NodeId;
+use crate::name::Mark;
+use crate::observed::{NodeFacts, Owner, owner};
+use crate::rule::Verdict;
+
+/// A limit that one more user would exceed.
+pub(crate) struct Headroom<'a> {
+    pub node: NodeId,
+    pub node_name: &'a str,
+    pub setting: &'static str,
+    pub used: i64,
+    pub needed: i64,
+    pub purpose: &'a str,
+}
+
+impl Headroom<'_> {
+    /// Refuses when `used + needed` exceeds the setting; an unknown limit is not judged.
+    pub fn check(&self, facts: &NodeFacts) -> Option<Verdict> {
+        let limit = facts.number(self.setting)?;
+        if self.used + self.needed <= limit {
+            return None;
+        }
+        let message = format!(
+            "{} on node \"{}\" is {limit}, of which {} are in use; {} needs {} more",
+            self.setting, self.node_name, self.used, self.purpose, self.needed
+        );
+        let hint = format!(
+            "Set {} to at least {} there and restart that server.",
+            self.setting,
+            self.used + self.needed
+        );
+        Some(Verdict::refuse(self.node, message, hint))
+    }
+}
+
+/// An object that stands where ours should be, and is not ours.
+pub(crate) fn name_taken(
+    node: NodeId,
+    class: &str,
+    name: &str,
+    comment: Option<&str>,
+    mark: &Mark,
+) -> Option<Verdict> {
+    match owner(comment, mark) {
+        Owner::Ours => None,
+        Owner::OtherLink(other) => Some(Verdict::Wait {
+            node,
+            message: format!("{class} \"{name}\" still belongs to link {other}"),
+            hint: "It is free when that link's removal is done; run nodes.apply() again.".into(),
+        }),
+        Owner::Foreign => Some(Verdict::refuse(
+            node,
+            format!("{class} \"{name}\" exists and was not made by this registry"),
+            format!("Rename or drop that {class}, or give the link another name."),
+        )),
+    }
+}
+
+/// A server on which nothing can be created, whoever asks.
+pub(crate) fn read_only(node: NodeId, name: &str, facts: &NodeFacts) -> Option<Verdict> {
+    if facts.in_recovery {
+        return Some(Verdict::refuse(
+            node,
+            format!("node \"{name}\" is a standby and accepts no changes"),
+            "Name its primary instead; what is made there reaches the standby by replication.",
+        ));
+    }
+    if facts.setting("default_transaction_read_only") == Some("on") {
+        return Some(Verdict::refuse(
+            node,
+            format!("node \"{name}\" is read-only (default_transaction_read_only is on)"),
+            "Turn default_transaction_read_only off there, then run nodes.apply() again.",
+        ));
+    }
+    None
+}

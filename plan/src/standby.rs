@@ -1,0 +1,533 @@
+//! The rules of a standby link: `from` is the primary (or the standby to cascade from), `to`
+//! the standby. What is made: a physical slot there, `primary_conninfo`, `primary_slot_name`
+//! and a passfile here.
+
+use crate::conninfo::{Conninfo, Secret, passfile_line};
+use crate::desired::{Spec, StandbySpec};
+use crate::observed::NodeFacts;
+use crate::refuse::Headroom;
+use crate::render::PASSFILE;
+use crate::rule::{Context, Rule, Table, Verdict};
+use crate::step::Operation;
+
+pub(crate) const TABLE: Table = Table {
+    refuse: REFUSE,
+    keep: KEEP,
+    remove: REMOVE,
+};
+
+const REFUSE: &[Rule] = &[
+    Rule {
+        id: "ST01",
+        when: "the standby is not a clone of its primary",
+        then: not_a_clone,
+    },
+    Rule {
+        id: "ST02",
+        when: "the standby is not in recovery",
+        then: not_in_recovery,
+    },
+    Rule {
+        id: "ST03",
+        when: "the two servers differ in major version",
+        then: other_version,
+    },
+    Rule {
+        id: "ST04",
+        when: "wal_level of the primary is minimal",
+        then: wal_level_minimal,
+    },
+    Rule {
+        id: "ST05",
+        when: "the primary has no free walsender",
+        then: no_walsender,
+    },
+    Rule {
+        id: "ST06",
+        when: "the primary has no free replication slot",
+        then: no_slot_left,
+    },
+    Rule {
+        id: "ST07",
+        when: "the role on the standby cannot alter its settings",
+        then: no_rights,
+    },
+    Rule {
+        id: "ST08",
+        when: "the role of the conninfo cannot replicate",
+        then: no_replication,
+    },
+];
+
+const KEEP: &[Rule] = &[
+    Rule {
+        id: "ST20",
+        when: "the slot on the primary is missing",
+        then: create_slot,
+    },
+    Rule {
+        id: "ST21",
+        when: "the standby's passfile is not right",
+        then: write_passfile,
+    },
+    Rule {
+        id: "ST22",
+        when: "the standby's settings are not right",
+        then: alter_settings,
+    },
+    Rule {
+        id: "ST23",
+        when: "a setting in the files is not in force",
+        then: reload,
+    },
+    Rule {
+        id: "ST24",
+        when: "a passfile is no longer needed",
+        then: remove_stale_passfile,
+    },
+    Rule {
+        id: "ST25",
+        when: "a slot is there and should not be",
+        then: drop_unwanted_slot,
+    },
+];
+
+const REMOVE: &[Rule] = &[
+    Rule {
+        id: "ST40",
+        when: "the standby still follows by our settings",
+        then: reset_settings,
+    },
+    Rule {
+        id: "ST41",
+        when: "our passfile is still on the standby",
+        then: remove_passfile,
+    },
+    Rule {
+        id: "ST42",
+        when: "our slot is still on the primary",
+        then: drop_slot,
+    },
+];
+
+fn spec(ctx: &Context<'_>) -> Option<StandbySpec> {
+    match &ctx.link.spec {
+        Spec::Standby(spec) => Some(spec.clone()),
+        Spec::Foreign(_) | Spec::Subscription(_) => None,
+    }
+}
+
+/// The command that makes the missing clone, exactly: it creates the link's slot (`-C`), so
+/// that no WAL is lost until the clone streams.
+pub(crate) fn basebackup_command(ctx: &Context<'_>) -> String {
+    let slot = match spec(ctx) {
+        Some(StandbySpec { slot: true }) => format!(" --create-slot --slot={}", ctx.slot()),
+        Some(StandbySpec { slot: false }) | None => String::new(),
+    };
+    let conninfo = replication_conninfo(ctx.from.conninfo.clone().without("password"));
+    let quoted = conninfo.to_string().replace('\'', r"'\''");
+    format!(
+        "pg_basebackup --dbname='{quoted}' --pgdata=DIRECTORY --write-recovery-conf \
+         --wal-method=stream --checkpoint=fast{slot}"
+    )
+}
+
+/// Options of a node's conninfo that make no sense to a walreceiver.
+fn replication_conninfo(conninfo: Conninfo) -> Conninfo {
+    conninfo
+        .without("dbname")
+        .without("target_session_attrs")
+        .without("options")
+}
+
+fn not_a_clone(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some((source, target)) = ctx.both() else {
+        return vec![];
+    };
+    if source.system_identifier == target.system_identifier {
+        return vec![];
+    }
+    let message = format!(
+        "node \"{}\" is not a clone of \"{}\": their system identifiers are {} and {}",
+        ctx.to.name, ctx.from.name, target.system_identifier, source.system_identifier
+    );
+    let hint = format!(
+        "Stop \"{}\", empty its data directory, run: {}",
+        ctx.to.name,
+        basebackup_command(ctx)
+    );
+    vec![Verdict::refuse(ctx.to.id, message, hint)]
+}
+
+fn not_in_recovery(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some((source, target)) = ctx.both() else {
+        return vec![];
+    };
+    let same = source.system_identifier == target.system_identifier;
+    if !same || target.in_recovery {
+        return vec![];
+    }
+    let message = format!(
+        "node \"{}\" is a primary of its own (timeline {}), not a standby of \"{}\" (timeline {})",
+        ctx.to.name, target.timeline, ctx.from.name, source.timeline
+    );
+    let hint = format!(
+        "If \"{0}\" is to follow: stop it, run pg_rewind against \"{1}\" or clone it anew with: \
+         {2}, create standby.signal in its data directory and start it.",
+        ctx.to.name,
+        ctx.from.name,
+        basebackup_command(ctx)
+    );
+    vec![Verdict::refuse(ctx.to.id, message, hint)]
+}
+
+fn other_version(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some((source, target)) = ctx.both() else {
+        return vec![];
+    };
+    if source.major() == target.major() {
+        return vec![];
+    }
+    let message = format!(
+        "node \"{}\" runs PostgreSQL {}, \"{}\" runs {}",
+        ctx.to.name,
+        target.major(),
+        ctx.from.name,
+        source.major()
+    );
+    let hint = "Streaming replication needs the same major version; use a subscription instead.";
+    vec![Verdict::refuse(ctx.to.id, message, hint)]
+}
+
+fn wal_level_minimal(ctx: &Context<'_>) -> Vec<Verdict> {
+    match ctx.source.and_then(|source| source.setting("wal_level")) {
+        Some("minimal") => vec![Verdict::refuse(
+            ctx.from.id,
+            format!("wal_level on node \"{}\" is minimal", ctx.from.name),
+            "Set wal_level to replica or logical there and restart that server.",
+        )],
+        Some(_) | None => vec![],
+    }
+}
+
+/// Whether the standby already streams through our slot: then it needs nothing more.
+fn streams(ctx: &Context<'_>) -> bool {
+    ctx.source
+        .and_then(|source| source.slot(&ctx.slot()))
+        .is_some_and(|slot| slot.active)
+}
+
+fn no_walsender(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some(source) = ctx.source else {
+        return vec![];
+    };
+    let needed = i64::from(!streams(ctx) && !follows(ctx));
+    let headroom = Headroom {
+        node: ctx.from.id,
+        node_name: &ctx.from.name,
+        setting: "max_wal_senders",
+        used: source.walsenders,
+        needed,
+        purpose: "a standby",
+    };
+    headroom.check(source).into_iter().collect()
+}
+
+/// Whether the standby's settings already point to the primary by our hand.
+fn follows(ctx: &Context<'_>) -> bool {
+    let conninfo = ctx
+        .target
+        .and_then(|target| target.primary_conninfo.as_ref());
+    conninfo.is_some_and(|c| c.get("application_name") == Some(ctx.slot().as_str()))
+}
+
+fn no_slot_left(ctx: &Context<'_>) -> Vec<Verdict> {
+    let (Some(source), Some(spec)) = (ctx.source, spec(ctx)) else {
+        return vec![];
+    };
+    if !spec.slot || source.slot(&ctx.slot()).is_some() {
+        return vec![];
+    }
+    let headroom = Headroom {
+        node: ctx.from.id,
+        node_name: &ctx.from.name,
+        setting: "max_replication_slots",
+        used: source.slots.len() as i64,
+        needed: 1,
+        purpose: "a standby",
+    };
+    headroom.check(source).into_iter().collect()
+}
+
+fn no_rights(ctx: &Context<'_>) -> Vec<Verdict> {
+    match ctx.target {
+        Some(target) if !target.superuser => vec![Verdict::refuse(
+            ctx.to.id,
+            format!(
+                "role \"{}\" on node \"{}\" is not a superuser and cannot alter its settings",
+                target.role, ctx.to.name
+            ),
+            "Give the node an admin_conninfo of a superuser with nodes.alter_node().",
+        )],
+        Some(_) | None => vec![],
+    }
+}
+
+fn no_replication(ctx: &Context<'_>) -> Vec<Verdict> {
+    let user = ctx.from.conninfo.get("user");
+    let role = user.and_then(|user| ctx.source.and_then(|source| source.role(user)));
+    match role {
+        Some(role) if !role.superuser && !role.replication => vec![Verdict::refuse(
+            ctx.from.id,
+            format!(
+                "role \"{}\" on node \"{}\" may not replicate",
+                role.name, ctx.from.name
+            ),
+            "Run ALTER ROLE … REPLICATION there.",
+        )],
+        Some(_) | None => vec![],
+    }
+}
+
+fn create_slot(ctx: &Context<'_>) -> Vec<Verdict> {
+    // A slot that no standby will read keeps WAL for ever: only for a standby that was seen.
+    let (Some((source, _)), Some(spec)) = (ctx.both(), spec(ctx)) else {
+        return vec![];
+    };
+    if !spec.slot || source.slot(&ctx.slot()).is_some() {
+        return vec![];
+    }
+    let reason = format!(
+        "keeps the WAL that \"{}\" has not received yet",
+        ctx.to.name
+    );
+    vec![Verdict::act(
+        ctx.from.id,
+        Operation::CreatePhysicalSlot { slot: ctx.slot() },
+        reason,
+    )]
+}
+
+/// The line that the standby's passfile should hold.
+fn wanted_passfile(ctx: &Context<'_>) -> Option<Secret> {
+    ctx.from
+        .conninfo
+        .password()
+        .map(|password| passfile_line(&password))
+}
+
+fn write_passfile(ctx: &Context<'_>) -> Vec<Verdict> {
+    let (Some(target), Some(wanted)) = (ctx.target, wanted_passfile(ctx)) else {
+        return vec![];
+    };
+    if target.passfile.as_ref() == Some(&wanted) {
+        return vec![];
+    }
+    let reason = format!(
+        "holds the password for \"{}\", so that no log shows it",
+        ctx.from.name
+    );
+    vec![Verdict::act(
+        ctx.to.id,
+        Operation::WritePassfile { content: wanted },
+        reason,
+    )]
+}
+
+/// `primary_conninfo` as it should be. The password is in the passfile, because a reload logs
+/// the whole setting. From 17 the slot synchronization needs a `dbname`
+/// (manual, "Replication Slot Synchronization").
+fn wanted_conninfo(ctx: &Context<'_>, target: &NodeFacts) -> Conninfo {
+    let own = ctx.from.conninfo.clone().without("password");
+    let mut conninfo = replication_conninfo(own);
+    if let (true, Some(dbname)) = (target.major() >= 17, ctx.from.conninfo.get("dbname")) {
+        conninfo.set("dbname", dbname);
+    }
+    if ctx.from.conninfo.password().is_some() {
+        conninfo.set("passfile", PASSFILE);
+    }
+    conninfo.with("application_name", ctx.slot())
+}
+
+/// The simple settings of a standby, each with its value; `None` for one that must not be set.
+fn wanted_settings(ctx: &Context<'_>, target: &NodeFacts) -> Vec<(&'static str, Option<String>)> {
+    let slot = spec(ctx).is_some_and(|spec| spec.slot).then(|| ctx.slot());
+    let mut settings = vec![("primary_slot_name", slot)];
+    if target.major() >= 17 {
+        settings.push(("hot_standby_feedback", Some("on".to_owned())));
+    }
+    settings
+}
+
+fn alter_settings(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some((_, target)) = ctx.both() else {
+        return vec![];
+    };
+    let mut verdicts = Vec::new();
+    let wanted = wanted_conninfo(ctx, target);
+    let current = target.primary_conninfo_file.as_ref();
+    if current != Some(&wanted) {
+        let reason = match current {
+            Some(_) => format!(
+                "does not say what the registry says of \"{}\"",
+                ctx.from.name
+            ),
+            None => format!("makes \"{}\" follow \"{}\"", ctx.to.name, ctx.from.name),
+        };
+        verdicts.push(set_conninfo(ctx, wanted, reason));
+    }
+    let files = target.file_settings.as_ref();
+    for (setting, value) in wanted_settings(ctx, target) {
+        let current = files
+            .and_then(|files| files.get(setting))
+            .filter(|v| !v.is_empty());
+        if current == value.as_ref() {
+            continue;
+        }
+        let reason = match setting {
+            "primary_slot_name" => format!("its slot on \"{}\"", ctx.from.name),
+            _ => "slots that must survive a failover need it".to_owned(),
+        };
+        verdicts.push(Verdict::act(
+            ctx.to.id,
+            Operation::AlterSystem { setting, value },
+            reason,
+        ));
+    }
+    if !verdicts.is_empty() {
+        verdicts.push(Verdict::act(
+            ctx.to.id,
+            Operation::Reload,
+            "puts the settings in force",
+        ));
+    }
+    verdicts
+}
+
+fn set_conninfo(ctx: &Context<'_>, conninfo: Conninfo, reason: String) -> Verdict {
+    let step = Verdict::act(
+        ctx.to.id,
+        Operation::SetPrimaryConninfo { conninfo },
+        reason,
+    );
+    let stranger = ctx
+        .target
+        .and_then(|target| target.primary_conninfo.as_ref());
+    match stranger {
+        Some(now) if now.get("application_name") != Some(ctx.slot().as_str()) => {
+            step.danger(format!("\"{}\" stops following: {now}", ctx.to.name))
+        }
+        Some(_) | None => step,
+    }
+}
+
+fn reload(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some(target) = ctx.target else {
+        return vec![];
+    };
+    let Some(files) = &target.file_settings else {
+        return vec![];
+    };
+    if !alter_settings(ctx).is_empty() {
+        return vec![];
+    }
+    let stale = wanted_settings(ctx, target)
+        .into_iter()
+        .any(|(setting, _)| {
+            files.get(setting).map_or("", String::as_str) != target.setting(setting).unwrap_or("")
+                && files.contains_key(setting)
+        });
+    if !stale && target.primary_conninfo == target.primary_conninfo_file {
+        return vec![];
+    }
+    vec![Verdict::act(
+        ctx.to.id,
+        Operation::Reload,
+        "puts the settings in force",
+    )]
+}
+
+fn remove_stale_passfile(ctx: &Context<'_>) -> Vec<Verdict> {
+    if wanted_passfile(ctx).is_some() {
+        vec![]
+    } else {
+        remove_passfile(ctx)
+    }
+}
+
+fn drop_unwanted_slot(ctx: &Context<'_>) -> Vec<Verdict> {
+    match spec(ctx) {
+        Some(StandbySpec { slot: false }) => drop_slot(ctx),
+        Some(StandbySpec { slot: true }) | None => vec![],
+    }
+}
+
+fn reset_settings(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some(target) = ctx.target else {
+        return vec![];
+    };
+    let slot = ctx.slot();
+    let marked = |c: &Option<Conninfo>| {
+        c.as_ref()
+            .is_some_and(|c| c.get("application_name") == Some(slot.as_str()))
+    };
+    let in_files = |setting: &str| target.file_settings.as_ref()?.get(setting);
+    let slot_is_ours = in_files("primary_slot_name") == Some(&slot);
+    let conninfo_is_ours = marked(&target.primary_conninfo_file);
+    let mut verdicts = Vec::new();
+    let mut reset = |setting: &'static str, reason: String| {
+        let operation = Operation::AlterSystem {
+            setting,
+            value: None,
+        };
+        verdicts.push(Verdict::act(ctx.to.id, operation, reason));
+    };
+    if conninfo_is_ours {
+        reset("primary_conninfo", "the link is being removed".to_owned());
+    }
+    if slot_is_ours {
+        reset("primary_slot_name", "the link is being removed".to_owned());
+    }
+    let feedback = in_files("hot_standby_feedback").is_some() && target.major() >= 17;
+    if conninfo_is_ours && feedback {
+        reset(
+            "hot_standby_feedback",
+            "it was set for this link".to_owned(),
+        );
+    }
+    let in_force = marked(&target.primary_conninfo)
+        || target.setting("primary_slot_name") == Some(slot.as_str());
+    if verdicts.is_empty() && !in_force {
+        return verdicts;
+    }
+    let reload = Verdict::act(ctx.to.id, Operation::Reload, "puts the settings in force");
+    verdicts.push(reload.danger(format!("\"{}\" stops following", ctx.to.name)));
+    verdicts
+}
+
+fn remove_passfile(ctx: &Context<'_>) -> Vec<Verdict> {
+    match ctx.target {
+        Some(target) if target.passfile.is_some() => vec![Verdict::act(
+            ctx.to.id,
+            Operation::RemovePassfile,
+            "the password in it is no longer needed",
+        )],
+        Some(_) | None => vec![],
+    }
+}
+
+fn drop_slot(ctx: &Context<'_>) -> Vec<Verdict> {
+    let slot = ctx.source.and_then(|source| source.slot(&ctx.slot()));
+    match slot {
+        // Somebody reads it and we cannot tell the standby to stop: it must answer first.
+        Some(slot) if slot.active && ctx.target.is_none() => vec![],
+        Some(slot) => vec![Verdict::act(
+            ctx.from.id,
+            Operation::DropSlot {
+                slot: slot.name.clone(),
+            },
+            "nobody will read it",
+        )],
+        None => vec![],
+    }
+}

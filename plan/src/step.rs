@@ -1,0 +1,459 @@
+//! Steps and problems: a plan as data.
+
+use crate::conninfo::{Conninfo, Secret};
+use crate::desired::{LinkId, NodeId};
+use crate::name::{Mark, TableName};
+use crate::quote::Sql;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What must be done, in order, and what stands in the way.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    pub steps: Vec<Step>,
+    pub problems: Vec<Problem>,
+}
+
+impl Plan {
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty() && self.problems.is_empty()
+    }
+}
+
+/// When a step may run. Within [`Phase::Link`] the steps of one link keep their order, and
+/// links do not wait for each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Before all links: what several of them share.
+    Prepare,
+    Link,
+    /// After all links: what several of them shared, and the registry's own rows.
+    Finish,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    pub phase: Phase,
+    /// The rule that asks for it, see [`crate::rules`].
+    pub rule: &'static str,
+    /// `None`: a node's own clean-up.
+    pub link: Option<LinkId>,
+    /// `None`: in the registry.
+    pub node: Option<NodeId>,
+    pub operation: Operation,
+    pub reason: String,
+    /// What is lost or stops, where something does.
+    pub danger: Option<String>,
+}
+
+/// Why something cannot be done now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    pub kind: ProblemKind,
+    pub rule: &'static str,
+    pub link: Option<LinkId>,
+    pub node: Option<NodeId>,
+    pub message: String,
+    pub hint: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ProblemKind {
+    /// Nothing is done for the link until a person acts.
+    Refused,
+    /// The rest is done by a later `apply()`, when the node answers.
+    Waiting,
+    /// Done, but a person should know.
+    Warning,
+}
+
+impl ProblemKind {
+    /// How the `action` column of `nodes.plan()` calls it.
+    pub fn label(self) -> &'static str {
+        match self {
+            ProblemKind::Refused => "problem",
+            ProblemKind::Waiting => "waiting",
+            ProblemKind::Warning => "warning",
+        }
+    }
+}
+
+/// One change on one server. [`Operation::sql`] renders it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    CreatePhysicalSlot {
+        slot: String,
+    },
+    CreateLogicalSlot {
+        slot: String,
+    },
+    DropSlot {
+        slot: String,
+    },
+    WritePassfile {
+        content: Secret,
+    },
+    RemovePassfile,
+    /// `value` `None`: `ALTER SYSTEM RESET`.
+    AlterSystem {
+        setting: &'static str,
+        value: Option<String>,
+    },
+    SetPrimaryConninfo {
+        conninfo: Conninfo,
+    },
+    Reload,
+    CreatePublication {
+        name: String,
+        tables: BTreeSet<TableName>,
+        options: BTreeMap<String, String>,
+        mark: Mark,
+    },
+    AddPublicationTables {
+        name: String,
+        tables: BTreeSet<TableName>,
+    },
+    DropPublicationTables {
+        name: String,
+        tables: BTreeSet<TableName>,
+    },
+    SetPublicationOptions {
+        name: String,
+        options: BTreeMap<String, String>,
+    },
+    DropPublication {
+        name: String,
+    },
+    CreateSubscription {
+        name: String,
+        conninfo: Conninfo,
+        publication: String,
+        slot: String,
+        copy_data: bool,
+        options: BTreeMap<String, String>,
+        mark: Mark,
+    },
+    SetSubscriptionConninfo {
+        name: String,
+        conninfo: Conninfo,
+    },
+    SetSubscriptionPublication {
+        name: String,
+        publication: String,
+    },
+    SetSubscriptionSlot {
+        name: String,
+        slot: String,
+    },
+    SetSubscriptionOptions {
+        name: String,
+        options: BTreeMap<String, String>,
+    },
+    EnableSubscription {
+        name: String,
+    },
+    DisableSubscription {
+        name: String,
+    },
+    RefreshSubscription {
+        name: String,
+        copy_data: bool,
+    },
+    DropSubscription {
+        name: String,
+    },
+    CreateFdwExtension {
+        comment: String,
+    },
+    DropFdwExtension,
+    /// Takes our mark off, see [`Operation::ReleaseServer`].
+    ReleaseFdwExtension,
+    CreateServer {
+        name: String,
+        options: BTreeMap<String, String>,
+        mark: Mark,
+    },
+    AlterServer {
+        name: String,
+        change: OptionChange,
+    },
+    DropServer {
+        name: String,
+    },
+    /// `role` `None`: PUBLIC.
+    CreateMapping {
+        server: String,
+        role: Option<String>,
+        options: Conninfo,
+    },
+    AlterMapping {
+        server: String,
+        role: Option<String>,
+        change: OptionChange,
+    },
+    DropMapping {
+        server: String,
+        role: Option<String>,
+    },
+    CreateSchema {
+        name: String,
+        mark: Mark,
+    },
+    DropSchema {
+        name: String,
+    },
+    /// `tables` `None`: the whole remote schema.
+    ImportTables {
+        server: String,
+        remote_schema: String,
+        local_schema: String,
+        tables: Option<BTreeSet<String>>,
+        /// Roles that may use the tables, besides their owner.
+        grantees: BTreeSet<Option<String>>,
+        writable: bool,
+    },
+    AlterForeignTable {
+        table: TableName,
+        changes: Vec<ColumnChange>,
+    },
+    DropForeignTable {
+        table: TableName,
+    },
+    /// Takes our mark off: from now on the object is the DBA's.
+    ReleaseServer {
+        name: String,
+    },
+    ReleaseSchema {
+        name: String,
+    },
+    ForgetLink {
+        link: LinkId,
+    },
+    ForgetNode {
+        node: NodeId,
+    },
+}
+
+/// The difference between two sets of `OPTIONS`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OptionChange {
+    pub add: Conninfo,
+    pub set: Conninfo,
+    pub drop: BTreeSet<String>,
+}
+
+impl OptionChange {
+    /// What turns `have` into `want`.
+    pub fn between(have: &Conninfo, want: &Conninfo) -> Self {
+        let mut change = OptionChange::default();
+        for (key, value) in want.iter() {
+            match have.get(key) {
+                None => change.add.set(key, value),
+                Some(old) if old != value => change.set.set(key, value),
+                Some(_) => {}
+            }
+        }
+        let stale = have.iter().filter(|(key, _)| want.get(key).is_none());
+        change.drop = stale.map(|(key, _)| key.to_owned()).collect();
+        change
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.add.is_empty() && self.set.is_empty() && self.drop.is_empty()
+    }
+
+    /// The names of what changes, for a reason that people read.
+    pub fn keys(&self) -> String {
+        let changed = self.add.iter().chain(self.set.iter()).map(|(key, _)| key);
+        let keys: BTreeSet<&str> = changed
+            .chain(self.drop.iter().map(String::as_str))
+            .collect();
+        keys.into_iter().collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// A change of one column of a foreign table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ColumnChange {
+    Add { name: String, data_type: ColumnType },
+    Drop { name: String },
+    Retype { name: String, data_type: ColumnType },
+}
+
+/// A type as a remote server's `format_type()` printed it: SQL already, so only what can be
+/// nothing but a type name is let through; a hostile peer must not write our statements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColumnType(String);
+
+impl ColumnType {
+    /// Accepts names (quoted or not, with schema), spaces, `(digits, digits)` and `[]`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (mut quoted, mut modifier) = (false, false);
+        for c in text.chars() {
+            match c {
+                '"' => quoted = !quoted,
+                _ if quoted => {}
+                '(' if !modifier => modifier = true,
+                ')' if modifier => modifier = false,
+                ',' | '-' | '0'..='9' if modifier => {}
+                _ if modifier => return None,
+                '.' | '_' | ' ' | '[' | ']' => {}
+                _ if c.is_alphanumeric() => {}
+                _ => return None,
+            }
+        }
+        (!quoted && !modifier && !text.is_empty()).then(|| ColumnType(text.to_owned()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Operation {
+    /// Whether it can share a transaction with its neighbours: then a batch of them is sent as
+    /// one and takes effect as one.
+    pub fn is_transactional(&self) -> bool {
+        match self {
+            Operation::CreatePhysicalSlot { .. }
+            | Operation::CreateLogicalSlot { .. }
+            | Operation::DropSlot { .. }
+            | Operation::WritePassfile { .. }
+            | Operation::RemovePassfile
+            | Operation::AlterSystem { .. }
+            | Operation::SetPrimaryConninfo { .. }
+            | Operation::Reload
+            | Operation::RefreshSubscription { .. }
+            | Operation::DropSubscription { .. }
+            | Operation::ForgetLink { .. }
+            | Operation::ForgetNode { .. } => false,
+            Operation::CreatePublication { .. }
+            | Operation::AddPublicationTables { .. }
+            | Operation::DropPublicationTables { .. }
+            | Operation::SetPublicationOptions { .. }
+            | Operation::DropPublication { .. }
+            | Operation::CreateSubscription { .. }
+            | Operation::SetSubscriptionConninfo { .. }
+            | Operation::SetSubscriptionPublication { .. }
+            | Operation::SetSubscriptionSlot { .. }
+            | Operation::SetSubscriptionOptions { .. }
+            | Operation::EnableSubscription { .. }
+            | Operation::DisableSubscription { .. }
+            | Operation::CreateFdwExtension { .. }
+            | Operation::DropFdwExtension
+            | Operation::ReleaseFdwExtension
+            | Operation::CreateServer { .. }
+            | Operation::AlterServer { .. }
+            | Operation::DropServer { .. }
+            | Operation::CreateMapping { .. }
+            | Operation::AlterMapping { .. }
+            | Operation::DropMapping { .. }
+            | Operation::CreateSchema { .. }
+            | Operation::DropSchema { .. }
+            | Operation::ImportTables { .. }
+            | Operation::AlterForeignTable { .. }
+            | Operation::DropForeignTable { .. }
+            | Operation::ReleaseServer { .. }
+            | Operation::ReleaseSchema { .. } => true,
+        }
+    }
+
+    /// Whether "object in use" (55006) passes by itself: a slot is free a moment after its
+    /// reader was told to stop.
+    pub fn retries_while_in_use(&self) -> bool {
+        matches!(self, Operation::DropSlot { .. })
+    }
+
+    /// The statement, byte for byte as it is sent.
+    pub fn sql(&self) -> Sql {
+        crate::render::render(self)
+    }
+
+    /// What is done, in two or three words: the `action` column of `nodes.plan()`.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Operation::CreatePhysicalSlot { .. } | Operation::CreateLogicalSlot { .. } => {
+                "create slot"
+            }
+            Operation::DropSlot { .. } => "drop slot",
+            Operation::WritePassfile { .. } => "write passfile",
+            Operation::RemovePassfile => "remove passfile",
+            Operation::AlterSystem { value: None, .. } => "reset setting",
+            Operation::AlterSystem { .. } | Operation::SetPrimaryConninfo { .. } => "alter setting",
+            Operation::Reload => "reload",
+            Operation::CreatePublication { .. } => "create publication",
+            Operation::AddPublicationTables { .. }
+            | Operation::DropPublicationTables { .. }
+            | Operation::SetPublicationOptions { .. } => "alter publication",
+            Operation::DropPublication { .. } => "drop publication",
+            Operation::CreateSubscription { .. } => "create subscription",
+            Operation::SetSubscriptionConninfo { .. }
+            | Operation::SetSubscriptionPublication { .. }
+            | Operation::SetSubscriptionSlot { .. }
+            | Operation::SetSubscriptionOptions { .. } => "alter subscription",
+            Operation::EnableSubscription { .. } => "enable subscription",
+            Operation::DisableSubscription { .. } => "disable subscription",
+            Operation::RefreshSubscription { .. } => "refresh subscription",
+            Operation::DropSubscription { .. } => "drop subscription",
+            Operation::CreateFdwExtension { .. } => "create extension",
+            Operation::DropFdwExtension => "drop extension",
+            Operation::ReleaseFdwExtension => "release extension",
+            Operation::CreateServer { .. } => "create server",
+            Operation::AlterServer { .. } => "alter server",
+            Operation::DropServer { .. } => "drop server",
+            Operation::CreateMapping { .. } => "create user mapping",
+            Operation::AlterMapping { .. } => "alter user mapping",
+            Operation::DropMapping { .. } => "drop user mapping",
+            Operation::CreateSchema { .. } => "create schema",
+            Operation::DropSchema { .. } => "drop schema",
+            Operation::ImportTables { .. } => "import tables",
+            Operation::AlterForeignTable { .. } => "alter foreign table",
+            Operation::DropForeignTable { .. } => "drop foreign table",
+            Operation::ReleaseServer { .. } => "release server",
+            Operation::ReleaseSchema { .. } => "release schema",
+            Operation::ForgetLink { .. } => "forget link",
+            Operation::ForgetNode { .. } => "forget node",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_type_names_pass_as_types() {
+        for good in [
+            "integer",
+            "numeric(10,-2)",
+            "timestamp(3) with time zone",
+            "text[]",
+            "\"my schema\".\"we;ird\"",
+            "double precision",
+        ] {
+            assert!(ColumnType::parse(good).is_some(), "{good}");
+        }
+        for bad in [
+            "",
+            "int; DROP TABLE x",
+            "int, DROP COLUMN a",
+            "int DEFAULT f('x')",
+            "text -- ",
+            "\"open",
+            "varchar(1",
+        ] {
+            assert!(ColumnType::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn option_changes_add_set_and_drop() {
+        let have = Conninfo::default().with("host", "a").with("port", "1");
+        let want = Conninfo::default().with("host", "b").with("dbname", "d");
+        let change = OptionChange::between(&have, &want);
+        assert_eq!(change.add.get("dbname"), Some("d"));
+        assert_eq!(change.set.get("host"), Some("b"));
+        assert!(change.drop.contains("port"));
+        assert_eq!(change.keys(), "dbname, host, port");
+        assert!(OptionChange::between(&want, &want).is_empty());
+    }
+}

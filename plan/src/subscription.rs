@@ -1,0 +1,939 @@
+//! The rules of a subscription link: `from` is the publisher, `to` the subscriber. What is
+//! made: a publication and a logical slot there, a subscription here, enabled last.
+
+use crate::desired::{Spec, SubscriptionSpec};
+use crate::name::TableName;
+use crate::observed::{NodeFacts, Owner, Publication, Relation, Slot, Subscription, owner};
+use crate::refuse::{Headroom, name_taken, read_only};
+use crate::rule::{Context, Rule, Table, Verdict};
+use crate::step::Operation;
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(crate) const TABLE: Table = Table {
+    refuse: REFUSE,
+    keep: KEEP,
+    remove: REMOVE,
+};
+
+const REFUSE: &[Rule] = &[
+    Rule {
+        id: "SU01",
+        when: "publisher and subscriber are one group",
+        then: same_group,
+    },
+    Rule {
+        id: "SU02",
+        when: "the publisher is read-only",
+        then: publisher_read_only,
+    },
+    Rule {
+        id: "SU03",
+        when: "the subscriber is read-only",
+        then: subscriber_read_only,
+    },
+    Rule {
+        id: "SU04",
+        when: "wal_level of the publisher is not logical",
+        then: not_logical,
+    },
+    Rule {
+        id: "SU05",
+        when: "the publisher allows no pgoutput plugin",
+        then: no_plugin,
+    },
+    Rule {
+        id: "SU06",
+        when: "the publisher has no free slot or walsender",
+        then: no_publisher_room,
+    },
+    Rule {
+        id: "SU07",
+        when: "the subscriber has no free worker or origin",
+        then: no_subscriber_room,
+    },
+    Rule {
+        id: "SU08",
+        when: "a role lacks the rights",
+        then: no_rights,
+    },
+    Rule {
+        id: "SU09",
+        when: "the publication's name is taken",
+        then: publication_taken,
+    },
+    Rule {
+        id: "SU10",
+        when: "the subscription's name is taken",
+        then: subscription_taken,
+    },
+    Rule {
+        id: "SU11",
+        when: "a table is missing on a side",
+        then: table_missing,
+    },
+    Rule {
+        id: "SU12",
+        when: "a column is missing on the subscriber",
+        then: column_missing,
+    },
+    Rule {
+        id: "SU13",
+        when: "a table has no replica identity",
+        then: no_replica_identity,
+    },
+    Rule {
+        id: "SU14",
+        when: "the slot is gone or lost",
+        then: slot_lost,
+    },
+];
+
+const KEEP: &[Rule] = &[
+    Rule {
+        id: "SU20",
+        when: "the publication is missing",
+        then: create_publication,
+    },
+    Rule {
+        id: "SU21",
+        when: "the publication's tables are not right",
+        then: set_tables,
+    },
+    Rule {
+        id: "SU22",
+        when: "the publication's options are not right",
+        then: set_publication_options,
+    },
+    Rule {
+        id: "SU23",
+        when: "slot and subscription are missing",
+        then: create_slot,
+    },
+    Rule {
+        id: "SU24",
+        when: "the subscription is missing",
+        then: create_subscription,
+    },
+    Rule {
+        id: "SU25",
+        when: "the subscription's conninfo is not right",
+        then: set_conninfo,
+    },
+    Rule {
+        id: "SU26",
+        when: "the subscription reads other publications",
+        then: set_publication,
+    },
+    Rule {
+        id: "SU27",
+        when: "the subscription reads another slot",
+        then: set_slot,
+    },
+    Rule {
+        id: "SU28",
+        when: "the subscription's options are not right",
+        then: set_options,
+    },
+    Rule {
+        id: "SU29",
+        when: "the subscription is not enabled, or should not be",
+        then: set_enabled,
+    },
+    Rule {
+        id: "SU30",
+        when: "the subscription does not know the published tables",
+        then: refresh,
+    },
+    Rule {
+        id: "SU31",
+        when: "a new subscription finds columns of other types",
+        then: warn_types,
+    },
+];
+
+const REMOVE: &[Rule] = &[
+    Rule {
+        id: "SU40",
+        when: "the subscription is still there",
+        then: drop_subscription,
+    },
+    Rule {
+        id: "SU41",
+        when: "slots of an interrupted copy are left",
+        then: drop_copy_slots,
+    },
+    Rule {
+        id: "SU42",
+        when: "the slot is still there",
+        then: drop_slot,
+    },
+    Rule {
+        id: "SU43",
+        when: "the publication is still there",
+        then: drop_publication,
+    },
+];
+
+fn spec<'a>(ctx: &Context<'a>) -> Option<&'a SubscriptionSpec> {
+    match &ctx.link.spec {
+        Spec::Subscription(spec) => Some(spec),
+        Spec::Standby(_) | Spec::Foreign(_) => None,
+    }
+}
+
+fn publication<'a>(ctx: &Context<'a>) -> Option<&'a Publication> {
+    ctx.source?.publication(&ctx.link.name)
+}
+
+fn subscription<'a>(ctx: &Context<'a>) -> Option<&'a Subscription> {
+    ctx.target?.subscription(&ctx.link.name)
+}
+
+fn same_group(ctx: &Context<'_>) -> Vec<Verdict> {
+    match ctx.both() {
+        Some((source, target)) if source.system_identifier == target.system_identifier => {
+            let message = format!(
+                "nodes \"{}\" and \"{}\" belong to one group (system identifier {})",
+                ctx.from.name, ctx.to.name, source.system_identifier
+            );
+            let hint = "A standby has all data of its primary already; \
+                        remove the subscription with nodes.remove_link().";
+            vec![Verdict::refuse(ctx.to.id, message, hint)]
+        }
+        Some(_) | None => vec![],
+    }
+}
+
+fn publisher_read_only(ctx: &Context<'_>) -> Vec<Verdict> {
+    let found = ctx
+        .source
+        .and_then(|source| read_only(ctx.from.id, &ctx.from.name, source));
+    found.into_iter().collect()
+}
+
+fn subscriber_read_only(ctx: &Context<'_>) -> Vec<Verdict> {
+    let found = ctx
+        .target
+        .and_then(|target| read_only(ctx.to.id, &ctx.to.name, target));
+    found.into_iter().collect()
+}
+
+fn not_logical(ctx: &Context<'_>) -> Vec<Verdict> {
+    match ctx.source.and_then(|source| source.setting("wal_level")) {
+        Some(level) if level != "logical" => vec![Verdict::refuse(
+            ctx.from.id,
+            format!("wal_level on node \"{}\" is {level}", ctx.from.name),
+            "Run ALTER SYSTEM SET wal_level = logical there and restart that server.",
+        )],
+        Some(_) | None => vec![],
+    }
+}
+
+fn no_plugin(ctx: &Context<'_>) -> Vec<Verdict> {
+    let allowed = ctx
+        .source
+        .and_then(|source| source.setting("output_plugin_libraries"));
+    match allowed {
+        Some(list) if !list.split(',').any(|name| name.trim() == "pgoutput") => {
+            vec![Verdict::refuse(
+                ctx.from.id,
+                format!(
+                    "output_plugin_libraries on node \"{}\" lacks pgoutput",
+                    ctx.from.name
+                ),
+                "Add pgoutput to output_plugin_libraries there and reload.",
+            )]
+        }
+        Some(_) | None => vec![],
+    }
+}
+
+fn no_publisher_room(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some(source) = ctx.source else {
+        return vec![];
+    };
+    if source.slot(&ctx.slot()).is_some() {
+        return vec![];
+    }
+    let headroom = |setting, used| Headroom {
+        node: ctx.from.id,
+        node_name: &ctx.from.name,
+        setting,
+        used,
+        needed: 1,
+        purpose: "a subscription",
+    };
+    [
+        headroom("max_replication_slots", source.slots.len() as i64),
+        headroom("max_wal_senders", source.walsenders),
+    ]
+    .iter()
+    .filter_map(|room| room.check(source))
+    .collect()
+}
+
+fn no_subscriber_room(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some(target) = ctx.target else {
+        return vec![];
+    };
+    if subscription(ctx).is_some() || ctx.paused() {
+        return vec![];
+    }
+    let subscriptions = target.subscription_oids.len() as i64;
+    let headroom = |setting, used, needed, purpose| Headroom {
+        node: ctx.to.id,
+        node_name: &ctx.to.name,
+        setting,
+        used,
+        needed,
+        purpose,
+    };
+    // The initial copy runs beside the apply worker, in a worker of its own.
+    let copies = i64::from(spec(ctx).is_some_and(|spec| spec.copy_data));
+    // Before 18 max_replication_slots also limits the replication origins.
+    let origins = match target.number("max_active_replication_origins") {
+        Some(_) => "max_active_replication_origins",
+        None => "max_replication_slots",
+    };
+    [
+        headroom(
+            "max_logical_replication_workers",
+            subscriptions,
+            1 + copies,
+            "a subscription",
+        ),
+        headroom(
+            origins,
+            subscriptions,
+            1 + copies,
+            "a subscription (origins)",
+        ),
+        headroom(
+            "max_worker_processes",
+            target.background_workers,
+            1 + copies,
+            "a subscription",
+        ),
+        headroom(
+            "max_sync_workers_per_subscription",
+            0,
+            copies,
+            "the initial copy",
+        ),
+    ]
+    .iter()
+    .filter_map(|room| room.check(target))
+    .collect()
+}
+
+fn no_rights(ctx: &Context<'_>) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    if let Some(target) = ctx.target.filter(|target| !target.superuser) {
+        verdicts.extend(subscriber_rights(ctx, target));
+    }
+    let Some(source) = ctx.source else {
+        return verdicts;
+    };
+    let user = ctx
+        .from
+        .conninfo
+        .get("user")
+        .and_then(|user| source.role(user));
+    if let Some(role) = user.filter(|role| !role.superuser && !role.replication) {
+        verdicts.push(Verdict::refuse(
+            ctx.from.id,
+            format!(
+                "role \"{}\" on node \"{}\" may not replicate",
+                role.name, ctx.from.name
+            ),
+            "Run ALTER ROLE … REPLICATION there.",
+        ));
+    }
+    verdicts
+}
+
+fn subscriber_rights(ctx: &Context<'_>, target: &NodeFacts) -> Option<Verdict> {
+    let (role, node) = (&target.role, &ctx.to.name);
+    if target.major() < 16 {
+        return Some(Verdict::refuse(
+            ctx.to.id,
+            format!("role \"{role}\" on node \"{node}\" is not a superuser"),
+            "PostgreSQL 15 lets only superusers subscribe: \
+             give the node an admin_conninfo of a superuser.",
+        ));
+    }
+    if !target.can_create_subscription {
+        return Some(Verdict::refuse(
+            ctx.to.id,
+            format!("role \"{role}\" on node \"{node}\" may not create subscriptions"),
+            "Run GRANT pg_create_subscription TO that role, \
+             or give the node an admin_conninfo of a superuser.",
+        ));
+    }
+    ctx.from.conninfo.password().is_none().then(|| {
+        Verdict::refuse(
+            ctx.from.id,
+            format!(
+                "node \"{}\" has no password, and role \"{role}\" on node \"{node}\" \
+                 is not a superuser",
+                ctx.from.name
+            ),
+            "Set one with nodes.set_password(), \
+             or give the subscriber an admin_conninfo of a superuser.",
+        )
+    })
+}
+
+fn publication_taken(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some(found) = publication(ctx) else {
+        return vec![];
+    };
+    let comment = found.comment.as_deref();
+    name_taken(ctx.from.id, "publication", &found.name, comment, &ctx.mark)
+        .into_iter()
+        .collect()
+}
+
+fn subscription_taken(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some(found) = subscription(ctx) else {
+        return vec![];
+    };
+    let comment = found.comment.as_deref();
+    name_taken(ctx.to.id, "subscription", &found.name, comment, &ctx.mark)
+        .into_iter()
+        .collect()
+}
+
+/// The tables that the publication should list, as far as they are known. All tables are
+/// listed too, never `FOR ALL TABLES`: that would publish the tables of extensions, ours with
+/// its secrets among them, and could not be altered in place.
+fn wanted_tables(ctx: &Context<'_>) -> BTreeSet<TableName> {
+    match spec(ctx).and_then(|spec| spec.tables.clone()) {
+        Some(tables) => tables,
+        None => {
+            let relations = ctx.source.map_or(&[][..], |source| &source.relations);
+            let roots = relations.iter().filter(|r| is_table(r) && !r.is_partition);
+            roots
+                .filter(|r| !r.of_extension)
+                .map(|r| r.name.clone())
+                .collect()
+        }
+    }
+}
+
+fn is_table(relation: &Relation) -> bool {
+    relation.kind == "r" || relation.kind == "p"
+}
+
+fn table_missing(ctx: &Context<'_>) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    let sides = [(ctx.from, ctx.source), (ctx.to, ctx.target)];
+    for (node, facts) in sides {
+        let Some(facts) = facts else { continue };
+        for table in wanted_tables(ctx) {
+            if facts.relation(&table).is_some_and(is_table) {
+                continue;
+            }
+            verdicts.push(Verdict::refuse(
+                node.id,
+                format!("table {table} does not exist on node \"{}\"", node.name),
+                "Create it there (pg_dump --schema-only helps), \
+                 or take it off the list with nodes.alter_link().",
+            ));
+        }
+    }
+    verdicts
+}
+
+/// Every wanted table that both sides have.
+fn table_pairs<'a>(ctx: &Context<'a>) -> Vec<(&'a Relation, &'a Relation)> {
+    let Some((source, target)) = ctx.both() else {
+        return vec![];
+    };
+    let tables = wanted_tables(ctx);
+    tables
+        .iter()
+        .filter_map(|t| Some((source.relation(t)?, target.relation(t)?)))
+        .collect()
+}
+
+fn column_missing(ctx: &Context<'_>) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    for (there, here) in table_pairs(ctx) {
+        let published = there.columns.iter().filter(|column| !column.generated);
+        for column in published.filter(|column| here.column(&column.name).is_none()) {
+            verdicts.push(Verdict::refuse(
+                ctx.to.id,
+                format!(
+                    "column \"{}\" of table {} does not exist on node \"{}\"",
+                    column.name, there.name, ctx.to.name
+                ),
+                format!(
+                    "Add it there: its type on \"{}\" is {}.",
+                    ctx.from.name, column.data_type
+                ),
+            ));
+        }
+    }
+    verdicts
+}
+
+fn no_replica_identity(ctx: &Context<'_>) -> Vec<Verdict> {
+    let (Some(source), Some(spec)) = (ctx.source, spec(ctx)) else {
+        return vec![];
+    };
+    let publish = spec.options.get("publish").map_or("update", String::as_str);
+    if !publish.contains("update") && !publish.contains("delete") {
+        return vec![];
+    }
+    let tables = wanted_tables(ctx);
+    let relations = tables.iter().filter_map(|table| source.relation(table));
+    let bare = relations.filter(|relation| !relation.replica_identity);
+    let refuse = |relation: &Relation| {
+        Verdict::refuse(
+            ctx.from.id,
+            format!(
+                "table {} on node \"{}\" has no replica identity: \
+                 once published, UPDATE and DELETE on it would fail",
+                relation.name, ctx.from.name
+            ),
+            "Give it a primary key, or run ALTER TABLE … REPLICA IDENTITY FULL, \
+             or publish inserts only: options => '{\"publish\": \"insert\"}'.",
+        )
+    };
+    bare.map(refuse).collect()
+}
+
+fn slot_lost(ctx: &Context<'_>) -> Vec<Verdict> {
+    let (Some(source), Some(_)) = (ctx.source, subscription(ctx)) else {
+        return vec![];
+    };
+    let what = match source.slot(&ctx.slot()) {
+        Some(slot) if slot.wal_status.as_deref() == Some("lost") => "has lost its WAL",
+        Some(_) => return vec![],
+        None => "is gone",
+    };
+    vec![Verdict::refuse(
+        ctx.from.id,
+        format!(
+            "slot \"{}\" of subscription \"{}\" {what}: changes have been missed",
+            ctx.slot(),
+            ctx.link.name
+        ),
+        "Remove the link, run nodes.apply(), empty the tables on the subscriber \
+         and add the subscription again: it copies them anew.",
+    )]
+}
+
+fn create_publication(ctx: &Context<'_>) -> Vec<Verdict> {
+    let (Some(_), Some(spec), None) = (ctx.source, spec(ctx), publication(ctx)) else {
+        return vec![];
+    };
+    let operation = Operation::CreatePublication {
+        name: ctx.link.name.clone(),
+        tables: wanted_tables(ctx),
+        options: spec.publication_options(),
+        mark: ctx.mark.clone(),
+    };
+    vec![Verdict::act(
+        ctx.from.id,
+        operation,
+        format!("offers the tables to \"{}\"", ctx.to.name),
+    )]
+}
+
+fn set_tables(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some(found) = publication(ctx) else {
+        return vec![];
+    };
+    let (name, wanted) = (&found.name, wanted_tables(ctx));
+    let missing: BTreeSet<_> = wanted.difference(&found.tables).cloned().collect();
+    let extra: BTreeSet<_> = found.tables.difference(&wanted).cloned().collect();
+    let mut verdicts = Vec::new();
+    if !missing.is_empty() {
+        let reason = format!("it lacks {}", join(&missing));
+        let operation = Operation::AddPublicationTables {
+            name: name.clone(),
+            tables: missing,
+        };
+        verdicts.push(Verdict::act(ctx.from.id, operation, reason));
+    }
+    if !extra.is_empty() {
+        let reason = format!("{} should not be in it", join(&extra));
+        let operation = Operation::DropPublicationTables {
+            name: name.clone(),
+            tables: extra,
+        };
+        verdicts.push(Verdict::act(ctx.from.id, operation, reason));
+    }
+    verdicts
+}
+
+fn join(tables: &BTreeSet<TableName>) -> String {
+    tables
+        .iter()
+        .map(TableName::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// The wanted options that the object does not have.
+fn option_drift(
+    have: &BTreeMap<String, String>,
+    want: BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    want.into_iter()
+        .filter(|(key, value)| have.get(key) != Some(value))
+        .collect()
+}
+
+fn set_publication_options(ctx: &Context<'_>) -> Vec<Verdict> {
+    let (Some(found), Some(spec)) = (publication(ctx), spec(ctx)) else {
+        return vec![];
+    };
+    let options = option_drift(&found.options, wanted_publication_options(spec));
+    if options.is_empty() {
+        return vec![];
+    }
+    let reason = "its options are not those of the link";
+    let operation = Operation::SetPublicationOptions {
+        name: found.name.clone(),
+        options,
+    };
+    vec![Verdict::act(ctx.from.id, operation, reason)]
+}
+
+/// The options of the link, and Postgres' defaults for those it does not name.
+fn wanted_publication_options(spec: &SubscriptionSpec) -> BTreeMap<String, String> {
+    let mut options = BTreeMap::from([
+        (
+            "publish".to_owned(),
+            "insert, update, delete, truncate".to_owned(),
+        ),
+        ("publish_via_partition_root".to_owned(), "false".to_owned()),
+    ]);
+    options.extend(spec.publication_options());
+    options
+}
+
+fn create_slot(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some((source, _)) = ctx.both() else {
+        return vec![];
+    };
+    if source.slot(&ctx.slot()).is_some() || subscription(ctx).is_some() {
+        return vec![];
+    }
+    let reason = format!("keeps changes for \"{}\" from here on", ctx.to.name);
+    vec![Verdict::act(
+        ctx.from.id,
+        Operation::CreateLogicalSlot { slot: ctx.slot() },
+        reason,
+    )]
+}
+
+fn create_subscription(ctx: &Context<'_>) -> Vec<Verdict> {
+    let (Some(_), Some(spec)) = (ctx.both(), spec(ctx)) else {
+        return vec![];
+    };
+    if subscription(ctx).is_some() {
+        return vec![];
+    }
+    let operation = Operation::CreateSubscription {
+        name: ctx.link.name.clone(),
+        conninfo: ctx.from.conninfo.clone(),
+        publication: ctx.link.name.clone(),
+        slot: ctx.slot(),
+        copy_data: spec.copy_data,
+        options: spec.subscription_options(),
+        mark: ctx.mark.clone(),
+    };
+    let reason = format!(
+        "receives from \"{}\"; enabled in a later step",
+        ctx.from.name
+    );
+    vec![Verdict::act(ctx.to.id, operation, reason)]
+}
+
+fn set_conninfo(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some(found) = subscription(ctx) else {
+        return vec![];
+    };
+    match &found.conninfo {
+        Some(conninfo) if *conninfo != ctx.from.conninfo => {
+            let operation = Operation::SetSubscriptionConninfo {
+                name: found.name.clone(),
+                conninfo: ctx.from.conninfo.clone(),
+            };
+            let reason = format!(
+                "it does not say what the registry says of \"{}\"",
+                ctx.from.name
+            );
+            vec![Verdict::act(ctx.to.id, operation, reason)]
+        }
+        Some(_) | None => vec![],
+    }
+}
+
+fn set_publication(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some(found) = subscription(ctx) else {
+        return vec![];
+    };
+    let publication = ctx.link.name.clone();
+    if found.publications == BTreeSet::from([publication.clone()]) {
+        return vec![];
+    }
+    let operation = Operation::SetSubscriptionPublication {
+        name: found.name.clone(),
+        publication,
+    };
+    vec![Verdict::act(
+        ctx.to.id,
+        operation,
+        "it reads other publications than the link's",
+    )]
+}
+
+fn set_slot(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some(found) = subscription(ctx) else {
+        return vec![];
+    };
+    if found.slot.as_deref() == Some(ctx.slot().as_str()) {
+        return vec![];
+    }
+    let name = found.name.clone();
+    let set = Operation::SetSubscriptionSlot {
+        name: name.clone(),
+        slot: ctx.slot(),
+    };
+    let mut verdicts = Vec::new();
+    // The slot of an enabled subscription cannot be changed.
+    if found.enabled {
+        verdicts.push(Verdict::act(
+            ctx.to.id,
+            Operation::DisableSubscription { name: name.clone() },
+            "its slot is changed",
+        ));
+    }
+    verdicts.push(Verdict::act(
+        ctx.to.id,
+        set,
+        "it reads another slot than the link's",
+    ));
+    if found.enabled && !ctx.paused() {
+        verdicts.push(Verdict::act(
+            ctx.to.id,
+            Operation::EnableSubscription { name },
+            "its slot was changed",
+        ));
+    }
+    verdicts
+}
+
+fn set_options(ctx: &Context<'_>) -> Vec<Verdict> {
+    let (Some(found), Some(spec)) = (subscription(ctx), spec(ctx)) else {
+        return vec![];
+    };
+    let options = option_drift(&found.options, spec.subscription_options());
+    if options.is_empty() {
+        return vec![];
+    }
+    let operation = Operation::SetSubscriptionOptions {
+        name: found.name.clone(),
+        options,
+    };
+    vec![Verdict::act(
+        ctx.to.id,
+        operation,
+        "its options are not those of the link",
+    )]
+}
+
+fn set_enabled(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some(target) = ctx.target else {
+        return vec![];
+    };
+    let enabled = subscription(ctx).map(|found| found.enabled);
+    // A missing subscription is created in this plan only when the publisher is known too.
+    if enabled.is_none() && ctx.source.is_none() {
+        return vec![];
+    }
+    let name = ctx.link.name.clone();
+    if ctx.paused() {
+        return match enabled {
+            Some(true) => vec![
+                Verdict::act(
+                    ctx.to.id,
+                    Operation::DisableSubscription { name },
+                    "the link is paused",
+                )
+                .danger(format!(
+                    "\"{}\" keeps WAL while the link is paused",
+                    ctx.from.name
+                )),
+            ],
+            Some(false) | None => vec![],
+        };
+    }
+    match enabled {
+        Some(true) => vec![],
+        Some(false) => vec![enable(ctx, name, "it is disabled and the link is active")],
+        None => {
+            let reason = match slow_start(target) {
+                Some(note) => format!("starts the initial copy and the apply worker{note}"),
+                None => "starts the initial copy and the apply worker".to_owned(),
+            };
+            vec![enable(ctx, name, &reason)]
+        }
+    }
+}
+
+fn enable(ctx: &Context<'_>, name: String, reason: &str) -> Verdict {
+    Verdict::act(ctx.to.id, Operation::EnableSubscription { name }, reason)
+}
+
+/// Postgres 15's launcher starts one apply worker per `wal_retrieve_retry_interval`
+/// (`ApplyLauncherMain`, launcher.c); from 16 each subscription has its own clock.
+fn slow_start(target: &NodeFacts) -> Option<String> {
+    let interval = target
+        .number("wal_retrieve_retry_interval")
+        .filter(|_| target.major() < 16)?;
+    Some(format!(
+        "; PostgreSQL 15 starts one worker every {interval} ms (wal_retrieve_retry_interval)"
+    ))
+}
+
+fn refresh(ctx: &Context<'_>) -> Vec<Verdict> {
+    let (Some(found), Some(spec)) = (subscription(ctx), spec(ctx)) else {
+        return vec![];
+    };
+    let Some(publication) = publication(ctx) else {
+        return vec![];
+    };
+    if ctx.paused() {
+        return vec![];
+    }
+    let altered = !set_tables(ctx).is_empty();
+    if !altered && found.table_names() == publication.published {
+        return vec![];
+    }
+    let operation = Operation::RefreshSubscription {
+        name: found.name.clone(),
+        copy_data: spec.copy_data,
+    };
+    let reason = if altered {
+        "the published tables change".to_owned()
+    } else {
+        format!(
+            "it knows other tables than those published: {}",
+            join(&publication.published)
+        )
+    };
+    vec![Verdict::act(ctx.to.id, operation, reason)]
+}
+
+fn warn_types(ctx: &Context<'_>) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    if subscription(ctx).is_some() {
+        return verdicts;
+    }
+    for (there, here) in table_pairs(ctx) {
+        for column in &there.columns {
+            let Some(other) = here.column(&column.name) else {
+                continue;
+            };
+            if other.data_type != column.data_type {
+                verdicts.push(Verdict::warn(
+                    ctx.to.id,
+                    format!(
+                        "column \"{}\" of table {} is {} on \"{}\" and {} on \"{}\"",
+                        column.name,
+                        there.name,
+                        column.data_type,
+                        ctx.from.name,
+                        other.data_type,
+                        ctx.to.name
+                    ),
+                    "Values travel as text: make sure that each can be read as the other type.",
+                ));
+            }
+        }
+    }
+    verdicts
+}
+
+fn drop_subscription(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some(found) = subscription(ctx) else {
+        return vec![];
+    };
+    if owner(found.comment.as_deref(), &ctx.mark) != Owner::Ours {
+        return vec![];
+    }
+    let operation = Operation::DropSubscription {
+        name: found.name.clone(),
+    };
+    let step = Verdict::act(ctx.to.id, operation, "the link is being removed");
+    vec![step.danger(format!(
+        "\"{}\" receives no more changes; its rows stay",
+        ctx.to.name
+    ))]
+}
+
+/// Slots of table copies are named `pg_<subscription oid>_sync_<table oid>_<system identifier>`
+/// (`ReplicationSlotNameForTablesync`, tablesync.c). Where the subscriber itself says that it
+/// has no such subscription, nobody will ever read them.
+fn drop_copy_slots(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some((source, target)) = ctx.both() else {
+        return vec![];
+    };
+    let orphan = |name: &str| {
+        let (oid, rest) = name.strip_prefix("pg_")?.split_once("_sync_")?;
+        let (_, system) = rest.split_once('_')?;
+        let oid: u32 = oid.parse().ok()?;
+        Some(system == target.system_identifier && !target.subscription_oids.contains(&oid))
+    };
+    let orphans = source
+        .slots
+        .iter()
+        .filter(|s| !s.active && orphan(&s.name) == Some(true));
+    let drop = |slot: &Slot| {
+        let operation = Operation::DropSlot {
+            slot: slot.name.clone(),
+        };
+        let reason = format!("an initial copy to \"{}\" left it behind", ctx.to.name);
+        Verdict::act(ctx.from.id, operation, reason)
+    };
+    orphans.map(drop).collect()
+}
+
+fn drop_slot(ctx: &Context<'_>) -> Vec<Verdict> {
+    let slot = ctx.source.and_then(|source| source.slot(&ctx.slot()));
+    match slot {
+        // Its reader lives but does not answer us: it must stop first.
+        Some(slot) if slot.active && ctx.target.is_none() => vec![],
+        Some(slot) => vec![Verdict::act(
+            ctx.from.id,
+            Operation::DropSlot {
+                slot: slot.name.clone(),
+            },
+            "nobody will read it",
+        )],
+        None => vec![],
+    }
+}
+
+fn drop_publication(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some(found) = publication(ctx) else {
+        return vec![];
+    };
+    if owner(found.comment.as_deref(), &ctx.mark) != Owner::Ours {
+        return vec![];
+    }
+    let operation = Operation::DropPublication {
+        name: found.name.clone(),
+    };
+    vec![Verdict::act(
+        ctx.from.id,
+        operation,
+        "the link is being removed",
+    )]
+}
