@@ -6,13 +6,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// libpq's options whose values must never be seen.
-const SECRET_KEYS: &[&str] = &[
-    "password",
-    "sslpassword",
-    "oauth_client_secret",
-    "scram_client_key",
-    "scram_server_key",
-];
+const SECRET_KEYS: &[&str] =
+    &["password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"];
 
 /// Whether a libpq option holds a secret.
 pub fn is_secret_key(key: &str) -> bool {
@@ -56,10 +51,7 @@ impl Conninfo {
     }
 
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(k, _)| k == key)
-            .map(|(_, v)| v.as_str())
+        self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
     }
 
     /// Sets an option, in its old place where it had one.
@@ -98,11 +90,8 @@ impl Conninfo {
     }
 
     fn join(&self, show: impl Fn(&str, &str) -> String) -> String {
-        let pairs: Vec<String> = self
-            .0
-            .iter()
-            .map(|(k, v)| format!("{k}={}", quote_value(&show(k, v))))
-            .collect();
+        let pairs: Vec<String> =
+            self.0.iter().map(|(k, v)| format!("{k}={}", quote_value(&show(k, v)))).collect();
         pairs.join(" ")
     }
 }
@@ -111,11 +100,7 @@ impl Conninfo {
 impl fmt::Display for Conninfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mask = |k: &str, v: &str| {
-            if is_secret_key(k) {
-                MASK.to_owned()
-            } else {
-                v.to_owned()
-            }
+            if is_secret_key(k) { MASK.to_owned() } else { v.to_owned() }
         };
         f.write_str(&self.join(mask))
     }
@@ -138,10 +123,8 @@ impl Eq for Conninfo {}
 
 /// Quotes a value by the rules of libpq's `conninfo_parse` (fe-connect.c).
 fn quote_value(value: &str) -> String {
-    let plain = !value.is_empty()
-        && !value
-            .chars()
-            .any(|c| c.is_whitespace() || c == '\'' || c == '\\');
+    let plain =
+        !value.is_empty() && !value.chars().any(|c| c.is_whitespace() || c == '\'' || c == '\\');
     if plain {
         return value.to_owned();
     }
@@ -171,14 +154,8 @@ mod tests {
             ("user", ""),
             ("password", r"a'b\c"),
         ]);
-        assert_eq!(
-            c.render(),
-            r"host=10.0.0.1 dbname='my app' user='' password='a\'b\\c'"
-        );
-        assert_eq!(
-            c.to_string(),
-            r"host=10.0.0.1 dbname='my app' user='' password=********"
-        );
+        assert_eq!(c.render(), r"host=10.0.0.1 dbname='my app' user='' password='a\'b\\c'");
+        assert_eq!(c.to_string(), r"host=10.0.0.1 dbname='my app' user='' password=********");
     }
 
     #[test]
@@ -192,9 +169,6 @@ mod tests {
 
     #[test]
     fn passfile_escapes_its_separators() {
-        assert_eq!(
-            passfile_line(&Secret::new(r"p:w\d")).reveal(),
-            r"*:*:*:*:p\:w\\d"
-        );
+        assert_eq!(passfile_line(&Secret::new(r"p:w\d")).reveal(), r"*:*:*:*:p\:w\\d");
     }
 }

@@ -127,20 +127,14 @@ impl SubscriptionSpec {
     }
 
     fn options_in(&self, names: &[&str]) -> BTreeMap<String, String> {
-        let wanted = self
-            .options
-            .iter()
-            .filter(|(k, _)| names.contains(&k.as_str()));
+        let wanted = self.options.iter().filter(|(k, _)| names.contains(&k.as_str()));
         wanted.map(|(k, v)| (k.clone(), v.clone())).collect()
     }
 }
 
 impl Registry {
     pub fn mark(&self, link: &Link) -> Mark {
-        Mark {
-            registry: self.id.clone(),
-            link: link.id,
-        }
+        Mark { registry: self.id.clone(), link: link.id }
     }
 
     /// The node's name, for messages; a node that is gone has none.

@@ -11,124 +11,36 @@ use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::{ColumnChange, ColumnType, Operation, OptionChange};
 use std::collections::{BTreeMap, BTreeSet};
 
-pub(crate) const TABLE: Table = Table {
-    refuse: REFUSE,
-    keep: KEEP,
-    remove: REMOVE,
-};
+pub(crate) const TABLE: Table = Table { refuse: REFUSE, keep: KEEP, remove: REMOVE };
 
 const REFUSE: &[Rule] = &[
-    Rule {
-        id: "FO01",
-        when: "the node with the schema is read-only",
-        then: target_read_only,
-    },
-    Rule {
-        id: "FO02",
-        when: "postgres_fdw is not installed there",
-        then: no_fdw,
-    },
-    Rule {
-        id: "FO03",
-        when: "the server's name is taken",
-        then: server_taken,
-    },
-    Rule {
-        id: "FO04",
-        when: "the local schema holds other tables",
-        then: schema_taken,
-    },
-    Rule {
-        id: "FO05",
-        when: "the remote schema is missing",
-        then: remote_schema_missing,
-    },
-    Rule {
-        id: "FO06",
-        when: "a listed remote table is missing",
-        then: remote_table_missing,
-    },
-    Rule {
-        id: "FO07",
-        when: "a role to map is missing",
-        then: role_missing,
-    },
-    Rule {
-        id: "FO08",
-        when: "a role that is no superuser has no password",
-        then: no_password,
-    },
+    Rule { id: "FO01", when: "the node with the schema is read-only", then: target_read_only },
+    Rule { id: "FO02", when: "postgres_fdw is not installed there", then: no_fdw },
+    Rule { id: "FO03", when: "the server's name is taken", then: server_taken },
+    Rule { id: "FO04", when: "the local schema holds other tables", then: schema_taken },
+    Rule { id: "FO05", when: "the remote schema is missing", then: remote_schema_missing },
+    Rule { id: "FO06", when: "a listed remote table is missing", then: remote_table_missing },
+    Rule { id: "FO07", when: "a role to map is missing", then: role_missing },
+    Rule { id: "FO08", when: "a role that is no superuser has no password", then: no_password },
 ];
 
 const KEEP: &[Rule] = &[
-    Rule {
-        id: "FO20",
-        when: "the server is missing",
-        then: create_server,
-    },
-    Rule {
-        id: "FO21",
-        when: "the server's options are not right",
-        then: alter_server,
-    },
-    Rule {
-        id: "FO22",
-        when: "a user mapping is missing",
-        then: create_mappings,
-    },
-    Rule {
-        id: "FO23",
-        when: "a user mapping's options are not right",
-        then: alter_mappings,
-    },
-    Rule {
-        id: "FO24",
-        when: "the local schema is missing",
-        then: create_schema,
-    },
-    Rule {
-        id: "FO25",
-        when: "a foreign table's remote table is gone",
-        then: drop_stale_tables,
-    },
-    Rule {
-        id: "FO26",
-        when: "a remote table is not imported",
-        then: import_tables,
-    },
-    Rule {
-        id: "FO27",
-        when: "a foreign table's columns differ",
-        then: alter_tables,
-    },
+    Rule { id: "FO20", when: "the server is missing", then: create_server },
+    Rule { id: "FO21", when: "the server's options are not right", then: alter_server },
+    Rule { id: "FO22", when: "a user mapping is missing", then: create_mappings },
+    Rule { id: "FO23", when: "a user mapping's options are not right", then: alter_mappings },
+    Rule { id: "FO24", when: "the local schema is missing", then: create_schema },
+    Rule { id: "FO25", when: "a foreign table's remote table is gone", then: drop_stale_tables },
+    Rule { id: "FO26", when: "a remote table is not imported", then: import_tables },
+    Rule { id: "FO27", when: "a foreign table's columns differ", then: alter_tables },
 ];
 
 const REMOVE: &[Rule] = &[
-    Rule {
-        id: "FO40",
-        when: "kept objects still bear our mark",
-        then: release,
-    },
-    Rule {
-        id: "FO41",
-        when: "foreign tables are to be dropped",
-        then: drop_tables,
-    },
-    Rule {
-        id: "FO42",
-        when: "user mappings are to be dropped",
-        then: drop_mappings,
-    },
-    Rule {
-        id: "FO43",
-        when: "the server is to be dropped",
-        then: drop_server,
-    },
-    Rule {
-        id: "FO44",
-        when: "the local schema is to be dropped",
-        then: drop_schema,
-    },
+    Rule { id: "FO40", when: "kept objects still bear our mark", then: release },
+    Rule { id: "FO41", when: "foreign tables are to be dropped", then: drop_tables },
+    Rule { id: "FO42", when: "user mappings are to be dropped", then: drop_mappings },
+    Rule { id: "FO43", when: "the server is to be dropped", then: drop_server },
+    Rule { id: "FO44", when: "the local schema is to be dropped", then: drop_schema },
 ];
 
 fn spec<'a>(ctx: &Context<'a>) -> Option<&'a ForeignSpec> {
@@ -154,9 +66,7 @@ fn marked_server<'a>(ctx: &Context<'a>) -> Option<&'a Server> {
 }
 
 fn target_read_only(ctx: &Context<'_>) -> Vec<Verdict> {
-    let found = ctx
-        .target
-        .and_then(|target| read_only(ctx.to.id, &ctx.to.name, target));
+    let found = ctx.target.and_then(|target| read_only(ctx.to.id, &ctx.to.name, target));
     found.into_iter().collect()
 }
 
@@ -178,9 +88,7 @@ fn server_taken(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     };
     let comment = found.comment.as_deref();
-    name_taken(ctx.to.id, "server", &found.name, comment, &ctx.mark)
-        .into_iter()
-        .collect()
+    name_taken(ctx.to.id, "server", &found.name, comment, &ctx.mark).into_iter().collect()
 }
 
 /// Relations of the local schema that are not foreign tables of this link.
@@ -189,10 +97,7 @@ fn strangers<'a>(ctx: &Context<'a>) -> Vec<&'a Relation> {
         return vec![];
     };
     let ours = Some(ctx.link.name.as_str());
-    facts
-        .relations_in(&spec.local_schema)
-        .filter(|r| r.server.as_deref() != ours)
-        .collect()
+    facts.relations_in(&spec.local_schema).filter(|r| r.server.as_deref() != ours).collect()
 }
 
 fn schema_taken(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -215,11 +120,7 @@ fn schema_taken(ctx: &Context<'_>) -> Vec<Verdict> {
         found.len(),
         names.join(", ")
     );
-    vec![Verdict::refuse(
-        ctx.to.id,
-        message,
-        "Give the foreign schema a name of its own.",
-    )]
+    vec![Verdict::refuse(ctx.to.id, message, "Give the foreign schema a name of its own.")]
 }
 
 fn remote_schema_missing(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -233,11 +134,7 @@ fn remote_schema_missing(ctx: &Context<'_>) -> Vec<Verdict> {
         "schema \"{}\" does not exist on node \"{}\" (database \"{}\"), or may not be used there",
         spec.remote_schema, ctx.from.name, source.database
     );
-    vec![Verdict::refuse(
-        ctx.from.id,
-        message,
-        "Name another remote_schema, or create it there.",
-    )]
+    vec![Verdict::refuse(ctx.from.id, message, "Name another remote_schema, or create it there.")]
 }
 
 fn remote_table_missing(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -245,11 +142,8 @@ fn remote_table_missing(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     };
     let listed = spec.tables.iter().flatten();
-    let missing = listed.filter(|table| {
-        source
-            .relation(&TableName::new(&spec.remote_schema, *table))
-            .is_none()
-    });
+    let missing = listed
+        .filter(|table| source.relation(&TableName::new(&spec.remote_schema, *table)).is_none());
     let refuse = |table: &String| {
         let name = TableName::new(&spec.remote_schema, table);
         let message = format!("table {name} does not exist on node \"{}\"", ctx.from.name);
@@ -285,11 +179,7 @@ fn no_password(ctx: &Context<'_>) -> Vec<Verdict> {
         "node \"{}\" has no password, and role \"{}\" on node \"{}\" is not a superuser",
         ctx.from.name, facts.role, ctx.to.name
     );
-    vec![Verdict::refuse(
-        ctx.from.id,
-        message,
-        "Set one with nodes.set_password().",
-    )]
+    vec![Verdict::refuse(ctx.from.id, message, "Set one with nodes.set_password().")]
 }
 
 /// Connection options that `postgres_fdw` keeps in the user mapping
@@ -302,19 +192,10 @@ fn belongs_to_mapping(key: &str) -> bool {
 fn wanted_server_options(ctx: &Context<'_>, spec: &ForeignSpec) -> BTreeMap<String, String> {
     // postgres_fdw sets these two itself and refuses to be told.
     let own = |key: &str| key == "client_encoding" || key == "fallback_application_name";
-    let pairs = ctx
-        .from
-        .conninfo
-        .iter()
-        .filter(|(key, _)| !belongs_to_mapping(key) && !own(key));
-    let mut options: BTreeMap<String, String> = pairs
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .collect();
-    options.extend(
-        spec.options
-            .iter()
-            .map(|(key, value)| (key.clone(), value.clone())),
-    );
+    let pairs = ctx.from.conninfo.iter().filter(|(key, _)| !belongs_to_mapping(key) && !own(key));
+    let mut options: BTreeMap<String, String> =
+        pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    options.extend(spec.options.iter().map(|(key, value)| (key.clone(), value.clone())));
     if !spec.writable {
         options.insert("updatable".to_owned(), "false".to_owned());
     }
@@ -323,11 +204,7 @@ fn wanted_server_options(ctx: &Context<'_>, spec: &ForeignSpec) -> BTreeMap<Stri
 
 /// The options of every user mapping.
 fn wanted_mapping_options(ctx: &Context<'_>) -> Conninfo {
-    let pairs = ctx
-        .from
-        .conninfo
-        .iter()
-        .filter(|(key, _)| belongs_to_mapping(key));
+    let pairs = ctx.from.conninfo.iter().filter(|(key, _)| belongs_to_mapping(key));
     Conninfo::new(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())))
 }
 
@@ -350,11 +227,7 @@ fn create_server(ctx: &Context<'_>) -> Vec<Verdict> {
         options: wanted_server_options(ctx, spec),
         mark: ctx.mark.clone(),
     };
-    vec![Verdict::act(
-        ctx.to.id,
-        operation,
-        format!("how to reach \"{}\"", ctx.from.name),
-    )]
+    vec![Verdict::act(ctx.to.id, operation, format!("how to reach \"{}\"", ctx.from.name))]
 }
 
 fn alter_server(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -368,10 +241,7 @@ fn alter_server(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     }
     let reason = format!("not what the registry says: {}", change.keys());
-    let operation = Operation::AlterServer {
-        name: found.name.clone(),
-        change,
-    };
+    let operation = Operation::AlterServer { name: found.name.clone(), change };
     vec![Verdict::act(ctx.to.id, operation, reason)]
 }
 
@@ -379,9 +249,8 @@ fn create_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
     let Some((facts, spec)) = target(ctx) else {
         return vec![];
     };
-    let mapped: BTreeSet<&Option<String>> = server(ctx).map_or(BTreeSet::new(), |s| {
-        s.mappings.iter().map(|m| &m.role).collect()
-    });
+    let mapped: BTreeSet<&Option<String>> =
+        server(ctx).map_or(BTreeSet::new(), |s| s.mappings.iter().map(|m| &m.role).collect());
     let roles = wanted_roles(facts, spec);
     let missing = roles.iter().filter(|role| !mapped.contains(role));
     let create = |role: &Option<String>| {
@@ -404,11 +273,7 @@ fn alter_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
     let wanted = wanted_mapping_options(ctx);
     let roles = wanted_roles(facts, spec);
     let mut verdicts = Vec::new();
-    for mapping in found
-        .mappings
-        .iter()
-        .filter(|mapping| roles.contains(&mapping.role))
-    {
+    for mapping in found.mappings.iter().filter(|mapping| roles.contains(&mapping.role)) {
         let Some(have) = &mapping.options else {
             continue;
         };
@@ -416,11 +281,7 @@ fn alter_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
         if !change.is_empty() {
             let reason = format!("not what the registry says: {}", change.keys());
             let (server, role) = (found.name.clone(), mapping.role.clone());
-            let operation = Operation::AlterMapping {
-                server,
-                role,
-                change,
-            };
+            let operation = Operation::AlterMapping { server, role, change };
             verdicts.push(Verdict::act(ctx.to.id, operation, reason));
         }
     }
@@ -435,15 +296,8 @@ fn create_schema(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     }
     let name = spec.local_schema.clone();
-    let operation = Operation::CreateSchema {
-        name,
-        mark: ctx.mark.clone(),
-    };
-    vec![Verdict::act(
-        ctx.to.id,
-        operation,
-        "holds the foreign tables",
-    )]
+    let operation = Operation::CreateSchema { name, mark: ctx.mark.clone() };
+    vec![Verdict::act(ctx.to.id, operation, "holds the foreign tables")]
 }
 
 /// The remote tables that should be imported, as `IMPORT FOREIGN SCHEMA` chooses them
@@ -452,9 +306,7 @@ fn wanted_tables(source: &NodeFacts, spec: &ForeignSpec) -> BTreeSet<String> {
     match &spec.tables {
         Some(tables) => tables.clone(),
         None => {
-            let roots = source
-                .relations_in(&spec.remote_schema)
-                .filter(|r| !r.is_partition);
+            let roots = source.relations_in(&spec.remote_schema).filter(|r| !r.is_partition);
             roots.map(|relation| relation.name.name.clone()).collect()
         }
     }
@@ -466,13 +318,9 @@ fn imported<'a>(facts: &'a NodeFacts, ctx: &Context<'a>) -> BTreeMap<&'a str, &'
         return BTreeMap::new();
     };
     let ours = Some(ctx.link.name.as_str());
-    let tables = facts
-        .relations_in(&spec.local_schema)
-        .filter(|r| r.server.as_deref() == ours);
+    let tables = facts.relations_in(&spec.local_schema).filter(|r| r.server.as_deref() == ours);
     let remote = |r: &'a Relation| r.remote.as_ref().map_or(&r.name.name, |t| &t.name).as_str();
-    tables
-        .map(|relation| (remote(relation), relation))
-        .collect()
+    tables.map(|relation| (remote(relation), relation)).collect()
 }
 
 fn drop_stale_tables(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -481,13 +329,9 @@ fn drop_stale_tables(ctx: &Context<'_>) -> Vec<Verdict> {
     };
     let wanted = wanted_tables(source, spec);
     let tables = imported(facts, ctx);
-    let stale = tables
-        .iter()
-        .filter(|(remote, _)| !wanted.contains(**remote));
+    let stale = tables.iter().filter(|(remote, _)| !wanted.contains(**remote));
     let drop = |(remote, relation): (&&str, &&Relation)| {
-        let operation = Operation::DropForeignTable {
-            table: relation.name.clone(),
-        };
+        let operation = Operation::DropForeignTable { table: relation.name.clone() };
         let reason = format!("\"{remote}\" is not, or no longer, to be shown");
         Verdict::act(ctx.to.id, operation, reason)
             .danger("queries and views that use it fail; the remote rows stay")
@@ -501,11 +345,8 @@ fn import_tables(ctx: &Context<'_>) -> Vec<Verdict> {
     };
     let wanted = wanted_tables(source, spec);
     let have = imported(facts, ctx);
-    let missing: BTreeSet<String> = wanted
-        .iter()
-        .filter(|t| !have.contains_key(t.as_str()))
-        .cloned()
-        .collect();
+    let missing: BTreeSet<String> =
+        wanted.iter().filter(|t| !have.contains_key(t.as_str())).cloned().collect();
     if missing.is_empty() {
         return vec![];
     }
@@ -517,10 +358,7 @@ fn import_tables(ctx: &Context<'_>) -> Vec<Verdict> {
         remote_schema: spec.remote_schema.clone(),
         local_schema: spec.local_schema.clone(),
         tables: (!whole).then_some(missing),
-        grantees: wanted_roles(facts, spec)
-            .into_iter()
-            .filter(|role| *role != me)
-            .collect(),
+        grantees: wanted_roles(facts, spec).into_iter().filter(|role| *role != me).collect(),
         writable: spec.writable,
     };
     vec![Verdict::act(ctx.to.id, operation, reason)]
@@ -543,14 +381,8 @@ fn alter_tables(ctx: &Context<'_>) -> Vec<Verdict> {
         }
         let step = Verdict::act(
             ctx.to.id,
-            Operation::AlterForeignTable {
-                table: here.name.clone(),
-                changes,
-            },
-            format!(
-                "the columns of {name} on \"{}\" have changed",
-                ctx.from.name
-            ),
+            Operation::AlterForeignTable { table: here.name.clone(), changes },
+            format!("the columns of {name} on \"{}\" have changed", ctx.from.name),
         );
         verdicts.push(step);
     }
@@ -577,16 +409,9 @@ fn column_changes(there: &Relation, here: &Relation) -> Vec<ColumnChange> {
         }
     }
     let known: BTreeSet<String> = here.columns.iter().map(remote_name).collect();
-    for column in there
-        .columns
-        .iter()
-        .filter(|column| !known.contains(&column.name))
-    {
+    for column in there.columns.iter().filter(|column| !known.contains(&column.name)) {
         if let Some(data_type) = ColumnType::parse(&column.data_type) {
-            changes.push(ColumnChange::Add {
-                name: column.name.clone(),
-                data_type,
-            });
+            changes.push(ColumnChange::Add { name: column.name.clone(), data_type });
         }
     }
     changes
@@ -602,15 +427,11 @@ fn release(ctx: &Context<'_>) -> Vec<Verdict> {
     let reason = "the foreign tables stay and are yours from now on";
     let mut verdicts = Vec::new();
     if let Some(found) = marked_server(ctx) {
-        let operation = Operation::ReleaseServer {
-            name: found.name.clone(),
-        };
+        let operation = Operation::ReleaseServer { name: found.name.clone() };
         verdicts.push(Verdict::act(ctx.to.id, operation, reason));
     }
     if marked_schema(ctx) {
-        let operation = Operation::ReleaseSchema {
-            name: spec.local_schema.clone(),
-        };
+        let operation = Operation::ReleaseSchema { name: spec.local_schema.clone() };
         verdicts.push(Verdict::act(ctx.to.id, operation, reason));
     }
     verdicts
@@ -627,11 +448,7 @@ fn marked_schema(ctx: &Context<'_>) -> bool {
 
 /// Our server, when it is to be dropped with all that hangs on it.
 fn doomed_server<'a>(ctx: &Context<'a>) -> Option<&'a Server> {
-    if ctx.link.keep_data {
-        None
-    } else {
-        marked_server(ctx)
-    }
+    if ctx.link.keep_data { None } else { marked_server(ctx) }
 }
 
 fn drop_tables(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -639,9 +456,7 @@ fn drop_tables(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     };
     let drop = |table: &TableName| {
-        let operation = Operation::DropForeignTable {
-            table: table.clone(),
-        };
+        let operation = Operation::DropForeignTable { table: table.clone() };
         let step = Verdict::act(ctx.to.id, operation, "the link is being removed");
         step.danger("queries and views that use it fail; the remote rows stay")
     };
@@ -653,31 +468,18 @@ fn drop_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     };
     let drop = |role: &Option<String>| {
-        let operation = Operation::DropMapping {
-            server: found.name.clone(),
-            role: role.clone(),
-        };
+        let operation = Operation::DropMapping { server: found.name.clone(), role: role.clone() };
         Verdict::act(ctx.to.id, operation, "the link is being removed")
     };
-    found
-        .mappings
-        .iter()
-        .map(|mapping| drop(&mapping.role))
-        .collect()
+    found.mappings.iter().map(|mapping| drop(&mapping.role)).collect()
 }
 
 fn drop_server(ctx: &Context<'_>) -> Vec<Verdict> {
     let Some(found) = doomed_server(ctx) else {
         return vec![];
     };
-    let operation = Operation::DropServer {
-        name: found.name.clone(),
-    };
-    vec![Verdict::act(
-        ctx.to.id,
-        operation,
-        "the link is being removed",
-    )]
+    let operation = Operation::DropServer { name: found.name.clone() };
+    vec![Verdict::act(ctx.to.id, operation, "the link is being removed")]
 }
 
 fn drop_schema(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -690,17 +492,9 @@ fn drop_schema(ctx: &Context<'_>) -> Vec<Verdict> {
     let name = spec.local_schema.clone();
     if strangers(ctx).is_empty() {
         let reason = "only this link's tables were in it";
-        vec![Verdict::act(
-            ctx.to.id,
-            Operation::DropSchema { name },
-            reason,
-        )]
+        vec![Verdict::act(ctx.to.id, Operation::DropSchema { name }, reason)]
     } else {
         let reason = "it holds tables that are not this link's, so it stays";
-        vec![Verdict::act(
-            ctx.to.id,
-            Operation::ReleaseSchema { name },
-            reason,
-        )]
+        vec![Verdict::act(ctx.to.id, Operation::ReleaseSchema { name }, reason)]
     }
 }

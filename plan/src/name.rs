@@ -20,10 +20,7 @@ impl fmt::Display for NameError {
         match self {
             NameError::Empty => write!(f, "a name cannot be empty"),
             NameError::TooLong { bytes } => {
-                write!(
-                    f,
-                    "a name has at most {MAX_NAME_BYTES} bytes, this one has {bytes}"
-                )
+                write!(f, "a name has at most {MAX_NAME_BYTES} bytes, this one has {bytes}")
             }
             NameError::Control => write!(f, "a name cannot contain control characters"),
         }
@@ -54,21 +51,13 @@ pub struct TableName {
 
 impl TableName {
     pub fn new(schema: impl Into<String>, name: impl Into<String>) -> Self {
-        TableName {
-            schema: schema.into(),
-            name: name.into(),
-        }
+        TableName { schema: schema.into(), name: name.into() }
     }
 }
 
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}.{}",
-            crate::quote::ident(&self.schema),
-            crate::quote::ident(&self.name)
-        )
+        write!(f, "{}.{}", crate::quote::ident(&self.schema), crate::quote::ident(&self.name))
     }
 }
 
@@ -83,32 +72,21 @@ pub struct Mark {
 impl Mark {
     /// The comment put on servers, schemas, publications and subscriptions.
     pub fn comment(&self) -> String {
-        format!(
-            "managed by pg_nodes: registry {}, link {}",
-            self.registry, self.link
-        )
+        format!("managed by pg_nodes: registry {}, link {}", self.registry, self.link)
     }
 
     /// Reads a comment back; `None` for anything that [`Mark::comment`] did not write.
     pub fn parse(comment: &str) -> Option<Mark> {
         let rest = comment.strip_prefix("managed by pg_nodes: registry ")?;
         let (registry, link) = rest.split_once(", link ")?;
-        Some(Mark {
-            registry: registry.to_owned(),
-            link: link.parse().ok()?,
-        })
+        Some(Mark { registry: registry.to_owned(), link: link.parse().ok()? })
     }
 
     /// The name of the link's replication slot: `nodes_<8 hex of the registry id>_<link id>`.
     /// It stays within the slot alphabet (`ReplicationSlotValidateName`, slot.c) whatever the
     /// link is called. The same text is the `application_name` that marks `primary_conninfo`.
     pub fn slot_name(&self) -> String {
-        let hex: String = self
-            .registry
-            .chars()
-            .filter(char::is_ascii_hexdigit)
-            .take(8)
-            .collect();
+        let hex: String = self.registry.chars().filter(char::is_ascii_hexdigit).take(8).collect();
         format!("nodes_{}_{}", hex.to_ascii_lowercase(), self.link)
     }
 }
@@ -126,10 +104,7 @@ mod tests {
     use super::*;
 
     fn mark(link: i32) -> Mark {
-        Mark {
-            registry: "3F2504e0-4f89-11d3-9a0c-0305e82c3301".into(),
-            link,
-        }
+        Mark { registry: "3F2504e0-4f89-11d3-9a0c-0305e82c3301".into(), link }
     }
 
     #[test]
@@ -141,11 +116,7 @@ mod tests {
     #[test]
     fn a_mark_reads_back_and_nothing_else_does() {
         assert_eq!(Mark::parse(&mark(7).comment()), Some(mark(7)));
-        for comment in [
-            "",
-            "managed by hand",
-            "managed by pg_nodes: registry x, link y",
-        ] {
+        for comment in ["", "managed by hand", "managed by pg_nodes: registry x, link y"] {
             assert_eq!(Mark::parse(comment), None);
         }
     }
@@ -153,10 +124,7 @@ mod tests {
     #[test]
     fn names_up_to_63_bytes_pass() {
         assert_eq!(check_name(&"é".repeat(31)), Ok(()));
-        assert_eq!(
-            check_name(&"é".repeat(32)),
-            Err(NameError::TooLong { bytes: 64 })
-        );
+        assert_eq!(check_name(&"é".repeat(32)), Err(NameError::TooLong { bytes: 64 }));
         assert_eq!(check_name(""), Err(NameError::Empty));
         assert_eq!(check_name("a\nb"), Err(NameError::Control));
         assert_eq!(check_name("we\"ird; DROP TABLE x--"), Ok(()));

@@ -24,7 +24,9 @@ pub enum Observation {
         facts: Box<NodeFacts>,
     },
     /// The node did not answer; `error` is libpq's message, without secrets.
-    Unreachable { error: String },
+    Unreachable {
+        error: String,
+    },
 }
 
 impl World {
@@ -109,15 +111,11 @@ impl NodeFacts {
     }
 
     pub fn publication(&self, name: &str) -> Option<&Publication> {
-        self.publications
-            .iter()
-            .find(|publication| publication.name == name)
+        self.publications.iter().find(|publication| publication.name == name)
     }
 
     pub fn subscription(&self, name: &str) -> Option<&Subscription> {
-        self.subscriptions
-            .iter()
-            .find(|subscription| subscription.name == name)
+        self.subscriptions.iter().find(|subscription| subscription.name == name)
     }
 
     pub fn server(&self, name: &str) -> Option<&Server> {
@@ -129,15 +127,11 @@ impl NodeFacts {
     }
 
     pub fn relation(&self, name: &TableName) -> Option<&Relation> {
-        self.relations
-            .iter()
-            .find(|relation| relation.name == *name)
+        self.relations.iter().find(|relation| relation.name == *name)
     }
 
     pub fn relations_in<'a>(&'a self, schema: &'a str) -> impl Iterator<Item = &'a Relation> {
-        self.relations
-            .iter()
-            .filter(move |relation| relation.name.schema == schema)
+        self.relations.iter().filter(move |relation| relation.name.schema == schema)
     }
 
     pub fn role(&self, name: &str) -> Option<&Role> {

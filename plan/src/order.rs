@@ -65,21 +65,10 @@ fn ask(rules: &'static [Rule], ctx: &Context<'_>, plan: &mut Plan) {
 
 fn record(rule: &'static str, ctx: &Context<'_>, verdict: Verdict, plan: &mut Plan) {
     let link = Some(ctx.link.id);
-    let problem = |kind, node, message, hint| Problem {
-        kind,
-        rule,
-        link,
-        node: Some(node),
-        message,
-        hint,
-    };
+    let problem =
+        |kind, node, message, hint| Problem { kind, rule, link, node: Some(node), message, hint };
     match verdict {
-        Verdict::Do {
-            node,
-            operation,
-            reason,
-            danger,
-        } => plan.steps.push(Step {
+        Verdict::Do { node, operation, reason, danger } => plan.steps.push(Step {
             phase: Phase::Link,
             rule,
             link,
@@ -88,29 +77,14 @@ fn record(rule: &'static str, ctx: &Context<'_>, verdict: Verdict, plan: &mut Pl
             reason,
             danger,
         }),
-        Verdict::Refuse {
-            node,
-            message,
-            hint,
-        } => {
-            plan.problems
-                .push(problem(ProblemKind::Refused, node, message, hint));
+        Verdict::Refuse { node, message, hint } => {
+            plan.problems.push(problem(ProblemKind::Refused, node, message, hint));
         }
-        Verdict::Wait {
-            node,
-            message,
-            hint,
-        } => {
-            plan.problems
-                .push(problem(ProblemKind::Waiting, node, message, hint));
+        Verdict::Wait { node, message, hint } => {
+            plan.problems.push(problem(ProblemKind::Waiting, node, message, hint));
         }
-        Verdict::Warn {
-            node,
-            message,
-            hint,
-        } => {
-            plan.problems
-                .push(problem(ProblemKind::Warning, node, message, hint));
+        Verdict::Warn { node, message, hint } => {
+            plan.problems.push(problem(ProblemKind::Warning, node, message, hint));
         }
     }
 }
@@ -139,10 +113,7 @@ fn forget_node(registry: &Registry, node: &Node, plan: &mut Plan) {
         let operation = Operation::ForgetLink { link: link.id };
         plan.steps.iter().any(|step| step.operation == operation)
     };
-    let mut links = registry
-        .links
-        .iter()
-        .filter(|l| l.from == node.id || l.to == node.id);
+    let mut links = registry.links.iter().filter(|l| l.from == node.id || l.to == node.id);
     if !links.all(forgotten) {
         return;
     }
@@ -160,10 +131,8 @@ fn forget_node(registry: &Registry, node: &Node, plan: &mut Plan) {
 fn wait_for_silent_nodes(ctx: &Context<'_>, plan: &mut Plan) {
     let removing = ctx.link.state == LinkState::Removing;
     let source_matters = !(removing && matches!(ctx.link.spec, Spec::Foreign(_)));
-    let silent = [
-        (ctx.from, ctx.source.is_none() && source_matters),
-        (ctx.to, ctx.target.is_none()),
-    ];
+    let silent =
+        [(ctx.from, ctx.source.is_none() && source_matters), (ctx.to, ctx.target.is_none())];
     for (node, _) in silent.into_iter().filter(|(_, silent)| *silent) {
         let standby = matches!(ctx.link.spec, Spec::Standby(_)) && node.id == ctx.to.id;
         let hint = if removing {
@@ -215,8 +184,7 @@ fn plan_extension(registry: &Registry, node: NodeId, facts: &NodeFacts, plan: &m
     if let (Some(link), None) = (first_use, &facts.fdw_comment) {
         let operation = Operation::CreateFdwExtension { comment };
         let reason = "foreign servers need it";
-        plan.steps
-            .push(step(Phase::Prepare, "RG04", Some(link), operation, reason));
+        plan.steps.push(step(Phase::Prepare, "RG04", Some(link), operation, reason));
         return;
     }
     let wanted = registry.links.iter().any(|link| {
@@ -228,20 +196,11 @@ fn plan_extension(registry: &Registry, node: NodeId, facts: &NodeFacts, plan: &m
         return;
     }
     let (rule, operation, reason) = if has_other_servers(node, facts, plan) {
-        (
-            "RG06",
-            Operation::ReleaseFdwExtension,
-            "other servers use it: it is yours from now on",
-        )
+        ("RG06", Operation::ReleaseFdwExtension, "other servers use it: it is yours from now on")
     } else {
-        (
-            "RG05",
-            Operation::DropFdwExtension,
-            "the last server that used it is gone",
-        )
+        ("RG05", Operation::DropFdwExtension, "the last server that used it is gone")
     };
-    plan.steps
-        .push(step(Phase::Finish, rule, None, operation, reason));
+    plan.steps.push(step(Phase::Finish, rule, None, operation, reason));
 }
 
 /// Whether servers remain when the plan is done.
@@ -255,8 +214,5 @@ fn has_other_servers(node: NodeId, facts: &NodeFacts, plan: &Plan) -> bool {
             _ => None,
         })
         .collect();
-    facts
-        .servers
-        .iter()
-        .any(|server| !dropped.contains(server.name.as_str()))
+    facts.servers.iter().any(|server| !dropped.contains(server.name.as_str()))
 }

@@ -23,24 +23,19 @@ pub fn render(operation: &Operation) -> Sql {
                 .literal(slot)
                 .raw(", 'pgoutput')")
         }
-        Operation::DropSlot { slot } => Sql::new("SELECT pg_catalog.pg_drop_replication_slot(")
-            .literal(slot)
-            .raw(")"),
+        Operation::DropSlot { slot } => {
+            Sql::new("SELECT pg_catalog.pg_drop_replication_slot(").literal(slot).raw(")")
+        }
         Operation::WritePassfile { content } => write_passfile(content),
         Operation::RemovePassfile => {
             Sql::new("COPY (SELECT) TO PROGRAM 'cat > /dev/null; rm -f pg_nodes.passfile'")
         }
-        Operation::AlterSystem {
-            setting,
-            value: Some(value),
-        } => Sql::new("ALTER SYSTEM SET ")
-            .raw(setting)
-            .raw(" = ")
-            .literal(value),
-        Operation::AlterSystem {
-            setting,
-            value: None,
-        } => Sql::new("ALTER SYSTEM RESET ").raw(setting),
+        Operation::AlterSystem { setting, value: Some(value) } => {
+            Sql::new("ALTER SYSTEM SET ").raw(setting).raw(" = ").literal(value)
+        }
+        Operation::AlterSystem { setting, value: None } => {
+            Sql::new("ALTER SYSTEM RESET ").raw(setting)
+        }
         Operation::SetPrimaryConninfo { conninfo } => {
             Sql::new("ALTER SYSTEM SET primary_conninfo = ").conninfo(conninfo)
         }
@@ -58,41 +53,30 @@ pub fn render(operation: &Operation) -> Sql {
 /// Publications and subscriptions.
 fn render_logical(operation: &Operation) -> Sql {
     match operation {
-        Operation::CreatePublication {
-            name,
-            tables,
-            options,
-            mark,
-        } => create_publication(name, tables, options, mark),
-        Operation::AddPublicationTables { name, tables } => table_list(
-            Sql::new("ALTER PUBLICATION ")
-                .ident(name)
-                .raw(" ADD TABLE "),
-            tables,
-        ),
-        Operation::DropPublicationTables { name, tables } => table_list(
-            Sql::new("ALTER PUBLICATION ")
-                .ident(name)
-                .raw(" DROP TABLE "),
-            tables,
-        ),
-        Operation::SetPublicationOptions { name, options } => with_options(
-            Sql::new("ALTER PUBLICATION ").ident(name).raw(" SET"),
-            options,
-        ),
+        Operation::CreatePublication { name, tables, options, mark } => {
+            create_publication(name, tables, options, mark)
+        }
+        Operation::AddPublicationTables { name, tables } => {
+            table_list(Sql::new("ALTER PUBLICATION ").ident(name).raw(" ADD TABLE "), tables)
+        }
+        Operation::DropPublicationTables { name, tables } => {
+            table_list(Sql::new("ALTER PUBLICATION ").ident(name).raw(" DROP TABLE "), tables)
+        }
+        Operation::SetPublicationOptions { name, options } => {
+            with_options(Sql::new("ALTER PUBLICATION ").ident(name).raw(" SET"), options)
+        }
         Operation::DropPublication { name } => drop_object("PUBLICATION", name),
         Operation::CreateSubscription { .. } => create_subscription(operation),
-        Operation::SetSubscriptionConninfo { name, conninfo } => alter_subscription(name)
-            .raw(" CONNECTION ")
-            .conninfo(conninfo),
+        Operation::SetSubscriptionConninfo { name, conninfo } => {
+            alter_subscription(name).raw(" CONNECTION ").conninfo(conninfo)
+        }
         Operation::SetSubscriptionPublication { name, publication } => alter_subscription(name)
             .raw(" SET PUBLICATION ")
             .ident(publication)
             .raw(" WITH (refresh = false)"),
-        Operation::SetSubscriptionSlot { name, slot } => alter_subscription(name)
-            .raw(" SET (slot_name = ")
-            .literal(slot)
-            .raw(")"),
+        Operation::SetSubscriptionSlot { name, slot } => {
+            alter_subscription(name).raw(" SET (slot_name = ").literal(slot).raw(")")
+        }
         Operation::SetSubscriptionOptions { name, options } => {
             with_options(alter_subscription(name).raw(" SET"), options)
         }
@@ -122,14 +106,9 @@ fn render_foreign(operation: &Operation) -> Sql {
         Operation::ReleaseFdwExtension => {
             comment_on("EXTENSION", "postgres_fdw", Some(FDW_COMMENT))
         }
-        Operation::CreateServer {
-            name,
-            options,
-            mark,
-        } => {
-            let create = Sql::new("CREATE SERVER ")
-                .ident(name)
-                .raw(" FOREIGN DATA WRAPPER postgres_fdw");
+        Operation::CreateServer { name, options, mark } => {
+            let create =
+                Sql::new("CREATE SERVER ").ident(name).raw(" FOREIGN DATA WRAPPER postgres_fdw");
             options_clause(create.raw(" "), pairs(options)).then(comment_on(
                 "SERVER",
                 name,
@@ -140,23 +119,11 @@ fn render_foreign(operation: &Operation) -> Sql {
             alter_options(Sql::new("ALTER SERVER ").ident(name).raw(" "), change)
         }
         Operation::DropServer { name } => drop_object("SERVER", name),
-        Operation::CreateMapping {
-            server,
-            role,
-            options,
-        } => {
-            let create = mapping(
-                Sql::new("CREATE USER MAPPING FOR "),
-                role.as_deref(),
-                server,
-            );
+        Operation::CreateMapping { server, role, options } => {
+            let create = mapping(Sql::new("CREATE USER MAPPING FOR "), role.as_deref(), server);
             options_clause(create.raw(" "), options.iter())
         }
-        Operation::AlterMapping {
-            server,
-            role,
-            change,
-        } => {
+        Operation::AlterMapping { server, role, change } => {
             let alter = mapping(Sql::new("ALTER USER MAPPING FOR "), role.as_deref(), server);
             alter_options(alter.raw(" "), change)
         }
@@ -204,16 +171,10 @@ fn create_publication(
     mark: &Mark,
 ) -> Sql {
     let create = Sql::new("CREATE PUBLICATION ").ident(name);
-    let create = if tables.is_empty() {
-        create
-    } else {
-        table_list(create.raw(" FOR TABLE "), tables)
-    };
-    let create = if options.is_empty() {
-        create
-    } else {
-        with_options(create.raw(" WITH"), options)
-    };
+    let create =
+        if tables.is_empty() { create } else { table_list(create.raw(" FOR TABLE "), tables) };
+    let create =
+        if options.is_empty() { create } else { with_options(create.raw(" WITH"), options) };
     create.then(comment_on("PUBLICATION", name, Some(&mark.comment())))
 }
 
@@ -238,59 +199,31 @@ fn create_subscription(operation: &Operation) -> Sql {
         .ident(publication)
         .raw(" WITH (create_slot = false, enabled = false, slot_name = ")
         .literal(slot)
-        .raw(if *copy_data {
-            ", copy_data = true"
-        } else {
-            ", copy_data = false"
-        });
-    let create = options.iter().fold(create, |sql, (key, value)| {
-        sql.raw(", ").ident(key).raw(" = ").literal(value)
-    });
-    create
-        .raw(")")
-        .then(comment_on("SUBSCRIPTION", name, Some(&mark.comment())))
+        .raw(if *copy_data { ", copy_data = true" } else { ", copy_data = false" });
+    let create = options
+        .iter()
+        .fold(create, |sql, (key, value)| sql.raw(", ").ident(key).raw(" = ").literal(value));
+    create.raw(")").then(comment_on("SUBSCRIPTION", name, Some(&mark.comment())))
 }
 
 fn import_tables(operation: &Operation) -> Sql {
-    let Operation::ImportTables {
-        server,
-        remote_schema,
-        local_schema,
-        tables,
-        grantees,
-        writable,
-    } = operation
+    let Operation::ImportTables { server, remote_schema, local_schema, tables, grantees, writable } =
+        operation
     else {
         return unreachable_operation(operation);
     };
     let mut sql = Sql::new("IMPORT FOREIGN SCHEMA ").ident(remote_schema);
     if let Some(tables) = tables {
-        sql = sql
-            .raw(" LIMIT TO (")
-            .list(tables, |sql, table| sql.ident(table))
-            .raw(")");
+        sql = sql.raw(" LIMIT TO (").list(tables, |sql, table| sql.ident(table)).raw(")");
     }
-    sql = sql
-        .raw(" FROM SERVER ")
-        .ident(server)
-        .raw(" INTO ")
-        .ident(local_schema);
+    sql = sql.raw(" FROM SERVER ").ident(server).raw(" INTO ").ident(local_schema);
     for role in grantees {
-        let usage = Sql::new("GRANT USAGE ON SCHEMA ")
-            .ident(local_schema)
-            .raw(" TO ");
-        let rights = if *writable {
-            "SELECT, INSERT, UPDATE, DELETE"
-        } else {
-            "SELECT"
-        };
-        let tables = Sql::new("GRANT ")
-            .raw(rights)
-            .raw(" ON ALL TABLES IN SCHEMA ");
-        sql = sql.then(grantee(usage, role.as_deref())).then(grantee(
-            tables.ident(local_schema).raw(" TO "),
-            role.as_deref(),
-        ));
+        let usage = Sql::new("GRANT USAGE ON SCHEMA ").ident(local_schema).raw(" TO ");
+        let rights = if *writable { "SELECT, INSERT, UPDATE, DELETE" } else { "SELECT" };
+        let tables = Sql::new("GRANT ").raw(rights).raw(" ON ALL TABLES IN SCHEMA ");
+        sql = sql
+            .then(grantee(usage, role.as_deref()))
+            .then(grantee(tables.ident(local_schema).raw(" TO "), role.as_deref()));
     }
     sql
 }
@@ -315,11 +248,7 @@ fn drop_object(class: &'static str, name: &str) -> Sql {
 }
 
 fn comment_on(class: &'static str, name: &str, comment: Option<&str>) -> Sql {
-    let sql = Sql::new("COMMENT ON ")
-        .raw(class)
-        .raw(" ")
-        .ident(name)
-        .raw(" IS ");
+    let sql = Sql::new("COMMENT ON ").raw(class).raw(" ").ident(name).raw(" IS ");
     match comment {
         Some(comment) => sql.literal(comment),
         None => sql.raw("NULL"),
@@ -338,19 +267,13 @@ fn with_options(sql: Sql, options: &BTreeMap<String, String>) -> Sql {
 }
 
 fn pairs(options: &BTreeMap<String, String>) -> impl Iterator<Item = (&str, &str)> {
-    options
-        .iter()
-        .map(|(key, value)| (key.as_str(), value.as_str()))
+    options.iter().map(|(key, value)| (key.as_str(), value.as_str()))
 }
 
 /// One `key 'value'` of an `OPTIONS` list, its value masked where it is a secret.
 fn option_value(sql: Sql, (key, value): (&str, &str)) -> Sql {
     let sql = sql.ident(key).raw(" ");
-    if is_secret_key(key) {
-        sql.secret(&Secret::new(value))
-    } else {
-        sql.literal(value)
-    }
+    if is_secret_key(key) { sql.secret(&Secret::new(value)) } else { sql.literal(value) }
 }
 
 fn options_clause<'a>(sql: Sql, options: impl Iterator<Item = (&'a str, &'a str)>) -> Sql {
@@ -376,16 +299,12 @@ fn alter_options(sql: Sql, change: &OptionChange) -> Sql {
 
 fn column_change(sql: Sql, change: &ColumnChange) -> Sql {
     match change {
-        ColumnChange::Add { name, data_type } => sql
-            .raw("ADD COLUMN ")
-            .ident(name)
-            .raw(" ")
-            .data_type(data_type),
+        ColumnChange::Add { name, data_type } => {
+            sql.raw("ADD COLUMN ").ident(name).raw(" ").data_type(data_type)
+        }
         ColumnChange::Drop { name } => sql.raw("DROP COLUMN ").ident(name),
-        ColumnChange::Retype { name, data_type } => sql
-            .raw("ALTER COLUMN ")
-            .ident(name)
-            .raw(" TYPE ")
-            .data_type(data_type),
+        ColumnChange::Retype { name, data_type } => {
+            sql.raw("ALTER COLUMN ").ident(name).raw(" TYPE ").data_type(data_type)
+        }
     }
 }

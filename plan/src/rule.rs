@@ -41,44 +41,23 @@ pub(crate) enum Verdict {
 
 impl Verdict {
     pub fn act(node: NodeId, operation: Operation, reason: impl Into<String>) -> Self {
-        Verdict::Do {
-            node,
-            operation,
-            reason: reason.into(),
-            danger: None,
-        }
+        Verdict::Do { node, operation, reason: reason.into(), danger: None }
     }
 
     pub fn refuse(node: NodeId, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Verdict::Refuse {
-            node,
-            message: message.into(),
-            hint: hint.into(),
-        }
+        Verdict::Refuse { node, message: message.into(), hint: hint.into() }
     }
 
     pub fn warn(node: NodeId, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Verdict::Warn {
-            node,
-            message: message.into(),
-            hint: hint.into(),
-        }
+        Verdict::Warn { node, message: message.into(), hint: hint.into() }
     }
 
     /// Marks a step as one that loses data or stops a service.
     pub fn danger(self, what: impl Into<String>) -> Self {
         match self {
-            Verdict::Do {
-                node,
-                operation,
-                reason,
-                ..
-            } => Verdict::Do {
-                node,
-                operation,
-                reason,
-                danger: Some(what.into()),
-            },
+            Verdict::Do { node, operation, reason, .. } => {
+                Verdict::Do { node, operation, reason, danger: Some(what.into()) }
+            }
             other => other,
         }
     }
@@ -152,18 +131,9 @@ pub fn rules() -> Vec<RuleRow> {
     ];
     let mut rows = Vec::new();
     for (kind, table) in tables {
-        let purposes = [
-            ("refuse", table.refuse),
-            ("keep", table.keep),
-            ("remove", table.remove),
-        ];
+        let purposes = [("refuse", table.refuse), ("keep", table.keep), ("remove", table.remove)];
         for (purpose, rules) in purposes {
-            let row = |rule: &Rule| RuleRow {
-                kind,
-                purpose,
-                id: rule.id,
-                when: rule.when,
-            };
+            let row = |rule: &Rule| RuleRow { kind, purpose, id: rule.id, when: rule.when };
             rows.extend(rules.iter().map(row));
         }
     }

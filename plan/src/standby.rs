@@ -10,104 +10,32 @@ use crate::render::PASSFILE;
 use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::Operation;
 
-pub(crate) const TABLE: Table = Table {
-    refuse: REFUSE,
-    keep: KEEP,
-    remove: REMOVE,
-};
+pub(crate) const TABLE: Table = Table { refuse: REFUSE, keep: KEEP, remove: REMOVE };
 
 const REFUSE: &[Rule] = &[
-    Rule {
-        id: "ST01",
-        when: "the standby is not a clone of its primary",
-        then: not_a_clone,
-    },
-    Rule {
-        id: "ST02",
-        when: "the standby is not in recovery",
-        then: not_in_recovery,
-    },
-    Rule {
-        id: "ST03",
-        when: "the two servers differ in major version",
-        then: other_version,
-    },
-    Rule {
-        id: "ST04",
-        when: "wal_level of the primary is minimal",
-        then: wal_level_minimal,
-    },
-    Rule {
-        id: "ST05",
-        when: "the primary has no free walsender",
-        then: no_walsender,
-    },
-    Rule {
-        id: "ST06",
-        when: "the primary has no free replication slot",
-        then: no_slot_left,
-    },
-    Rule {
-        id: "ST07",
-        when: "the role on the standby cannot alter its settings",
-        then: no_rights,
-    },
-    Rule {
-        id: "ST08",
-        when: "the role of the conninfo cannot replicate",
-        then: no_replication,
-    },
+    Rule { id: "ST01", when: "the standby is not a clone of its primary", then: not_a_clone },
+    Rule { id: "ST02", when: "the standby is not in recovery", then: not_in_recovery },
+    Rule { id: "ST03", when: "the two servers differ in major version", then: other_version },
+    Rule { id: "ST04", when: "wal_level of the primary is minimal", then: wal_level_minimal },
+    Rule { id: "ST05", when: "the primary has no free walsender", then: no_walsender },
+    Rule { id: "ST06", when: "the primary has no free replication slot", then: no_slot_left },
+    Rule { id: "ST07", when: "the role on the standby cannot alter its settings", then: no_rights },
+    Rule { id: "ST08", when: "the role of the conninfo cannot replicate", then: no_replication },
 ];
 
 const KEEP: &[Rule] = &[
-    Rule {
-        id: "ST20",
-        when: "the slot on the primary is missing",
-        then: create_slot,
-    },
-    Rule {
-        id: "ST21",
-        when: "the standby's passfile is not right",
-        then: write_passfile,
-    },
-    Rule {
-        id: "ST22",
-        when: "the standby's settings are not right",
-        then: alter_settings,
-    },
-    Rule {
-        id: "ST23",
-        when: "a setting in the files is not in force",
-        then: reload,
-    },
-    Rule {
-        id: "ST24",
-        when: "a passfile is no longer needed",
-        then: remove_stale_passfile,
-    },
-    Rule {
-        id: "ST25",
-        when: "a slot is there and should not be",
-        then: drop_unwanted_slot,
-    },
+    Rule { id: "ST20", when: "the slot on the primary is missing", then: create_slot },
+    Rule { id: "ST21", when: "the standby's passfile is not right", then: write_passfile },
+    Rule { id: "ST22", when: "the standby's settings are not right", then: alter_settings },
+    Rule { id: "ST23", when: "a setting in the files is not in force", then: reload },
+    Rule { id: "ST24", when: "a passfile is no longer needed", then: remove_stale_passfile },
+    Rule { id: "ST25", when: "a slot is there and should not be", then: drop_unwanted_slot },
 ];
 
 const REMOVE: &[Rule] = &[
-    Rule {
-        id: "ST40",
-        when: "the standby still follows by our settings",
-        then: reset_settings,
-    },
-    Rule {
-        id: "ST41",
-        when: "our passfile is still on the standby",
-        then: remove_passfile,
-    },
-    Rule {
-        id: "ST42",
-        when: "our slot is still on the primary",
-        then: drop_slot,
-    },
+    Rule { id: "ST40", when: "the standby still follows by our settings", then: reset_settings },
+    Rule { id: "ST41", when: "our passfile is still on the standby", then: remove_passfile },
+    Rule { id: "ST42", when: "our slot is still on the primary", then: drop_slot },
 ];
 
 fn spec(ctx: &Context<'_>) -> Option<StandbySpec> {
@@ -134,10 +62,7 @@ pub(crate) fn basebackup_command(ctx: &Context<'_>) -> String {
 
 /// Options of a node's conninfo that make no sense to a walreceiver.
 fn replication_conninfo(conninfo: Conninfo) -> Conninfo {
-    conninfo
-        .without("dbname")
-        .without("target_session_attrs")
-        .without("options")
+    conninfo.without("dbname").without("target_session_attrs").without("options")
 }
 
 fn not_a_clone(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -212,9 +137,7 @@ fn wal_level_minimal(ctx: &Context<'_>) -> Vec<Verdict> {
 
 /// Whether the standby already streams through our slot: then it needs nothing more.
 fn streams(ctx: &Context<'_>) -> bool {
-    ctx.source
-        .and_then(|source| source.slot(&ctx.slot()))
-        .is_some_and(|slot| slot.active)
+    ctx.source.and_then(|source| source.slot(&ctx.slot())).is_some_and(|slot| slot.active)
 }
 
 fn no_walsender(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -235,9 +158,7 @@ fn no_walsender(ctx: &Context<'_>) -> Vec<Verdict> {
 
 /// Whether the standby's settings already point to the primary by our hand.
 fn follows(ctx: &Context<'_>) -> bool {
-    let conninfo = ctx
-        .target
-        .and_then(|target| target.primary_conninfo.as_ref());
+    let conninfo = ctx.target.and_then(|target| target.primary_conninfo.as_ref());
     conninfo.is_some_and(|c| c.get("application_name") == Some(ctx.slot().as_str()))
 }
 
@@ -279,10 +200,7 @@ fn no_replication(ctx: &Context<'_>) -> Vec<Verdict> {
     match role {
         Some(role) if !role.superuser && !role.replication => vec![Verdict::refuse(
             ctx.from.id,
-            format!(
-                "role \"{}\" on node \"{}\" may not replicate",
-                role.name, ctx.from.name
-            ),
+            format!("role \"{}\" on node \"{}\" may not replicate", role.name, ctx.from.name),
             "Run ALTER ROLE … REPLICATION there.",
         )],
         Some(_) | None => vec![],
@@ -297,23 +215,13 @@ fn create_slot(ctx: &Context<'_>) -> Vec<Verdict> {
     if !spec.slot || source.slot(&ctx.slot()).is_some() {
         return vec![];
     }
-    let reason = format!(
-        "keeps the WAL that \"{}\" has not received yet",
-        ctx.to.name
-    );
-    vec![Verdict::act(
-        ctx.from.id,
-        Operation::CreatePhysicalSlot { slot: ctx.slot() },
-        reason,
-    )]
+    let reason = format!("keeps the WAL that \"{}\" has not received yet", ctx.to.name);
+    vec![Verdict::act(ctx.from.id, Operation::CreatePhysicalSlot { slot: ctx.slot() }, reason)]
 }
 
 /// The line that the standby's passfile should hold.
 fn wanted_passfile(ctx: &Context<'_>) -> Option<Secret> {
-    ctx.from
-        .conninfo
-        .password()
-        .map(|password| passfile_line(&password))
+    ctx.from.conninfo.password().map(|password| passfile_line(&password))
 }
 
 fn write_passfile(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -323,15 +231,8 @@ fn write_passfile(ctx: &Context<'_>) -> Vec<Verdict> {
     if target.passfile.as_ref() == Some(&wanted) {
         return vec![];
     }
-    let reason = format!(
-        "holds the password for \"{}\", so that no log shows it",
-        ctx.from.name
-    );
-    vec![Verdict::act(
-        ctx.to.id,
-        Operation::WritePassfile { content: wanted },
-        reason,
-    )]
+    let reason = format!("holds the password for \"{}\", so that no log shows it", ctx.from.name);
+    vec![Verdict::act(ctx.to.id, Operation::WritePassfile { content: wanted }, reason)]
 }
 
 /// `primary_conninfo` as it should be. The password is in the passfile, because a reload logs
@@ -368,19 +269,14 @@ fn alter_settings(ctx: &Context<'_>) -> Vec<Verdict> {
     let current = target.primary_conninfo_file.as_ref();
     if current != Some(&wanted) {
         let reason = match current {
-            Some(_) => format!(
-                "does not say what the registry says of \"{}\"",
-                ctx.from.name
-            ),
+            Some(_) => format!("does not say what the registry says of \"{}\"", ctx.from.name),
             None => format!("makes \"{}\" follow \"{}\"", ctx.to.name, ctx.from.name),
         };
         verdicts.push(set_conninfo(ctx, wanted, reason));
     }
     let files = target.file_settings.as_ref();
     for (setting, value) in wanted_settings(ctx, target) {
-        let current = files
-            .and_then(|files| files.get(setting))
-            .filter(|v| !v.is_empty());
+        let current = files.and_then(|files| files.get(setting)).filter(|v| !v.is_empty());
         if current == value.as_ref() {
             continue;
         }
@@ -388,31 +284,17 @@ fn alter_settings(ctx: &Context<'_>) -> Vec<Verdict> {
             "primary_slot_name" => format!("its slot on \"{}\"", ctx.from.name),
             _ => "slots that must survive a failover need it".to_owned(),
         };
-        verdicts.push(Verdict::act(
-            ctx.to.id,
-            Operation::AlterSystem { setting, value },
-            reason,
-        ));
+        verdicts.push(Verdict::act(ctx.to.id, Operation::AlterSystem { setting, value }, reason));
     }
     if !verdicts.is_empty() {
-        verdicts.push(Verdict::act(
-            ctx.to.id,
-            Operation::Reload,
-            "puts the settings in force",
-        ));
+        verdicts.push(Verdict::act(ctx.to.id, Operation::Reload, "puts the settings in force"));
     }
     verdicts
 }
 
 fn set_conninfo(ctx: &Context<'_>, conninfo: Conninfo, reason: String) -> Verdict {
-    let step = Verdict::act(
-        ctx.to.id,
-        Operation::SetPrimaryConninfo { conninfo },
-        reason,
-    );
-    let stranger = ctx
-        .target
-        .and_then(|target| target.primary_conninfo.as_ref());
+    let step = Verdict::act(ctx.to.id, Operation::SetPrimaryConninfo { conninfo }, reason);
+    let stranger = ctx.target.and_then(|target| target.primary_conninfo.as_ref());
     match stranger {
         Some(now) if now.get("application_name") != Some(ctx.slot().as_str()) => {
             step.danger(format!("\"{}\" stops following: {now}", ctx.to.name))
@@ -431,28 +313,18 @@ fn reload(ctx: &Context<'_>) -> Vec<Verdict> {
     if !alter_settings(ctx).is_empty() {
         return vec![];
     }
-    let stale = wanted_settings(ctx, target)
-        .into_iter()
-        .any(|(setting, _)| {
-            files.get(setting).map_or("", String::as_str) != target.setting(setting).unwrap_or("")
-                && files.contains_key(setting)
-        });
+    let stale = wanted_settings(ctx, target).into_iter().any(|(setting, _)| {
+        files.get(setting).map_or("", String::as_str) != target.setting(setting).unwrap_or("")
+            && files.contains_key(setting)
+    });
     if !stale && target.primary_conninfo == target.primary_conninfo_file {
         return vec![];
     }
-    vec![Verdict::act(
-        ctx.to.id,
-        Operation::Reload,
-        "puts the settings in force",
-    )]
+    vec![Verdict::act(ctx.to.id, Operation::Reload, "puts the settings in force")]
 }
 
 fn remove_stale_passfile(ctx: &Context<'_>) -> Vec<Verdict> {
-    if wanted_passfile(ctx).is_some() {
-        vec![]
-    } else {
-        remove_passfile(ctx)
-    }
+    if wanted_passfile(ctx).is_some() { vec![] } else { remove_passfile(ctx) }
 }
 
 fn drop_unwanted_slot(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -468,18 +340,14 @@ fn reset_settings(ctx: &Context<'_>) -> Vec<Verdict> {
     };
     let slot = ctx.slot();
     let marked = |c: &Option<Conninfo>| {
-        c.as_ref()
-            .is_some_and(|c| c.get("application_name") == Some(slot.as_str()))
+        c.as_ref().is_some_and(|c| c.get("application_name") == Some(slot.as_str()))
     };
     let in_files = |setting: &str| target.file_settings.as_ref()?.get(setting);
     let slot_is_ours = in_files("primary_slot_name") == Some(&slot);
     let conninfo_is_ours = marked(&target.primary_conninfo_file);
     let mut verdicts = Vec::new();
     let mut reset = |setting: &'static str, reason: String| {
-        let operation = Operation::AlterSystem {
-            setting,
-            value: None,
-        };
+        let operation = Operation::AlterSystem { setting, value: None };
         verdicts.push(Verdict::act(ctx.to.id, operation, reason));
     };
     if conninfo_is_ours {
@@ -490,10 +358,7 @@ fn reset_settings(ctx: &Context<'_>) -> Vec<Verdict> {
     }
     let feedback = in_files("hot_standby_feedback").is_some() && target.major() >= 17;
     if conninfo_is_ours && feedback {
-        reset(
-            "hot_standby_feedback",
-            "it was set for this link".to_owned(),
-        );
+        reset("hot_standby_feedback", "it was set for this link".to_owned());
     }
     let in_force = marked(&target.primary_conninfo)
         || target.setting("primary_slot_name") == Some(slot.as_str());
@@ -523,9 +388,7 @@ fn drop_slot(ctx: &Context<'_>) -> Vec<Verdict> {
         Some(slot) if slot.active && ctx.target.is_none() => vec![],
         Some(slot) => vec![Verdict::act(
             ctx.from.id,
-            Operation::DropSlot {
-                slot: slot.name.clone(),
-            },
+            Operation::DropSlot { slot: slot.name.clone() },
             "nobody will read it",
         )],
         None => vec![],

@@ -264,9 +264,7 @@ impl OptionChange {
     /// The names of what changes, for a reason that people read.
     pub fn keys(&self) -> String {
         let changed = self.add.iter().chain(self.set.iter()).map(|(key, _)| key);
-        let keys: BTreeSet<&str> = changed
-            .chain(self.drop.iter().map(String::as_str))
-            .collect();
+        let keys: BTreeSet<&str> = changed.chain(self.drop.iter().map(String::as_str)).collect();
         keys.into_iter().collect::<Vec<_>>().join(", ")
     }
 }

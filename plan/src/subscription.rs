@@ -9,38 +9,14 @@ use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::Operation;
 use std::collections::{BTreeMap, BTreeSet};
 
-pub(crate) const TABLE: Table = Table {
-    refuse: REFUSE,
-    keep: KEEP,
-    remove: REMOVE,
-};
+pub(crate) const TABLE: Table = Table { refuse: REFUSE, keep: KEEP, remove: REMOVE };
 
 const REFUSE: &[Rule] = &[
-    Rule {
-        id: "SU01",
-        when: "publisher and subscriber are one group",
-        then: same_group,
-    },
-    Rule {
-        id: "SU02",
-        when: "the publisher is read-only",
-        then: publisher_read_only,
-    },
-    Rule {
-        id: "SU03",
-        when: "the subscriber is read-only",
-        then: subscriber_read_only,
-    },
-    Rule {
-        id: "SU04",
-        when: "wal_level of the publisher is not logical",
-        then: not_logical,
-    },
-    Rule {
-        id: "SU05",
-        when: "the publisher allows no pgoutput plugin",
-        then: no_plugin,
-    },
+    Rule { id: "SU01", when: "publisher and subscriber are one group", then: same_group },
+    Rule { id: "SU02", when: "the publisher is read-only", then: publisher_read_only },
+    Rule { id: "SU03", when: "the subscriber is read-only", then: subscriber_read_only },
+    Rule { id: "SU04", when: "wal_level of the publisher is not logical", then: not_logical },
+    Rule { id: "SU05", when: "the publisher allows no pgoutput plugin", then: no_plugin },
     Rule {
         id: "SU06",
         when: "the publisher has no free slot or walsender",
@@ -51,127 +27,43 @@ const REFUSE: &[Rule] = &[
         when: "the subscriber has no free worker or origin",
         then: no_subscriber_room,
     },
-    Rule {
-        id: "SU08",
-        when: "a role lacks the rights",
-        then: no_rights,
-    },
-    Rule {
-        id: "SU09",
-        when: "the publication's name is taken",
-        then: publication_taken,
-    },
-    Rule {
-        id: "SU10",
-        when: "the subscription's name is taken",
-        then: subscription_taken,
-    },
-    Rule {
-        id: "SU11",
-        when: "a table is missing on a side",
-        then: table_missing,
-    },
-    Rule {
-        id: "SU12",
-        when: "a column is missing on the subscriber",
-        then: column_missing,
-    },
-    Rule {
-        id: "SU13",
-        when: "a table has no replica identity",
-        then: no_replica_identity,
-    },
-    Rule {
-        id: "SU14",
-        when: "the slot is gone or lost",
-        then: slot_lost,
-    },
+    Rule { id: "SU08", when: "a role lacks the rights", then: no_rights },
+    Rule { id: "SU09", when: "the publication's name is taken", then: publication_taken },
+    Rule { id: "SU10", when: "the subscription's name is taken", then: subscription_taken },
+    Rule { id: "SU11", when: "a table is missing on a side", then: table_missing },
+    Rule { id: "SU12", when: "a column is missing on the subscriber", then: column_missing },
+    Rule { id: "SU13", when: "a table has no replica identity", then: no_replica_identity },
+    Rule { id: "SU14", when: "the slot is gone or lost", then: slot_lost },
 ];
 
 const KEEP: &[Rule] = &[
-    Rule {
-        id: "SU20",
-        when: "the publication is missing",
-        then: create_publication,
-    },
-    Rule {
-        id: "SU21",
-        when: "the publication's tables are not right",
-        then: set_tables,
-    },
+    Rule { id: "SU20", when: "the publication is missing", then: create_publication },
+    Rule { id: "SU21", when: "the publication's tables are not right", then: set_tables },
     Rule {
         id: "SU22",
         when: "the publication's options are not right",
         then: set_publication_options,
     },
-    Rule {
-        id: "SU23",
-        when: "slot and subscription are missing",
-        then: create_slot,
-    },
-    Rule {
-        id: "SU24",
-        when: "the subscription is missing",
-        then: create_subscription,
-    },
-    Rule {
-        id: "SU25",
-        when: "the subscription's conninfo is not right",
-        then: set_conninfo,
-    },
-    Rule {
-        id: "SU26",
-        when: "the subscription reads other publications",
-        then: set_publication,
-    },
-    Rule {
-        id: "SU27",
-        when: "the subscription reads another slot",
-        then: set_slot,
-    },
-    Rule {
-        id: "SU28",
-        when: "the subscription's options are not right",
-        then: set_options,
-    },
+    Rule { id: "SU23", when: "slot and subscription are missing", then: create_slot },
+    Rule { id: "SU24", when: "the subscription is missing", then: create_subscription },
+    Rule { id: "SU25", when: "the subscription's conninfo is not right", then: set_conninfo },
+    Rule { id: "SU26", when: "the subscription reads other publications", then: set_publication },
+    Rule { id: "SU27", when: "the subscription reads another slot", then: set_slot },
+    Rule { id: "SU28", when: "the subscription's options are not right", then: set_options },
     Rule {
         id: "SU29",
         when: "the subscription is not enabled, or should not be",
         then: set_enabled,
     },
-    Rule {
-        id: "SU30",
-        when: "the subscription does not know the published tables",
-        then: refresh,
-    },
-    Rule {
-        id: "SU31",
-        when: "a new subscription finds columns of other types",
-        then: warn_types,
-    },
+    Rule { id: "SU30", when: "the subscription does not know the published tables", then: refresh },
+    Rule { id: "SU31", when: "a new subscription finds columns of other types", then: warn_types },
 ];
 
 const REMOVE: &[Rule] = &[
-    Rule {
-        id: "SU40",
-        when: "the subscription is still there",
-        then: drop_subscription,
-    },
-    Rule {
-        id: "SU41",
-        when: "slots of an interrupted copy are left",
-        then: drop_copy_slots,
-    },
-    Rule {
-        id: "SU42",
-        when: "the slot is still there",
-        then: drop_slot,
-    },
-    Rule {
-        id: "SU43",
-        when: "the publication is still there",
-        then: drop_publication,
-    },
+    Rule { id: "SU40", when: "the subscription is still there", then: drop_subscription },
+    Rule { id: "SU41", when: "slots of an interrupted copy are left", then: drop_copy_slots },
+    Rule { id: "SU42", when: "the slot is still there", then: drop_slot },
+    Rule { id: "SU43", when: "the publication is still there", then: drop_publication },
 ];
 
 fn spec<'a>(ctx: &Context<'a>) -> Option<&'a SubscriptionSpec> {
@@ -205,16 +97,12 @@ fn same_group(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 fn publisher_read_only(ctx: &Context<'_>) -> Vec<Verdict> {
-    let found = ctx
-        .source
-        .and_then(|source| read_only(ctx.from.id, &ctx.from.name, source));
+    let found = ctx.source.and_then(|source| read_only(ctx.from.id, &ctx.from.name, source));
     found.into_iter().collect()
 }
 
 fn subscriber_read_only(ctx: &Context<'_>) -> Vec<Verdict> {
-    let found = ctx
-        .target
-        .and_then(|target| read_only(ctx.to.id, &ctx.to.name, target));
+    let found = ctx.target.and_then(|target| read_only(ctx.to.id, &ctx.to.name, target));
     found.into_iter().collect()
 }
 
@@ -230,17 +118,12 @@ fn not_logical(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 fn no_plugin(ctx: &Context<'_>) -> Vec<Verdict> {
-    let allowed = ctx
-        .source
-        .and_then(|source| source.setting("output_plugin_libraries"));
+    let allowed = ctx.source.and_then(|source| source.setting("output_plugin_libraries"));
     match allowed {
         Some(list) if !list.split(',').any(|name| name.trim() == "pgoutput") => {
             vec![Verdict::refuse(
                 ctx.from.id,
-                format!(
-                    "output_plugin_libraries on node \"{}\" lacks pgoutput",
-                    ctx.from.name
-                ),
+                format!("output_plugin_libraries on node \"{}\" lacks pgoutput", ctx.from.name),
                 "Add pgoutput to output_plugin_libraries there and reload.",
             )]
         }
@@ -296,30 +179,10 @@ fn no_subscriber_room(ctx: &Context<'_>) -> Vec<Verdict> {
         None => "max_replication_slots",
     };
     [
-        headroom(
-            "max_logical_replication_workers",
-            subscriptions,
-            1 + copies,
-            "a subscription",
-        ),
-        headroom(
-            origins,
-            subscriptions,
-            1 + copies,
-            "a subscription (origins)",
-        ),
-        headroom(
-            "max_worker_processes",
-            target.background_workers,
-            1 + copies,
-            "a subscription",
-        ),
-        headroom(
-            "max_sync_workers_per_subscription",
-            0,
-            copies,
-            "the initial copy",
-        ),
+        headroom("max_logical_replication_workers", subscriptions, 1 + copies, "a subscription"),
+        headroom(origins, subscriptions, 1 + copies, "a subscription (origins)"),
+        headroom("max_worker_processes", target.background_workers, 1 + copies, "a subscription"),
+        headroom("max_sync_workers_per_subscription", 0, copies, "the initial copy"),
     ]
     .iter()
     .filter_map(|room| room.check(target))
@@ -334,18 +197,11 @@ fn no_rights(ctx: &Context<'_>) -> Vec<Verdict> {
     let Some(source) = ctx.source else {
         return verdicts;
     };
-    let user = ctx
-        .from
-        .conninfo
-        .get("user")
-        .and_then(|user| source.role(user));
+    let user = ctx.from.conninfo.get("user").and_then(|user| source.role(user));
     if let Some(role) = user.filter(|role| !role.superuser && !role.replication) {
         verdicts.push(Verdict::refuse(
             ctx.from.id,
-            format!(
-                "role \"{}\" on node \"{}\" may not replicate",
-                role.name, ctx.from.name
-            ),
+            format!("role \"{}\" on node \"{}\" may not replicate", role.name, ctx.from.name),
             "Run ALTER ROLE … REPLICATION there.",
         ));
     }
@@ -389,9 +245,7 @@ fn publication_taken(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     };
     let comment = found.comment.as_deref();
-    name_taken(ctx.from.id, "publication", &found.name, comment, &ctx.mark)
-        .into_iter()
-        .collect()
+    name_taken(ctx.from.id, "publication", &found.name, comment, &ctx.mark).into_iter().collect()
 }
 
 fn subscription_taken(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -399,9 +253,7 @@ fn subscription_taken(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     };
     let comment = found.comment.as_deref();
-    name_taken(ctx.to.id, "subscription", &found.name, comment, &ctx.mark)
-        .into_iter()
-        .collect()
+    name_taken(ctx.to.id, "subscription", &found.name, comment, &ctx.mark).into_iter().collect()
 }
 
 /// The tables that the publication should list, as far as they are known. All tables are
@@ -413,10 +265,7 @@ fn wanted_tables(ctx: &Context<'_>) -> BTreeSet<TableName> {
         None => {
             let relations = ctx.source.map_or(&[][..], |source| &source.relations);
             let roots = relations.iter().filter(|r| is_table(r) && !r.is_partition);
-            roots
-                .filter(|r| !r.of_extension)
-                .map(|r| r.name.clone())
-                .collect()
+            roots.filter(|r| !r.of_extension).map(|r| r.name.clone()).collect()
         }
     }
 }
@@ -451,10 +300,7 @@ fn table_pairs<'a>(ctx: &Context<'a>) -> Vec<(&'a Relation, &'a Relation)> {
         return vec![];
     };
     let tables = wanted_tables(ctx);
-    tables
-        .iter()
-        .filter_map(|t| Some((source.relation(t)?, target.relation(t)?)))
-        .collect()
+    tables.iter().filter_map(|t| Some((source.relation(t)?, target.relation(t)?))).collect()
 }
 
 fn column_missing(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -468,10 +314,7 @@ fn column_missing(ctx: &Context<'_>) -> Vec<Verdict> {
                     "column \"{}\" of table {} does not exist on node \"{}\"",
                     column.name, there.name, ctx.to.name
                 ),
-                format!(
-                    "Add it there: its type on \"{}\" is {}.",
-                    ctx.from.name, column.data_type
-                ),
+                format!("Add it there: its type on \"{}\" is {}.", ctx.from.name, column.data_type),
             ));
         }
     }
@@ -535,11 +378,7 @@ fn create_publication(ctx: &Context<'_>) -> Vec<Verdict> {
         options: spec.publication_options(),
         mark: ctx.mark.clone(),
     };
-    vec![Verdict::act(
-        ctx.from.id,
-        operation,
-        format!("offers the tables to \"{}\"", ctx.to.name),
-    )]
+    vec![Verdict::act(ctx.from.id, operation, format!("offers the tables to \"{}\"", ctx.to.name))]
 }
 
 fn set_tables(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -552,29 +391,19 @@ fn set_tables(ctx: &Context<'_>) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
     if !missing.is_empty() {
         let reason = format!("it lacks {}", join(&missing));
-        let operation = Operation::AddPublicationTables {
-            name: name.clone(),
-            tables: missing,
-        };
+        let operation = Operation::AddPublicationTables { name: name.clone(), tables: missing };
         verdicts.push(Verdict::act(ctx.from.id, operation, reason));
     }
     if !extra.is_empty() {
         let reason = format!("{} should not be in it", join(&extra));
-        let operation = Operation::DropPublicationTables {
-            name: name.clone(),
-            tables: extra,
-        };
+        let operation = Operation::DropPublicationTables { name: name.clone(), tables: extra };
         verdicts.push(Verdict::act(ctx.from.id, operation, reason));
     }
     verdicts
 }
 
 fn join(tables: &BTreeSet<TableName>) -> String {
-    tables
-        .iter()
-        .map(TableName::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
+    tables.iter().map(TableName::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// The wanted options that the object does not have.
@@ -582,9 +411,7 @@ fn option_drift(
     have: &BTreeMap<String, String>,
     want: BTreeMap<String, String>,
 ) -> BTreeMap<String, String> {
-    want.into_iter()
-        .filter(|(key, value)| have.get(key) != Some(value))
-        .collect()
+    want.into_iter().filter(|(key, value)| have.get(key) != Some(value)).collect()
 }
 
 fn set_publication_options(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -596,20 +423,14 @@ fn set_publication_options(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     }
     let reason = "its options are not those of the link";
-    let operation = Operation::SetPublicationOptions {
-        name: found.name.clone(),
-        options,
-    };
+    let operation = Operation::SetPublicationOptions { name: found.name.clone(), options };
     vec![Verdict::act(ctx.from.id, operation, reason)]
 }
 
 /// The options of the link, and Postgres' defaults for those it does not name.
 fn wanted_publication_options(spec: &SubscriptionSpec) -> BTreeMap<String, String> {
     let mut options = BTreeMap::from([
-        (
-            "publish".to_owned(),
-            "insert, update, delete, truncate".to_owned(),
-        ),
+        ("publish".to_owned(), "insert, update, delete, truncate".to_owned()),
         ("publish_via_partition_root".to_owned(), "false".to_owned()),
     ]);
     options.extend(spec.publication_options());
@@ -624,11 +445,7 @@ fn create_slot(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     }
     let reason = format!("keeps changes for \"{}\" from here on", ctx.to.name);
-    vec![Verdict::act(
-        ctx.from.id,
-        Operation::CreateLogicalSlot { slot: ctx.slot() },
-        reason,
-    )]
+    vec![Verdict::act(ctx.from.id, Operation::CreateLogicalSlot { slot: ctx.slot() }, reason)]
 }
 
 fn create_subscription(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -647,10 +464,7 @@ fn create_subscription(ctx: &Context<'_>) -> Vec<Verdict> {
         options: spec.subscription_options(),
         mark: ctx.mark.clone(),
     };
-    let reason = format!(
-        "receives from \"{}\"; enabled in a later step",
-        ctx.from.name
-    );
+    let reason = format!("receives from \"{}\"; enabled in a later step", ctx.from.name);
     vec![Verdict::act(ctx.to.id, operation, reason)]
 }
 
@@ -664,10 +478,7 @@ fn set_conninfo(ctx: &Context<'_>) -> Vec<Verdict> {
                 name: found.name.clone(),
                 conninfo: ctx.from.conninfo.clone(),
             };
-            let reason = format!(
-                "it does not say what the registry says of \"{}\"",
-                ctx.from.name
-            );
+            let reason = format!("it does not say what the registry says of \"{}\"", ctx.from.name);
             vec![Verdict::act(ctx.to.id, operation, reason)]
         }
         Some(_) | None => vec![],
@@ -682,15 +493,8 @@ fn set_publication(ctx: &Context<'_>) -> Vec<Verdict> {
     if found.publications == BTreeSet::from([publication.clone()]) {
         return vec![];
     }
-    let operation = Operation::SetSubscriptionPublication {
-        name: found.name.clone(),
-        publication,
-    };
-    vec![Verdict::act(
-        ctx.to.id,
-        operation,
-        "it reads other publications than the link's",
-    )]
+    let operation = Operation::SetSubscriptionPublication { name: found.name.clone(), publication };
+    vec![Verdict::act(ctx.to.id, operation, "it reads other publications than the link's")]
 }
 
 fn set_slot(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -701,10 +505,7 @@ fn set_slot(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     }
     let name = found.name.clone();
-    let set = Operation::SetSubscriptionSlot {
-        name: name.clone(),
-        slot: ctx.slot(),
-    };
+    let set = Operation::SetSubscriptionSlot { name: name.clone(), slot: ctx.slot() };
     let mut verdicts = Vec::new();
     // The slot of an enabled subscription cannot be changed.
     if found.enabled {
@@ -714,11 +515,7 @@ fn set_slot(ctx: &Context<'_>) -> Vec<Verdict> {
             "its slot is changed",
         ));
     }
-    verdicts.push(Verdict::act(
-        ctx.to.id,
-        set,
-        "it reads another slot than the link's",
-    ));
+    verdicts.push(Verdict::act(ctx.to.id, set, "it reads another slot than the link's"));
     if found.enabled && !ctx.paused() {
         verdicts.push(Verdict::act(
             ctx.to.id,
@@ -737,15 +534,8 @@ fn set_options(ctx: &Context<'_>) -> Vec<Verdict> {
     if options.is_empty() {
         return vec![];
     }
-    let operation = Operation::SetSubscriptionOptions {
-        name: found.name.clone(),
-        options,
-    };
-    vec![Verdict::act(
-        ctx.to.id,
-        operation,
-        "its options are not those of the link",
-    )]
+    let operation = Operation::SetSubscriptionOptions { name: found.name.clone(), options };
+    vec![Verdict::act(ctx.to.id, operation, "its options are not those of the link")]
 }
 
 fn set_enabled(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -766,10 +556,7 @@ fn set_enabled(ctx: &Context<'_>) -> Vec<Verdict> {
                     Operation::DisableSubscription { name },
                     "the link is paused",
                 )
-                .danger(format!(
-                    "\"{}\" keeps WAL while the link is paused",
-                    ctx.from.name
-                )),
+                .danger(format!("\"{}\" keeps WAL while the link is paused", ctx.from.name)),
             ],
             Some(false) | None => vec![],
         };
@@ -794,9 +581,7 @@ fn enable(ctx: &Context<'_>, name: String, reason: &str) -> Verdict {
 /// Postgres 15's launcher starts one apply worker per `wal_retrieve_retry_interval`
 /// (`ApplyLauncherMain`, launcher.c); from 16 each subscription has its own clock.
 fn slow_start(target: &NodeFacts) -> Option<String> {
-    let interval = target
-        .number("wal_retrieve_retry_interval")
-        .filter(|_| target.major() < 16)?;
+    let interval = target.number("wal_retrieve_retry_interval").filter(|_| target.major() < 16)?;
     Some(format!(
         "; PostgreSQL 15 starts one worker every {interval} ms (wal_retrieve_retry_interval)"
     ))
@@ -816,17 +601,12 @@ fn refresh(ctx: &Context<'_>) -> Vec<Verdict> {
     if !altered && found.table_names() == publication.published {
         return vec![];
     }
-    let operation = Operation::RefreshSubscription {
-        name: found.name.clone(),
-        copy_data: spec.copy_data,
-    };
+    let operation =
+        Operation::RefreshSubscription { name: found.name.clone(), copy_data: spec.copy_data };
     let reason = if altered {
         "the published tables change".to_owned()
     } else {
-        format!(
-            "it knows other tables than those published: {}",
-            join(&publication.published)
-        )
+        format!("it knows other tables than those published: {}", join(&publication.published))
     };
     vec![Verdict::act(ctx.to.id, operation, reason)]
 }
@@ -868,14 +648,9 @@ fn drop_subscription(ctx: &Context<'_>) -> Vec<Verdict> {
     if owner(found.comment.as_deref(), &ctx.mark) != Owner::Ours {
         return vec![];
     }
-    let operation = Operation::DropSubscription {
-        name: found.name.clone(),
-    };
+    let operation = Operation::DropSubscription { name: found.name.clone() };
     let step = Verdict::act(ctx.to.id, operation, "the link is being removed");
-    vec![step.danger(format!(
-        "\"{}\" receives no more changes; its rows stay",
-        ctx.to.name
-    ))]
+    vec![step.danger(format!("\"{}\" receives no more changes; its rows stay", ctx.to.name))]
 }
 
 /// Slots of table copies are named `pg_<subscription oid>_sync_<table oid>_<system identifier>`
@@ -891,14 +666,9 @@ fn drop_copy_slots(ctx: &Context<'_>) -> Vec<Verdict> {
         let oid: u32 = oid.parse().ok()?;
         Some(system == target.system_identifier && !target.subscription_oids.contains(&oid))
     };
-    let orphans = source
-        .slots
-        .iter()
-        .filter(|s| !s.active && orphan(&s.name) == Some(true));
+    let orphans = source.slots.iter().filter(|s| !s.active && orphan(&s.name) == Some(true));
     let drop = |slot: &Slot| {
-        let operation = Operation::DropSlot {
-            slot: slot.name.clone(),
-        };
+        let operation = Operation::DropSlot { slot: slot.name.clone() };
         let reason = format!("an initial copy to \"{}\" left it behind", ctx.to.name);
         Verdict::act(ctx.from.id, operation, reason)
     };
@@ -912,9 +682,7 @@ fn drop_slot(ctx: &Context<'_>) -> Vec<Verdict> {
         Some(slot) if slot.active && ctx.target.is_none() => vec![],
         Some(slot) => vec![Verdict::act(
             ctx.from.id,
-            Operation::DropSlot {
-                slot: slot.name.clone(),
-            },
+            Operation::DropSlot { slot: slot.name.clone() },
             "nobody will read it",
         )],
         None => vec![],
@@ -928,12 +696,6 @@ fn drop_publication(ctx: &Context<'_>) -> Vec<Verdict> {
     if owner(found.comment.as_deref(), &ctx.mark) != Owner::Ours {
         return vec![];
     }
-    let operation = Operation::DropPublication {
-        name: found.name.clone(),
-    };
-    vec![Verdict::act(
-        ctx.from.id,
-        operation,
-        "the link is being removed",
-    )]
+    let operation = Operation::DropPublication { name: found.name.clone() };
+    vec![Verdict::act(ctx.from.id, operation, "the link is being removed")]
 }
