@@ -53,6 +53,40 @@ impl TableName {
     pub fn new(schema: impl Into<String>, name: impl Into<String>) -> Self {
         TableName { schema: schema.into(), name: name.into() }
     }
+
+    /// Reads `schema.table`, each part quoted or folded to lower case as SQL does
+    /// (`parse_ident()`); a table alone is in schema `public`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (first, rest) = parse_identifier(text.trim())?;
+        if rest.is_empty() {
+            return Some(TableName::new("public", first));
+        }
+        let (second, rest) = parse_identifier(rest.strip_prefix('.')?)?;
+        rest.is_empty().then(|| TableName::new(first, second))
+    }
+}
+
+/// Takes one identifier off the front.
+fn parse_identifier(text: &str) -> Option<(String, &str)> {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find(['.', '"']).unwrap_or(text.len());
+        let (name, rest) = text.split_at(end);
+        let valid = check_name(name).is_ok() && !name.contains(char::is_whitespace);
+        return valid.then(|| (name.to_lowercase(), rest));
+    };
+    let mut name = String::new();
+    let mut rest = quoted;
+    loop {
+        let (part, after) = rest.split_once('"')?;
+        name.push_str(part);
+        match after.strip_prefix('"') {
+            Some(more) => {
+                name.push('"');
+                rest = more;
+            }
+            None => return check_name(&name).is_ok().then_some((name, after)),
+        }
+    }
 }
 
 impl fmt::Display for TableName {
@@ -118,6 +152,18 @@ mod tests {
         assert_eq!(Mark::parse(&mark(7).comment()), Some(mark(7)));
         for comment in ["", "managed by hand", "managed by pg_nodes: registry x, link y"] {
             assert_eq!(Mark::parse(comment), None);
+        }
+    }
+
+    #[test]
+    fn table_names_read_as_sql_reads_them() {
+        let read = |text| TableName::parse(text).map(|t| (t.schema, t.name));
+        let pair = |a: &str, b: &str| Some((a.to_owned(), b.to_owned()));
+        assert_eq!(read("public.Orders"), pair("public", "orders"));
+        assert_eq!(read("orders"), pair("public", "orders"));
+        assert_eq!(read("\"we\"\"ird; x\".\"Ünï\""), pair("we\"ird; x", "Ünï"));
+        for bad in ["", ".", "a.", "a.b.c", "\"open", "a b", "\"\"", "a.\"b\"c"] {
+            assert_eq!(read(bad), None, "{bad}");
         }
     }
 
