@@ -39,11 +39,13 @@ COMMENT ON COLUMN nodes.node.state IS 'active, or removing until its last link i
 
 CREATE TABLE nodes.secret (
   node integer PRIMARY KEY REFERENCES nodes.node (id) ON DELETE CASCADE,
-  password text NOT NULL
+  password text,
+  admin_password text
 );
 COMMENT ON TABLE nodes.secret IS 'passwords of nodes, readable by the owner alone; a passfile, a service file or a certificate is better';
 COMMENT ON COLUMN nodes.secret.node IS 'the node that the password opens';
-COMMENT ON COLUMN nodes.secret.password IS 'the password';
+COMMENT ON COLUMN nodes.secret.password IS 'the password for conninfo';
+COMMENT ON COLUMN nodes.secret.admin_password IS 'the password for admin_conninfo, where it has one of its own';
 
 CREATE TABLE nodes.link (
   id serial PRIMARY KEY,

@@ -4,4 +4,24 @@
 //! `nodes_plan -> apply -> libpq`.
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod api;
+mod apply;
+mod catalog;
+mod error;
+mod guc;
+mod libpq;
+mod observe;
+mod pg;
+
+use pgrx::prelude::*;
+
 ::pgrx::pg_module_magic!();
+
+extension_sql_file!("../sql/tables.sql", name = "tables", bootstrap);
+extension_sql_file!("../sql/surface.sql", name = "surface", finalize);
+
+#[allow(non_snake_case, reason = "the name that Postgres looks for")]
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    guc::init();
+}

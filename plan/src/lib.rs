@@ -7,12 +7,15 @@
 
 pub mod conninfo;
 pub mod desired;
+pub mod health;
 pub mod name;
 pub mod observed;
+pub mod options;
 pub mod quote;
 pub mod render;
 pub mod rule;
 pub mod step;
+pub mod topology;
 
 mod foreign;
 mod order;

@@ -30,6 +30,8 @@ pub fn literal(value: &str) -> String {
 pub struct Sql {
     text: String,
     masked: String,
+    /// How many statements come before the last.
+    earlier: usize,
 }
 
 impl Sql {
@@ -89,6 +91,7 @@ impl Sql {
     /// Ends a statement and begins the next of the same step.
     pub fn then(mut self, next: Sql) -> Self {
         self = self.raw("; ");
+        self.earlier += 1 + next.earlier;
         self.text.push_str(&next.text);
         self.masked.push_str(&next.masked);
         self
@@ -118,6 +121,11 @@ impl Sql {
     /// The same with every secret replaced by [`MASK`].
     pub fn masked(&self) -> &str {
         &self.masked
+    }
+
+    /// How many statements it holds, each of which a server answers with one result.
+    pub fn statements(&self) -> usize {
+        self.earlier + 1
     }
 
     pub fn has_secret(&self) -> bool {

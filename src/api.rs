@@ -1,0 +1,32 @@
+//! What SQL sees: functions of a few lines that check, call the other rooms and answer.
+
+mod link;
+mod node;
+mod plan;
+
+use crate::error::{Error, Result};
+use nodes_plan::name::check_name;
+use pgrx::JsonB;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+fn checked_name(name: &str) -> Result<()> {
+    check_name(name).map_err(|why| Error::BadName { name: name.to_owned(), why })
+}
+
+/// `options => '{"fetch_size": 100}'`: an object whose values are plain.
+fn plain_options(options: JsonB) -> Result<BTreeMap<String, String>> {
+    let bad = |option: &str, why: &str| Error::BadOption { option: option.into(), why: why.into() };
+    let Value::Object(map) = options.0 else {
+        return Err(bad("options", "It must be a JSON object."));
+    };
+    map.into_iter()
+        .map(|(key, value)| match value {
+            Value::String(text) => Ok((key, text)),
+            Value::Bool(_) | Value::Number(_) => Ok((key, value.to_string())),
+            Value::Null | Value::Array(_) | Value::Object(_) => {
+                Err(bad(&key, "It must be a string, a number, true or false."))
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,266 @@
+//! `nodes.add_standby()`, `nodes.add_subscription()`, `nodes.add_foreign_schema()` and what
+//! changes or removes links. They change rows only; `nodes.apply()` does the rest.
+
+use super::{checked_name, plain_options};
+use crate::apply::desired::Desired;
+use crate::apply::{self, conninfo, identity};
+use crate::catalog::{self, LinkRow, Rows};
+use crate::error::{Error, Result};
+use crate::pg::user;
+use nodes_plan::desired::{
+    ForeignSpec, LinkState, NodeId, Spec, StandbySpec, SubscriptionSpec,
+};
+use nodes_plan::name::TableName;
+use nodes_plan::options::{known_subscription_options, normalize};
+use pgrx::JsonB;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+#[pg_extern(volatile, parallel_unsafe)]
+fn add_standby(
+    standby: &str,
+    primary_node: &str,
+    slot: default!(bool, "true"),
+    name: default!(Option<&str>, "NULL"),
+) -> std::result::Result<String, ErrorReport> {
+    Ok(new_standby(standby, primary_node, slot, name.unwrap_or(standby))?)
+}
+
+fn new_standby(standby: &str, primary: &str, slot: bool, name: &str) -> Result<String> {
+    let rows = active_rows()?;
+    let (from, to) = (rows.usable_node(primary)?.id, rows.usable_node(standby)?.id);
+    check_distinct(from, to, standby)?;
+    let standbys = |row: &&LinkRow| {
+        matches!(row.spec, Spec::Standby(_)) && row.state != LinkState::Removing
+    };
+    if let Some(other) = rows.links.iter().filter(standbys).find(|row| row.to_node == to) {
+        return Err(Error::AlreadyStandby(standby.to_owned(), other.name.clone()));
+    }
+    let upstream = |node: NodeId| rows.links.iter().filter(standbys).find(|r| r.to_node == node);
+    let mut chain = vec![to, from];
+    while let Some(row) = chain.last().and_then(|node| upstream(*node)) {
+        chain.push(row.from_node);
+        if row.from_node == to {
+            let chain = chain.iter().map(|node| rows.node_name(*node).to_owned()).collect();
+            return Err(Error::StandbyCycle { standby: standby.to_owned(), chain });
+        }
+    }
+    insert(name, from, to, &Spec::Standby(StandbySpec { slot }))?;
+    Ok(format!("\"{standby}\" will follow \"{primary}\"; nodes.plan() shows how"))
+}
+
+#[pg_extern(volatile, parallel_unsafe)]
+fn add_subscription(
+    name: &str,
+    publisher: &str,
+    subscriber: default!(Option<&str>, "NULL"),
+    tables: default!(Option<Vec<String>>, "NULL"),
+    copy_data: default!(bool, "true"),
+    options: default!(JsonB, "'{}'"),
+) -> std::result::Result<String, ErrorReport> {
+    let spec = SubscriptionSpec {
+        tables: tables.map(table_names).transpose()?,
+        copy_data,
+        options: subscription_options(options)?,
+    };
+    let (from, to) = ends(publisher, subscriber)?;
+    insert(name, from.0, to.0, &Spec::Subscription(spec))?;
+    Ok(format!("\"{}\" will subscribe to \"{}\"; nodes.plan() shows how", to.1, from.1))
+}
+
+fn table_names(tables: Vec<String>) -> Result<BTreeSet<TableName>> {
+    let parse = |text: String| TableName::parse(&text).ok_or(Error::BadTableName(text));
+    tables.into_iter().map(parse).collect()
+}
+
+fn subscription_options(options: JsonB) -> Result<BTreeMap<String, String>> {
+    let known = known_subscription_options();
+    let normal = |(option, value): (String, String)| {
+        if !known.contains(&option.as_str()) {
+            return Err(Error::UnknownOption { option, known: known.clone() });
+        }
+        match normalize(&option, &value) {
+            Ok(value) => Ok((option, value)),
+            Err(why) => Err(Error::BadOption { option, why }),
+        }
+    };
+    plain_options(options)?.into_iter().map(normal).collect()
+}
+
+#[pg_extern(volatile, parallel_unsafe)]
+#[expect(clippy::too_many_arguments, reason = "SQL passes them by name")]
+fn add_foreign_schema(
+    local_schema: &str,
+    node: &str,
+    remote_schema: default!(&str, "'public'"),
+    tables: default!(Option<Vec<String>>, "NULL"),
+    on_node: default!(Option<&str>, "NULL"),
+    writable: default!(bool, "true"),
+    options: default!(JsonB, "'{}'"),
+    public: default!(bool, "false"),
+    name: default!(Option<&str>, "NULL"),
+) -> std::result::Result<String, ErrorReport> {
+    let spec = ForeignSpec {
+        local_schema: local_schema.to_owned(),
+        remote_schema: remote_schema.to_owned(),
+        tables: tables.map(|tables| tables.into_iter().collect()),
+        roles: BTreeSet::from([user::current_role()]),
+        public,
+        writable,
+        options: foreign_options(options)?,
+    };
+    checked_name(local_schema)?;
+    let (from, to) = ends(node, on_node)?;
+    if on_node.is_none() {
+        check_local_schema(local_schema)?;
+    }
+    insert(name.unwrap_or(local_schema), from.0, to.0, &Spec::Foreign(spec))?;
+    Ok(format!(
+        "schema \"{local_schema}\" on \"{}\" will show \"{}\" of \"{}\"; nodes.plan() shows how",
+        to.1, remote_schema, from.1
+    ))
+}
+
+fn foreign_options(options: JsonB) -> Result<BTreeMap<String, String>> {
+    let options = plain_options(options)?;
+    match options.keys().find(|option| conninfo::is_keyword(option)) {
+        Some(option) => Err(Error::BadOption {
+            option: option.clone(),
+            why: "It belongs into the node's conninfo, which all its links share.".into(),
+        }),
+        None => Ok(options),
+    }
+}
+
+fn check_local_schema(schema: &str) -> Result<()> {
+    match catalog::relations_in_schema(schema)? {
+        Some(tables) => Err(Error::SchemaTaken { schema: schema.to_owned(), tables }),
+        None => Ok(()),
+    }
+}
+
+fn active_rows() -> Result<Rows> {
+    let rows = Rows::load()?;
+    apply::check_active(&rows)?;
+    Ok(rows)
+}
+
+type End = (NodeId, String);
+
+/// The two nodes of a link; without a name the second is this server.
+fn ends(from: &str, to: Option<&str>) -> Result<(End, End)> {
+    let rows = active_rows()?;
+    let from = rows.usable_node(from)?;
+    let to = match to {
+        Some(name) => rows.usable_node(name)?.id,
+        None => identity::this_node(&Desired::from_rows(&rows)?)?,
+    };
+    check_distinct(from.id, to, &from.name)?;
+    Ok(((from.id, from.name.clone()), (to, rows.node_name(to).to_owned())))
+}
+
+fn check_distinct(from: NodeId, to: NodeId, name: &str) -> Result<()> {
+    if from == to { Err(Error::SelfLink(name.to_owned())) } else { Ok(()) }
+}
+
+fn insert(name: &str, from: NodeId, to: NodeId, spec: &Spec) -> Result<()> {
+    checked_name(name)?;
+    catalog::insert_link(name, from, to, spec)
+}
+
+#[pg_extern(volatile, parallel_unsafe)]
+fn alter_link(
+    name: &str,
+    tables: default!(Option<Vec<String>>, "NULL"),
+    options: default!(Option<JsonB>, "NULL"),
+    slot: default!(Option<bool>, "NULL"),
+    writable: default!(Option<bool>, "NULL"),
+    public: default!(Option<bool>, "NULL"),
+    roles: default!(Option<Vec<String>>, "NULL"),
+) -> std::result::Result<String, ErrorReport> {
+    let rows = active_rows()?;
+    let row = rows.link(name)?;
+    let change = Change { tables, options, slot, writable, public, roles };
+    catalog::update_link_spec(row.id, &change.applied_to(&row.spec)?)?;
+    Ok(format!("link \"{name}\" changed; nodes.plan() shows what follows"))
+}
+
+/// What `nodes.alter_link()` was given; `None` stays as it is.
+struct Change {
+    tables: Option<Vec<String>>,
+    options: Option<JsonB>,
+    slot: Option<bool>,
+    writable: Option<bool>,
+    public: Option<bool>,
+    roles: Option<Vec<String>>,
+}
+
+impl Change {
+    fn applied_to(self, spec: &Spec) -> Result<Spec> {
+        self.refuse_others(spec.kind())?;
+        Ok(match spec.clone() {
+            Spec::Standby(old) => Spec::Standby(StandbySpec { slot: self.slot.unwrap_or(old.slot) }),
+            Spec::Subscription(old) => Spec::Subscription(SubscriptionSpec {
+                tables: self.tables.map(table_names).transpose()?.or(old.tables),
+                options: self.options.map(subscription_options).transpose()?.unwrap_or(old.options),
+                ..old
+            }),
+            Spec::Foreign(old) => Spec::Foreign(ForeignSpec {
+                tables: self.tables.map(|t| t.into_iter().collect()).or(old.tables),
+                options: self.options.map(foreign_options).transpose()?.unwrap_or(old.options),
+                writable: self.writable.unwrap_or(old.writable),
+                public: self.public.unwrap_or(old.public),
+                roles: self.roles.map_or(old.roles, |roles| roles.into_iter().collect()),
+                ..old
+            }),
+        })
+    }
+
+    /// An option that the kind of link does not have is an error, not silence.
+    fn refuse_others(&self, kind: &'static str) -> Result<()> {
+        let given = [
+            ("tables", self.tables.is_some(), ["subscription", "foreign"].as_slice()),
+            ("options", self.options.is_some(), &["subscription", "foreign"]),
+            ("slot", self.slot.is_some(), &["standby"]),
+            ("writable", self.writable.is_some(), &["foreign"]),
+            ("public", self.public.is_some(), &["foreign"]),
+            ("roles", self.roles.is_some(), &["foreign"]),
+        ];
+        match given.iter().find(|(_, given, kinds)| *given && !kinds.contains(&kind)) {
+            Some((option, _, _)) => Err(Error::OptionOfOtherKind { kind, option }),
+            None => Ok(()),
+        }
+    }
+}
+
+#[pg_extern(volatile, parallel_unsafe)]
+fn pause_link(name: &str) -> std::result::Result<String, ErrorReport> {
+    set_paused(name, LinkState::Paused)?;
+    Ok(format!("link \"{name}\" will pause; its publisher keeps WAL meanwhile"))
+}
+
+#[pg_extern(volatile, parallel_unsafe)]
+fn resume_link(name: &str) -> std::result::Result<String, ErrorReport> {
+    set_paused(name, LinkState::Active)?;
+    Ok(format!("link \"{name}\" will go on"))
+}
+
+fn set_paused(name: &str, state: LinkState) -> Result<()> {
+    let rows = active_rows()?;
+    let row = rows.link(name)?;
+    match row.spec {
+        Spec::Subscription(_) => catalog::set_link_state(row.id, state, row.keep_data),
+        Spec::Standby(_) | Spec::Foreign(_) => Err(Error::CannotPause(row.spec.kind())),
+    }
+}
+
+#[pg_extern(volatile, parallel_unsafe)]
+fn remove_link(
+    name: &str,
+    keep_data: default!(bool, "true"),
+) -> std::result::Result<String, ErrorReport> {
+    let rows = active_rows()?;
+    catalog::set_link_state(rows.link(name)?.id, LinkState::Removing, keep_data)?;
+    Ok(format!("link \"{name}\" will be removed; nodes.plan() shows how"))
+}

@@ -1,0 +1,186 @@
+//! `nodes.add_node()` and its kin.
+
+use super::checked_name;
+use crate::apply::{self, conninfo};
+use crate::catalog::{self, NewNode, NodeRow, Rows};
+use crate::error::{Error, Result};
+use crate::pg::user;
+use nodes_plan::desired::LinkState;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+#[pg_extern(volatile, parallel_unsafe)]
+fn add_node(
+    name: &str,
+    conninfo: &str,
+    admin_conninfo: default!(Option<&str>, "NULL"),
+    password: default!(Option<&str>, "NULL"),
+) -> std::result::Result<String, ErrorReport> {
+    Ok(register(name, conninfo, admin_conninfo, password)?)
+}
+
+fn register(
+    name: &str,
+    conninfo: &str,
+    admin_conninfo: Option<&str>,
+    password: Option<&str>,
+) -> Result<String> {
+    checked_name(name)?;
+    apply::check_active(&Rows::load()?)?;
+    let parts = Parts::read(name, conninfo, admin_conninfo, password)?;
+    catalog::ensure_registry()?;
+    catalog::insert_node(&parts.row(name))?;
+    Ok(format!("node \"{name}\" registered: {}", parts.conninfo))
+}
+
+/// Both conninfos of a node, checked, with their passwords taken out.
+struct Parts {
+    conninfo: String,
+    admin_conninfo: Option<String>,
+    password: Option<String>,
+    admin_password: Option<String>,
+    password_required: bool,
+}
+
+impl Parts {
+    fn read(
+        node: &str,
+        conninfo: &str,
+        admin_conninfo: Option<&str>,
+        password: Option<&str>,
+    ) -> Result<Parts> {
+        let own = conninfo::check(node, conninfo)?;
+        let admin = admin_conninfo.map(|text| conninfo::check(node, text)).transpose()?;
+        let password = password.map(str::to_owned).or(own.password);
+        let password_required = !user::is_superuser();
+        if password_required && password.is_none() {
+            return Err(Error::PasswordMissing(node.to_owned()));
+        }
+        let (admin_conninfo, admin_password) = match admin {
+            Some(admin) => (Some(admin.conninfo), admin.password),
+            None => (None, None),
+        };
+        let conninfo = own.conninfo;
+        Ok(Parts { conninfo, admin_conninfo, password, admin_password, password_required })
+    }
+
+    fn row<'a>(&'a self, name: &'a str) -> NewNode<'a> {
+        NewNode {
+            name,
+            conninfo: &self.conninfo,
+            admin_conninfo: self.admin_conninfo.as_deref(),
+            password_required: self.password_required,
+            password: self.password.as_deref(),
+            admin_password: self.admin_password.as_deref(),
+        }
+    }
+}
+
+#[pg_extern(volatile, parallel_unsafe)]
+fn alter_node(
+    name: &str,
+    conninfo: default!(Option<&str>, "NULL"),
+    admin_conninfo: default!(Option<&str>, "NULL"),
+    password: default!(Option<&str>, "NULL"),
+) -> std::result::Result<String, ErrorReport> {
+    Ok(change(name, conninfo, admin_conninfo, password)?)
+}
+
+fn change(
+    name: &str,
+    conninfo: Option<&str>,
+    admin_conninfo: Option<&str>,
+    password: Option<&str>,
+) -> Result<String> {
+    let rows = Rows::load()?;
+    let row = rows.node(name)?;
+    // Whoever may change an address must not thereby learn the password sent to the old one.
+    let keeps_secrets = user::is_superuser();
+    let kept = |secret: &Option<String>| secret.clone().filter(|_| keeps_secrets);
+    let admin = admin_conninfo.or(row.admin_conninfo.as_deref()).filter(|text| !text.is_empty());
+    let old_password = kept(&row.password);
+    let parts = Parts::read(
+        name,
+        conninfo.unwrap_or(&row.conninfo),
+        admin,
+        password.or(in_conninfo(name, conninfo)?.as_deref()).or(old_password.as_deref()),
+    )?;
+    let admin_password = parts.admin_password.clone().or_else(|| kept(&row.admin_password));
+    let parts = Parts { admin_password, ..parts };
+    catalog::update_node(row.id, &parts.row(name))?;
+    Ok(format!("node \"{name}\" is now: {}; nodes.apply() tells the others", parts.conninfo))
+}
+
+/// The password inside a new conninfo.
+fn in_conninfo(node: &str, text: Option<&str>) -> Result<Option<String>> {
+    Ok(text.map(|text| conninfo::check(node, text)).transpose()?.and_then(|c| c.password))
+}
+
+#[pg_extern(volatile, parallel_unsafe)]
+fn set_password(
+    node: &str,
+    password: Option<&str>,
+) -> std::result::Result<String, ErrorReport> {
+    let rows = Rows::load()?;
+    let row = rows.node(node)?;
+    if password.is_none() && (row.password_required || !user::is_superuser()) {
+        return Err(Error::PasswordMissing(node.to_owned()).into());
+    }
+    let stored = NewNode {
+        name: node,
+        conninfo: &row.conninfo,
+        admin_conninfo: row.admin_conninfo.as_deref(),
+        password_required: row.password_required,
+        password,
+        admin_password: row.admin_password.as_deref(),
+    };
+    catalog::update_node(row.id, &stored)?;
+    Ok(format!("password of node \"{node}\" changed; nodes.apply() tells the others"))
+}
+
+#[pg_extern(volatile, parallel_unsafe)]
+fn rename_node(old_name: &str, new_name: &str) -> std::result::Result<String, ErrorReport> {
+    checked_name(new_name).map_err(ErrorReport::from)?;
+    let rows = Rows::load()?;
+    catalog::rename_node(rows.node(old_name)?.id, new_name)?;
+    Ok(format!("node \"{old_name}\" is now \"{new_name}\""))
+}
+
+#[pg_extern(volatile, parallel_unsafe)]
+fn remove_node(
+    name: &str,
+    cascade: default!(bool, "false"),
+    keep_data: default!(bool, "true"),
+) -> std::result::Result<String, ErrorReport> {
+    Ok(remove(name, cascade, keep_data)?)
+}
+
+fn remove(name: &str, cascade: bool, keep_data: bool) -> Result<String> {
+    let rows = Rows::load()?;
+    let node = rows.node(name)?;
+    let of_node = |id| id == node.id;
+    let links = rows.links.iter().filter(|l| of_node(l.from_node) || of_node(l.to_node));
+    let live: Vec<_> = links.clone().filter(|l| l.state != LinkState::Removing).collect();
+    if !live.is_empty() && !cascade {
+        let links = live.iter().map(|link| link.name.clone()).collect();
+        return Err(Error::NodeInUse { name: name.to_owned(), links });
+    }
+    for link in &live {
+        catalog::set_link_state(link.id, LinkState::Removing, keep_data)?;
+    }
+    if links.count() == 0 {
+        catalog::delete_node(node.id)?;
+        return Ok(format!("node \"{name}\" removed"));
+    }
+    catalog::mark_node_removing(node.id)?;
+    Ok(format!("node \"{name}\" is being removed with its links; nodes.apply() does it"))
+}
+
+/// Marks everything for removal, for `nodes.teardown()`.
+pub(super) fn remove_all(rows: &Rows) -> Result<()> {
+    for link in &rows.links {
+        catalog::set_link_state(link.id, LinkState::Removing, false)?;
+    }
+    let remove = |node: &NodeRow| catalog::mark_node_removing(node.id);
+    rows.nodes.iter().try_for_each(remove)
+}

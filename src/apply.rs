@@ -1,0 +1,129 @@
+//! From desired rows to changed servers: looks, plans, does, and looks again until nothing is
+//! left to do. Nothing is remembered between rounds; the step log is history.
+
+pub mod conninfo;
+pub mod desired;
+mod execute;
+mod follow;
+pub mod identity;
+mod report;
+
+use crate::catalog::{self, Rows};
+use crate::error::{Error, Result};
+use crate::libpq::reactor;
+use crate::observe::{self, Sessions};
+use crate::pg::spi;
+use desired::Desired;
+use execute::Execution;
+use nodes_plan::desired::LinkId;
+use nodes_plan::observed::World;
+use nodes_plan::step::{Plan, Problem, ProblemKind};
+use report::Report;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// One round follows another while there is something to do; removing a link and making
+/// another of its name takes three.
+const MAX_ROUNDS: usize = 10;
+
+/// Reads the registry and refuses to act where it is passive.
+pub fn load_active() -> Result<Desired> {
+    let rows = Rows::load()?;
+    check_active(&rows)?;
+    Desired::from_rows(&rows)
+}
+
+/// A copy of a registry (a restored dump) must never act on the servers of the original.
+pub fn check_active(rows: &Rows) -> Result<()> {
+    match &rows.made_on {
+        Some(made_on) if *made_on != rows.here => {
+            Err(Error::Passive { made_on: made_on.clone(), here: rows.here.clone() })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Asks all nodes at once and plans; changes nothing.
+pub fn plan(desired: &Desired) -> Plan {
+    reactor::block_on(async {
+        let (world, _sessions) = observe::world(&desired.targets(), Sessions::new()).await;
+        nodes_plan::plan(&desired.registry, &world)
+    })
+}
+
+/// Makes it so. Commits step by step: the caller is a procedure called outside a transaction
+/// block. With `timeout`, gives up when it has passed; what is done stays done.
+pub fn apply(timeout: Option<Duration>) -> Result<()> {
+    let work = async {
+        let mut report = Report::default();
+        let done = rounds(&mut report).await;
+        done.and_then(|()| report.finish())
+    };
+    reactor::block_on(async {
+        match timeout {
+            None => work.await,
+            Some(limit) => match reactor::timeout(limit, work).await {
+                Ok(done) => done,
+                Err(_) => Err(Error::Timeout("nodes.apply()".to_owned())),
+            },
+        }
+    })
+}
+
+async fn rounds(report: &mut Report) -> Result<()> {
+    let mut sessions = Sessions::new();
+    for _ in 0..MAX_ROUNDS {
+        let desired = spi::in_own_transaction(load_active)?;
+        let (world, open) = observe::world(&desired.targets(), sessions).await;
+        let plan = runnable(nodes_plan::plan(&desired.registry, &world), report.failed_links());
+        report.total = desired.registry.links.len();
+        report.problems(&desired, &plan.problems);
+        if plan.steps.is_empty() {
+            follow_unfinished(&desired, &world, open, report).await?;
+            return Ok(());
+        }
+        let mut execution = Execution::new(&desired, open);
+        sessions = execution.run(plan, report).await?;
+    }
+    Err(Error::NoConvergence(MAX_ROUNDS))
+}
+
+/// What the plan asks for of links that have not failed in this run.
+fn runnable(plan: Plan, failed: &BTreeSet<LinkId>) -> Plan {
+    let runs = |link: Option<LinkId>| link.is_none_or(|link| !failed.contains(&link));
+    Plan {
+        steps: plan.steps.into_iter().filter(|step| runs(step.link)).collect(),
+        problems: plan.problems,
+    }
+}
+
+/// The last round has nothing to do, but what it began may still be on its way: initial
+/// copies, and standbys that have just been told whom to follow.
+async fn follow_unfinished(
+    desired: &Desired,
+    world: &World,
+    sessions: Sessions,
+    report: &mut Report,
+) -> Result<()> {
+    let refused: BTreeSet<LinkId> = report.failed_links().clone();
+    follow::all(desired, world, sessions, &refused, report).await
+}
+
+/// A refused problem of the plan, as a line of the final error.
+pub(crate) fn problem_line(desired: &Desired, problem: &Problem) -> String {
+    let link = problem.link.map_or("?", |link| desired.link_name(link));
+    format!("link \"{link}\": {} ({})", problem.message, problem.rule)
+}
+
+/// Whether a problem means that the link is not as it should be until a person acts.
+pub(crate) fn is_failure(problem: &Problem) -> bool {
+    match problem.kind {
+        ProblemKind::Refused => true,
+        ProblemKind::Waiting | ProblemKind::Warning => false,
+    }
+}
+
+/// Runs a step of the registry itself, in a transaction of its own.
+pub(crate) fn run_registry_step(sql: &str) -> Result<()> {
+    spi::in_own_transaction(|| catalog::run_step(sql))
+}

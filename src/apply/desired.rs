@@ -1,0 +1,96 @@
+//! Rows of the registry become the planner's desired state and the targets to connect to.
+
+use super::conninfo;
+use crate::catalog::{NodeRow, Rows};
+use crate::error::Result;
+use crate::guc;
+use crate::observe::session::Target;
+use nodes_plan::desired::{Interest, Link, LinkId, Node, NodeId, Registry};
+use nodes_plan::quote::MASK;
+use std::collections::BTreeMap;
+
+pub struct Desired {
+    pub registry: Registry,
+    targets: BTreeMap<NodeId, Target>,
+}
+
+impl Desired {
+    pub fn from_rows(rows: &Rows) -> Result<Desired> {
+        let mut registry =
+            Registry { id: rows.id.clone().unwrap_or_default(), ..Registry::default() };
+        let mut targets = BTreeMap::new();
+        for row in &rows.nodes {
+            let conninfo = conninfo::stored(&row.name, &row.conninfo, row.password.as_deref())?;
+            targets.insert(row.id, target(row)?);
+            let node =
+                Node { id: row.id, name: row.name.clone(), conninfo, removing: row.removing };
+            registry.nodes.insert(row.id, node);
+        }
+        registry.links = rows
+            .links
+            .iter()
+            .map(|row| Link {
+                id: row.id,
+                name: row.name.clone(),
+                from: row.from_node,
+                to: row.to_node,
+                state: row.state,
+                spec: row.spec.clone(),
+                keep_data: row.keep_data,
+            })
+            .collect();
+        Ok(Desired { registry, targets })
+    }
+
+    /// Every node to connect to, and what to ask it.
+    pub fn targets(&self) -> Vec<(Target, Interest)> {
+        let targets = self.targets.values();
+        targets.map(|target| (target.clone(), self.registry.interest(target.id))).collect()
+    }
+
+    pub fn target(&self, node: NodeId) -> Option<&Target> {
+        self.targets.get(&node)
+    }
+
+    pub fn link_name(&self, link: LinkId) -> &str {
+        self.registry.link(link).map_or("?", |link| link.name.as_str())
+    }
+
+    /// Masks every password of the registry in a peer's words.
+    pub fn redact(&self, text: &str) -> String {
+        let nodes = self.registry.nodes.values().map(|node| &node.conninfo);
+        let conninfos = nodes.chain(self.targets.values().map(|target| &target.conninfo));
+        conninfos.filter_map(|conninfo| conninfo.get("password")).fold(
+            text.to_owned(),
+            |text, password| match password {
+                "" => text,
+                password => text.replace(password, MASK),
+            },
+        )
+    }
+}
+
+/// How this registry reaches a node. The password for `admin_conninfo` is its own, or the
+/// node's where both are of the same user.
+fn target(row: &NodeRow) -> Result<Target> {
+    let own = conninfo::stored(&row.name, &row.conninfo, row.password.as_deref())?;
+    let conninfo = match &row.admin_conninfo {
+        None => own,
+        Some(text) => {
+            let admin = conninfo::stored(&row.name, text, row.admin_password.as_deref())?;
+            let same_user = admin.get("user") == own.get("user");
+            match own.get("password").filter(|_| row.admin_password.is_none() && same_user) {
+                Some(password) => admin.with("password", password),
+                None => admin,
+            }
+        }
+    };
+    Ok(Target {
+        id: row.id,
+        name: row.name.clone(),
+        conninfo,
+        password_required: row.password_required,
+        connect_timeout: guc::connect_timeout(),
+        step_timeout: guc::step_timeout(),
+    })
+}

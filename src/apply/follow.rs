@@ -1,0 +1,169 @@
+//! What the last step begins and the servers finish by themselves: initial copies, and
+//! standbys that start to stream. Watched to the end, with progress.
+
+use super::desired::Desired;
+use super::report::{Report, warn};
+use crate::error::Result;
+use crate::libpq::error::Error as PeerError;
+use crate::libpq::reactor;
+use crate::observe::Sessions;
+use crate::observe::session::Session;
+use futures_util::future::join_all;
+use futures_util::lock::Mutex;
+use nodes_plan::desired::{Link, LinkId, LinkState, NodeId, Spec};
+use nodes_plan::observed::World;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+const PAUSE: Duration = Duration::from_millis(50);
+/// Progress is told at most this often.
+const NOTICE_INTERVAL: Duration = Duration::from_secs(1);
+/// A copy with no worker for this long does not come back by itself: workers are started
+/// again every `wal_retrieve_retry_interval`, 5 s by default.
+const STALL_LIMIT: Duration = Duration::from_secs(60);
+/// A walreceiver tries again every `wal_retrieve_retry_interval`.
+const STREAM_LIMIT: Duration = Duration::from_secs(15);
+
+type Shared = BTreeMap<NodeId, Mutex<Session>>;
+
+/// Watches every active link that is not in `skip`, all at the same time.
+pub async fn all(
+    desired: &Desired,
+    world: &World,
+    sessions: Sessions,
+    skip: &BTreeSet<LinkId>,
+    report: &mut Report,
+) -> Result<()> {
+    let sessions: Shared = sessions.into_iter().map(|(n, s)| (n, Mutex::new(s))).collect();
+    let report = RefCell::new(report);
+    let active = |link: &&Link| link.state == LinkState::Active && !skip.contains(&link.id);
+    let watched = desired.registry.links.iter().filter(active).map(async |link| {
+        let outcome = match &link.spec {
+            Spec::Subscription(_) => watch_copy(link, world, &sessions).await,
+            Spec::Standby(_) => watch_standby(desired, link, &sessions).await,
+            Spec::Foreign(_) => Ok(()),
+        };
+        if let Err(line) = outcome {
+            let line = desired.redact(&format!("link \"{}\": {line}", link.name));
+            report.borrow_mut().fail(Some(link.id), line, Some("55000"));
+        }
+    });
+    join_all(watched).await;
+    Ok(())
+}
+
+/// How far an initial copy is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Progress {
+    ready: i64,
+    tables: i64,
+    rows: i64,
+    errors: i64,
+    workers: i64,
+    enabled: bool,
+}
+
+const PROGRESS: &str = "
+SELECT count(*) FILTER (WHERE r.srsubstate IN ('r', 's')), count(*),
+  (SELECT coalesce(sum(p.tuples_processed), 0)::bigint FROM pg_stat_progress_copy p
+   WHERE p.command = 'COPY FROM' AND p.relid = ANY (array_agg(r.srrelid))),
+  (SELECT coalesce(sum(e.sync_error_count + e.apply_error_count), 0)::bigint
+   FROM pg_stat_subscription_stats e WHERE e.subid = s.oid),
+  (SELECT count(w.pid) FROM pg_stat_subscription w WHERE w.subid = s.oid),
+  s.subenabled
+FROM pg_subscription s JOIN pg_subscription_rel r ON r.srsubid = s.oid
+WHERE s.subname = $1
+  AND s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+GROUP BY s.oid, s.subenabled";
+
+async fn progress(session: &mut Session, name: &str) -> std::result::Result<Progress, PeerError> {
+    let answer = session.connection.query(PROGRESS, &[Some(name)]).await?;
+    let number = |column| {
+        answer.value(0, column).and_then(|text| text.parse().ok()).unwrap_or_default()
+    };
+    Ok(Progress {
+        ready: number(0),
+        tables: number(1),
+        rows: number(2),
+        errors: number(3),
+        workers: number(4),
+        enabled: answer.value(0, 5) == Some("t"),
+    })
+}
+
+async fn watch_copy(
+    link: &Link,
+    world: &World,
+    sessions: &Shared,
+) -> std::result::Result<(), String> {
+    let facts = world.facts(link.to).and_then(|facts| facts.subscription(&link.name));
+    let copying = facts.is_some_and(|s| s.tables.values().any(|t| !matches!(t.state, 'r' | 's')));
+    let (true, Some(session)) = (copying, sessions.get(&link.to)) else { return Ok(()) };
+    let mut first: Option<Progress> = None;
+    let mut said = Instant::now();
+    let mut alive = Instant::now();
+    loop {
+        let now = progress(&mut *session.lock().await, &link.name)
+            .await
+            .map_err(|error| format!("the initial copy could not be followed: {error}"))?;
+        let first = first.get_or_insert_with(|| now.clone());
+        if now.ready == now.tables {
+            pgrx::notice!("link \"{}\": initial copy done, {} tables", link.name, now.tables);
+            return Ok(());
+        }
+        if now.errors > first.errors {
+            return Err("the initial copy fails; the subscriber's server log says why".to_owned());
+        }
+        if !now.enabled {
+            return Err("the subscription was disabled during the initial copy".to_owned());
+        }
+        if now.workers > 0 {
+            alive = Instant::now();
+        } else if alive.elapsed() > STALL_LIMIT {
+            return Err("no worker copies; the subscriber's server log says why".to_owned());
+        }
+        if said.elapsed() >= NOTICE_INTERVAL {
+            said = Instant::now();
+            pgrx::notice!(
+                "link \"{}\": initial copy, {} of {} tables done, {} rows of the others",
+                link.name,
+                now.ready,
+                now.tables,
+                now.rows
+            );
+        }
+        reactor::sleep(PAUSE).await;
+    }
+}
+
+/// A standby has been told whom to follow; until it does, the job is not done. One that takes
+/// longer is told of, but no failure: it may still be replaying an archive.
+async fn watch_standby(
+    desired: &Desired,
+    link: &Link,
+    sessions: &Shared,
+) -> std::result::Result<(), String> {
+    const STREAMING: &str =
+        "SELECT count(*) FROM pg_stat_replication WHERE application_name = $1 \
+         AND state = 'streaming'";
+    let (Some(session), true) = (sessions.get(&link.from), sessions.contains_key(&link.to)) else {
+        return Ok(());
+    };
+    let mark = desired.registry.mark(link).slot_name();
+    let started = Instant::now();
+    while started.elapsed() < STREAM_LIMIT {
+        let answer = session.lock().await.connection.query(STREAMING, &[Some(&mark)]).await;
+        match answer {
+            Ok(answer) if answer.value(0, 0) == Some("0") => reactor::sleep(PAUSE).await,
+            Ok(_) => return Ok(()),
+            Err(error) => return Err(format!("its primary could not be asked: {error}")),
+        }
+    }
+    let node = desired.registry.node_name(link.to);
+    warn(
+        format!("standby \"{node}\" does not stream yet"),
+        Some(format!("The server log of \"{node}\" says why.")),
+    );
+    Ok(())
+}

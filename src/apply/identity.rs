@@ -1,0 +1,44 @@
+//! Which node is this server? Found by asking, never stored: a standby carries the same
+//! registry.
+
+use super::desired::Desired;
+use crate::catalog;
+use crate::error::{Error, Result};
+use crate::libpq::reactor;
+use crate::observe::session::{Session, Target};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use nodes_plan::desired::NodeId;
+
+/// Asked here by SPI and there by libpq: equal for one server and one database only.
+pub const IDENTITY: &str = "SELECT system_identifier::text || '/' || \
+     extract(epoch FROM pg_postmaster_start_time())::text || '/' || current_database() \
+     FROM pg_control_system()";
+
+/// Asks all nodes at once and returns the first that turns out to be this server.
+pub fn this_node(desired: &Desired) -> Result<NodeId> {
+    let here = catalog::identity()?;
+    let (found, tried) = reactor::block_on(async {
+        let asked = desired.targets().into_iter().map(async |(target, _)| {
+            let answer = ask(&target).await;
+            (target, answer)
+        });
+        let mut asked: FuturesUnordered<_> = asked.collect();
+        let mut tried = Vec::new();
+        while let Some((target, answer)) = asked.next().await {
+            match answer {
+                Ok(there) if there == here => return (Some(target.id), tried),
+                Ok(_) => tried.push(format!("\"{}\" is another server", target.name)),
+                Err(error) => tried.push(format!("\"{}\": {error}", target.name)),
+            }
+        }
+        (None, tried)
+    });
+    found.ok_or(Error::NotRegistered { tried })
+}
+
+async fn ask(target: &Target) -> Result<String> {
+    let mut session = Session::open(target).await?;
+    let answer = session.connection.query(IDENTITY, &[]).await?;
+    Ok(answer.value(0, 0).unwrap_or_default().to_owned())
+}

@@ -1,0 +1,98 @@
+//! What a run of `nodes.apply()` tells: a NOTICE for each step, a WARNING for each problem,
+//! and one error in the end if links could not be made right.
+
+use super::desired::Desired;
+use super::{is_failure, problem_line};
+use crate::catalog::{self, Event};
+use crate::error::{Error, Result};
+use crate::pg::spi;
+use nodes_plan::desired::LinkId;
+use nodes_plan::step::{Problem, Step};
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgLogLevel, PgSqlErrorCode};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+#[derive(Default)]
+pub struct Report {
+    /// Links in the registry.
+    pub total: usize,
+    failed_links: BTreeSet<LinkId>,
+    lines: Vec<String>,
+    sqlstate: Option<String>,
+    said: BTreeSet<String>,
+}
+
+impl Report {
+    /// Links that nothing more is done for in this run.
+    pub fn failed_links(&self) -> &BTreeSet<LinkId> {
+        &self.failed_links
+    }
+
+    pub fn step_done(&self, desired: &Desired, step: &Step, took: Duration) {
+        let node = step.node.map_or("registry", |node| desired.registry.node_name(node));
+        let link = match step.link {
+            Some(link) => format!(" for link \"{}\"", desired.link_name(link)),
+            None => String::new(),
+        };
+        let ms = took.as_secs_f64() * 1000.0;
+        pgrx::notice!("{node}: {}{link} ({ms:.1} ms)", step.operation.label());
+    }
+
+    /// A link goes no further in this run.
+    pub fn fail(&mut self, link: Option<LinkId>, line: String, sqlstate: Option<&str>) {
+        self.failed_links.extend(link);
+        self.lines.push(line);
+        if self.sqlstate.is_none() {
+            self.sqlstate = sqlstate.map(str::to_owned);
+        }
+    }
+
+    /// Tells of each problem of the plan once.
+    pub fn problems(&mut self, desired: &Desired, problems: &[Problem]) {
+        for problem in problems {
+            let line = problem_line(desired, problem);
+            if !self.said.insert(line.clone()) {
+                continue;
+            }
+            if is_failure(problem) {
+                let line = format!("{line}. {}", problem.hint);
+                self.fail(problem.link, line, Some("55000"));
+            } else {
+                warn(line, Some(problem.hint.clone()));
+            }
+        }
+    }
+
+    /// Writes what happened into `nodes.event` and ends with an error if a link failed.
+    pub fn finish(self) -> Result<()> {
+        if self.lines.is_empty() {
+            return Ok(());
+        }
+        for line in &self.lines {
+            let event = Event {
+                node: None,
+                link: None,
+                kind: "apply failed",
+                severity: "warning",
+                message: line,
+            };
+            spi::in_own_transaction(|| catalog::append_event(&event))?;
+        }
+        Err(Error::ApplyFailed {
+            failed: self.lines,
+            total: self.total,
+            sqlstate: self.sqlstate,
+        })
+    }
+}
+
+/// A WARNING with a hint.
+pub fn warn(message: String, hint: Option<String>) {
+    let report = ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "");
+    let report = match hint {
+        Some(hint) => report.set_hint(hint),
+        None => report,
+    };
+    report.report(PgLogLevel::WARNING);
+}

@@ -1,0 +1,277 @@
+//! The registry's tables, over SPI: desired state in and out, events and step log appended.
+//! All SQL runs as the extension's owner with a safe `search_path`. Nothing here knows libpq.
+
+use crate::error::{Error, Result};
+use crate::pg::spi;
+use nodes_plan::desired::{LinkId, LinkState, NodeId, Spec};
+use serde::Deserialize;
+
+/// A row of `nodes.node` with its secrets.
+#[derive(Clone, Deserialize)]
+pub struct NodeRow {
+    pub id: NodeId,
+    pub name: String,
+    pub conninfo: String,
+    pub admin_conninfo: Option<String>,
+    pub password_required: bool,
+    pub removing: bool,
+    pub password: Option<String>,
+    pub admin_password: Option<String>,
+}
+
+/// A row of `nodes.link`.
+#[derive(Clone, Deserialize)]
+pub struct LinkRow {
+    pub id: LinkId,
+    pub name: String,
+    pub from_node: NodeId,
+    pub to_node: NodeId,
+    pub spec: Spec,
+    pub state: LinkState,
+    pub keep_data: bool,
+}
+
+/// Everything that the registry says.
+#[derive(Clone, Deserialize)]
+pub struct Rows {
+    pub id: Option<String>,
+    /// System identifier of the server that may act for the registry.
+    pub made_on: Option<String>,
+    /// System identifier of this server.
+    pub here: String,
+    pub nodes: Vec<NodeRow>,
+    pub links: Vec<LinkRow>,
+}
+
+const LOAD: &str = "
+SELECT json_build_object(
+  'id', (SELECT id FROM nodes.registry),
+  'made_on', (SELECT system_identifier FROM nodes.registry),
+  'here', (SELECT system_identifier::text FROM pg_control_system()),
+  'nodes', (SELECT coalesce(json_agg(json_build_object(
+      'id', n.id, 'name', n.name, 'conninfo', n.conninfo, 'admin_conninfo', n.admin_conninfo,
+      'password_required', n.password_required, 'removing', n.state = 'removing',
+      'password', s.password, 'admin_password', s.admin_password) ORDER BY n.id), '[]')
+    FROM nodes.node n LEFT JOIN nodes.secret s ON s.node = n.id),
+  'links', (SELECT coalesce(json_agg(json_build_object(
+      'id', id, 'name', name, 'from_node', from_node, 'to_node', to_node,
+      'spec', spec || jsonb_build_object('kind', kind), 'state', state,
+      'keep_data', keep_data) ORDER BY id), '[]')
+    FROM nodes.link)
+)::text";
+
+impl Rows {
+    /// Reads the registry as the caller's transaction sees it.
+    pub fn load() -> Result<Rows> {
+        let text = spi::read_text(LOAD, &[])?.unwrap_or_default();
+        serde_json::from_str(&text).map_err(|source| Error::Json { context: "registry", source })
+    }
+
+    pub fn node(&self, name: &str) -> Result<&NodeRow> {
+        self.nodes.iter().find(|node| node.name == name).ok_or_else(|| Error::UnknownNode {
+            name: name.to_owned(),
+            known: self.nodes.iter().map(|node| node.name.clone()).collect(),
+        })
+    }
+
+    /// A node that new links may use.
+    pub fn usable_node(&self, name: &str) -> Result<&NodeRow> {
+        let node = self.node(name)?;
+        if node.removing { Err(Error::NodeRemoving(name.to_owned())) } else { Ok(node) }
+    }
+
+    pub fn node_name(&self, id: NodeId) -> &str {
+        self.nodes.iter().find(|node| node.id == id).map_or("?", |node| &node.name)
+    }
+
+    /// A link that is not being removed.
+    pub fn link(&self, name: &str) -> Result<&LinkRow> {
+        let mut live = self.links.iter().filter(|link| link.state != LinkState::Removing);
+        live.clone().find(|link| link.name == name).ok_or_else(|| Error::UnknownLink {
+            name: name.to_owned(),
+            known: live.by_ref().map(|link| link.name.clone()).collect(),
+        })
+    }
+}
+
+/// Makes the registry's row with the first node; later calls change nothing.
+pub fn ensure_registry() -> Result<()> {
+    spi::write(
+        "INSERT INTO nodes.registry (system_identifier) \
+         SELECT system_identifier::text FROM pg_control_system() ON CONFLICT DO NOTHING",
+        &[],
+    )
+}
+
+/// What `nodes.add_node()` and `nodes.alter_node()` store.
+pub struct NewNode<'a> {
+    pub name: &'a str,
+    pub conninfo: &'a str,
+    pub admin_conninfo: Option<&'a str>,
+    pub password_required: bool,
+    pub password: Option<&'a str>,
+    pub admin_password: Option<&'a str>,
+}
+
+pub fn insert_node(node: &NewNode<'_>) -> Result<()> {
+    let id = spi::write_returning(
+        "INSERT INTO nodes.node (name, conninfo, admin_conninfo, password_required) \
+         VALUES ($1, $2, $3, $4::boolean) ON CONFLICT DO NOTHING RETURNING id::text",
+        &[Some(node.name), Some(node.conninfo), node.admin_conninfo, flag(node.password_required)],
+    )?;
+    let id = id.ok_or_else(|| Error::DuplicateNode(node.name.to_owned()))?;
+    write_secret(&id, node)
+}
+
+pub fn update_node(id: NodeId, node: &NewNode<'_>) -> Result<()> {
+    let id = id.to_string();
+    spi::write(
+        "UPDATE nodes.node SET conninfo = $2, admin_conninfo = $3, password_required = $4::boolean \
+         WHERE id = $1::integer",
+        &[Some(&id), Some(node.conninfo), node.admin_conninfo, flag(node.password_required)],
+    )?;
+    write_secret(&id, node)
+}
+
+fn write_secret(id: &str, node: &NewNode<'_>) -> Result<()> {
+    if node.password.is_none() && node.admin_password.is_none() {
+        return spi::write("DELETE FROM nodes.secret WHERE node = $1::integer", &[Some(id)]);
+    }
+    spi::write(
+        "INSERT INTO nodes.secret VALUES ($1::integer, $2, $3) ON CONFLICT (node) \
+         DO UPDATE SET password = EXCLUDED.password, admin_password = EXCLUDED.admin_password",
+        &[Some(id), node.password, node.admin_password],
+    )
+}
+
+fn flag(value: bool) -> Option<&'static str> {
+    Some(if value { "true" } else { "false" })
+}
+
+pub fn rename_node(id: NodeId, new: &str) -> Result<()> {
+    let renamed = spi::write_returning(
+        "UPDATE nodes.node SET name = $2 WHERE id = $1::integer \
+         AND NOT EXISTS (SELECT FROM nodes.node WHERE name = $2) RETURNING id::text",
+        &[Some(&id.to_string()), Some(new)],
+    )?;
+    renamed.map(|_| ()).ok_or_else(|| Error::DuplicateNode(new.to_owned()))
+}
+
+/// Marks a node for removal; it goes with its last link.
+pub fn mark_node_removing(id: NodeId) -> Result<()> {
+    spi::write(
+        "UPDATE nodes.node SET state = 'removing' WHERE id = $1::integer",
+        &[Some(&id.to_string())],
+    )
+}
+
+pub fn delete_node(id: NodeId) -> Result<()> {
+    spi::write("DELETE FROM nodes.node WHERE id = $1::integer", &[Some(&id.to_string())])
+}
+
+pub fn insert_link(name: &str, from: NodeId, to: NodeId, spec: &Spec) -> Result<()> {
+    let id = spi::write_returning(
+        "INSERT INTO nodes.link (name, kind, from_node, to_node, spec) \
+         VALUES ($1, $2, $3::integer, $4::integer, $5::jsonb - 'kind') \
+         ON CONFLICT DO NOTHING RETURNING id::text",
+        &[
+            Some(name),
+            Some(spec.kind()),
+            Some(&from.to_string()),
+            Some(&to.to_string()),
+            Some(&spec_json(spec)?),
+        ],
+    )?;
+    id.map(|_| ()).ok_or_else(|| Error::DuplicateLink(name.to_owned()))
+}
+
+pub fn update_link_spec(id: LinkId, spec: &Spec) -> Result<()> {
+    spi::write(
+        "UPDATE nodes.link SET spec = $2::jsonb - 'kind' WHERE id = $1::integer",
+        &[Some(&id.to_string()), Some(&spec_json(spec)?)],
+    )
+}
+
+fn spec_json(spec: &Spec) -> Result<String> {
+    serde_json::to_string(spec).map_err(|source| Error::Json { context: "link", source })
+}
+
+/// Sets a link's state; `keep_data` matters on removal only.
+pub fn set_link_state(id: LinkId, state: LinkState, keep_data: bool) -> Result<()> {
+    let state = match state {
+        LinkState::Active => "active",
+        LinkState::Paused => "paused",
+        LinkState::Removing => "removing",
+    };
+    spi::write(
+        "UPDATE nodes.link SET state = $2, keep_data = $3::boolean WHERE id = $1::integer",
+        &[Some(&id.to_string()), Some(state), flag(keep_data)],
+    )
+}
+
+/// Lets the registry act on this server from now on, under a new id: the objects of the old
+/// one are not its own.
+pub fn take_over() -> Result<Option<String>> {
+    spi::write_returning(
+        "UPDATE nodes.registry SET id = gen_random_uuid(), \
+         system_identifier = (SELECT system_identifier::text FROM pg_control_system()) \
+         RETURNING id::text",
+        &[],
+    )
+}
+
+/// Tables and views of a local schema, for the refusal at `nodes.add_foreign_schema()`.
+pub fn relations_in_schema(schema: &str) -> Result<Option<String>> {
+    spi::read_text(
+        "SELECT string_agg(relname, ', ') FROM (SELECT relname FROM pg_class c \
+         JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') \
+         ORDER BY relname LIMIT 5) first",
+        &[Some(schema)],
+    )
+}
+
+/// Begins a row of the step log and returns its id.
+pub fn log_step(node: Option<&str>, link: Option<&str>, rule: &str, sql: &str) -> Result<String> {
+    let id = spi::write_returning(
+        "INSERT INTO nodes.step_log (node, link, rule, command) VALUES ($1, $2, $3, $4) \
+         RETURNING id::text",
+        &[node, link, Some(rule), Some(sql)],
+    )?;
+    Ok(id.unwrap_or_default())
+}
+
+/// Ends a row of the step log.
+pub fn log_step_end(id: &str, sqlstate: Option<&str>, message: Option<&str>) -> Result<()> {
+    spi::write(
+        "UPDATE nodes.step_log SET finished = clock_timestamp(), sqlstate = $2, message = $3 \
+         WHERE id = $1::bigint",
+        &[Some(id), sqlstate, message],
+    )
+}
+
+/// What happened to a link or a node, for `nodes.event`.
+pub struct Event<'a> {
+    pub node: Option<&'a str>,
+    pub link: Option<&'a str>,
+    pub kind: &'a str,
+    pub severity: &'a str,
+    pub message: &'a str,
+}
+
+pub fn append_event(event: &Event<'_>) -> Result<()> {
+    spi::write(
+        "INSERT INTO nodes.event (node, link, kind, severity, message) VALUES ($1, $2, $3, $4, $5)",
+        &[event.node, event.link, Some(event.kind), Some(event.severity), Some(event.message)],
+    )
+}
+
+/// Runs one of the registry's own steps (`nodes_plan::step::Operation::ForgetLink`, …).
+pub fn run_step(sql: &str) -> Result<()> {
+    spi::write(sql, &[])
+}
+
+/// This server's answer to [`crate::apply::identity::IDENTITY`].
+pub fn identity() -> Result<String> {
+    Ok(spi::read_text(crate::apply::identity::IDENTITY, &[])?.unwrap_or_default())
+}

@@ -1,0 +1,215 @@
+//! Every error that pg_nodes raises by itself, with its SQLSTATE, detail and hint. Messages
+//! follow Postgres' style: lower case, no full stop; details and hints are sentences.
+
+use nodes_plan::name::NameError;
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys::panic::ErrorReport;
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("node \"{name}\" does not exist")]
+    UnknownNode { name: String, known: Vec<String> },
+    #[error("link \"{name}\" does not exist")]
+    UnknownLink { name: String, known: Vec<String> },
+    #[error("node \"{0}\" already exists")]
+    DuplicateNode(String),
+    #[error("link \"{0}\" already exists")]
+    DuplicateLink(String),
+    #[error("\"{name}\" cannot be a name")]
+    BadName { name: String, why: NameError },
+    #[error("\"{0}\" cannot be a table's name")]
+    BadTableName(String),
+    #[error("invalid conninfo of node \"{node}\"")]
+    BadConninfo { node: String, why: String, hint: &'static str },
+    #[error("option \"{option}\" may be used only by superusers")]
+    ForbiddenOption { option: String },
+    #[error("a role that is not a superuser must give a password for node \"{0}\"")]
+    PasswordMissing(String),
+    #[error("node \"{0}\" cannot be linked to itself")]
+    SelfLink(String),
+    #[error("node \"{0}\" is already a standby")]
+    AlreadyStandby(String, String),
+    #[error("standby \"{standby}\" would follow itself")]
+    StandbyCycle { standby: String, chain: Vec<String> },
+    #[error("node \"{0}\" is being removed")]
+    NodeRemoving(String),
+    #[error("node \"{name}\" still has links")]
+    NodeInUse { name: String, links: Vec<String> },
+    #[error("option \"{option}\" is not known")]
+    UnknownOption { option: String, known: Vec<&'static str> },
+    #[error("invalid value for option \"{option}\"")]
+    BadOption { option: String, why: String },
+    #[error("a {kind} link has no option \"{option}\"")]
+    OptionOfOtherKind { kind: &'static str, option: &'static str },
+    #[error("only subscriptions can be paused")]
+    CannotPause(&'static str),
+    #[error("schema \"{schema}\" exists on this server and holds other tables")]
+    SchemaTaken { schema: String, tables: String },
+    #[error("this server is not registered as a node")]
+    NotRegistered { tried: Vec<String> },
+    #[error("this registry belongs to another server")]
+    Passive { made_on: String, here: String },
+    #[error("there is no registry yet")]
+    NoRegistry,
+    #[error("{0} cannot run inside a transaction block")]
+    InTransactionBlock(&'static str),
+    #[error("cannot execute {0} during recovery")]
+    InRecovery(&'static str),
+    #[error("{} of {} links could not be made right", failed.len(), total)]
+    ApplyFailed { failed: Vec<String>, total: usize, sqlstate: Option<String> },
+    #[error("the plan was not empty after {0} rounds")]
+    NoConvergence(usize),
+    #[error("timed out waiting for {0}")]
+    Timeout(String),
+    #[error("{}", .0.message)]
+    Peer(#[from] crate::libpq::error::Error),
+    #[error("{context}: {source}")]
+    Json { context: &'static str, source: serde_json::Error },
+    #[error("could not read the registry: {0}")]
+    Spi(#[from] pgrx::spi::Error),
+}
+
+impl Error {
+    fn code(&self) -> PgSqlErrorCode {
+        use PgSqlErrorCode as C;
+        match self {
+            Error::UnknownNode { .. } | Error::UnknownLink { .. } => C::ERRCODE_UNDEFINED_OBJECT,
+            Error::DuplicateNode(_)
+            | Error::DuplicateLink(_)
+            | Error::AlreadyStandby(..)
+            | Error::SchemaTaken { .. } => C::ERRCODE_DUPLICATE_OBJECT,
+            Error::BadName { .. } | Error::BadTableName(_) => C::ERRCODE_INVALID_NAME,
+            Error::BadConninfo { .. }
+            | Error::SelfLink(_)
+            | Error::StandbyCycle { .. }
+            | Error::UnknownOption { .. }
+            | Error::BadOption { .. }
+            | Error::OptionOfOtherKind { .. } => C::ERRCODE_INVALID_PARAMETER_VALUE,
+            Error::ForbiddenOption { .. } => C::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            Error::PasswordMissing(_) => C::ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED,
+            Error::NodeRemoving(_)
+            | Error::NodeInUse { .. }
+            | Error::NotRegistered { .. }
+            | Error::Passive { .. }
+            | Error::NoRegistry
+            | Error::NoConvergence(_) => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            Error::CannotPause(_) => C::ERRCODE_FEATURE_NOT_SUPPORTED,
+            Error::InTransactionBlock(_) => C::ERRCODE_ACTIVE_SQL_TRANSACTION,
+            Error::InRecovery(_) => C::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+            Error::ApplyFailed { sqlstate, .. } => code_of(sqlstate.as_deref()),
+            Error::Timeout(_) => C::ERRCODE_QUERY_CANCELED,
+            Error::Peer(error) => code_of(error.sqlstate.as_deref()),
+            Error::Json { .. } | Error::Spi(_) => C::ERRCODE_INTERNAL_ERROR,
+        }
+    }
+
+    fn detail(&self) -> Option<String> {
+        match self {
+            Error::BadName { why, .. } => Some(sentence(&why.to_string())),
+            Error::BadConninfo { why, .. } | Error::BadOption { why, .. } => Some(why.clone()),
+            Error::AlreadyStandby(_, link) => Some(format!("Link \"{link}\" says so.")),
+            Error::StandbyCycle { chain, .. } => Some(format!("{}.", chain.join(" follows "))),
+            Error::NodeInUse { links, .. } => Some(format!("Links: {}.", links.join(", "))),
+            Error::SchemaTaken { tables, .. } => Some(format!("Among them: {tables}.")),
+            Error::NotRegistered { tried } => Some(format!("Asked: {}.", tried.join("; "))),
+            Error::Passive { made_on, here } => Some(format!(
+                "It was made on the server with system identifier {made_on}, this one is {here}."
+            )),
+            Error::ApplyFailed { failed, .. } => Some(failed.join("\n")),
+            Error::Peer(error) => error.detail.clone(),
+            _ => None,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Error::UnknownNode { known, .. } => known_names("nodes", known, "nodes.add_node()"),
+            Error::UnknownLink { known, .. } => known_names("links", known, "nodes.add_…()"),
+            Error::DuplicateNode(_) => "Use nodes.alter_node() to change it.".into(),
+            Error::DuplicateLink(_) => {
+                "Give the new link another name, or use nodes.alter_link().".into()
+            }
+            Error::BadTableName(_) => "Write schema.table, each part quoted as in SQL.".into(),
+            Error::BadConninfo { hint, .. } => (*hint).into(),
+            Error::ForbiddenOption { .. } => {
+                "Files named in a conninfo are read with the rights of the server's operating \
+                 system user."
+                    .into()
+            }
+            Error::PasswordMissing(_) => {
+                "Pass password => …; without one the server would connect with its own identity."
+                    .into()
+            }
+            Error::AlreadyStandby(..) => "Remove that link first with nodes.remove_link().".into(),
+            Error::NodeRemoving(_) => "Run nodes.apply() to finish the removal first.".into(),
+            Error::NodeInUse { .. } => {
+                "Pass cascade => true to remove them too, or call nodes.remove_link().".into()
+            }
+            Error::UnknownOption { known, .. } => format!("Known are: {}.", known.join(", ")),
+            Error::SchemaTaken { .. } => "Give the foreign schema a name of its own.".into(),
+            Error::NotRegistered { .. } => {
+                "Register it with nodes.add_node(), or name the node in the call.".into()
+            }
+            Error::Passive { .. } => {
+                "If this server is to act for the registry, call nodes.take_over().".into()
+            }
+            Error::NoRegistry => "Register a first node with nodes.add_node().".into(),
+            Error::InTransactionBlock(_) => {
+                "It commits each step by itself: call it outside BEGIN … COMMIT.".into()
+            }
+            Error::InRecovery(_) => "Call it on the primary of this server's group.".into(),
+            Error::ApplyFailed { .. } => {
+                "Correct the cause and run nodes.apply() again; what is done stays done.".into()
+            }
+            Error::NoConvergence(_) => {
+                "See nodes.plan(); somebody may be changing the same objects.".into()
+            }
+            Error::Peer(error) => return error.hint.clone(),
+            _ => return None,
+        };
+        Some(hint)
+    }
+}
+
+fn known_names(what: &str, known: &[String], call: &str) -> String {
+    if known.is_empty() {
+        format!("There are no {what} yet; add one with {call}.")
+    } else {
+        format!("Known {what}: {}.", known.join(", "))
+    }
+}
+
+/// A message as a sentence, for a detail.
+fn sentence(message: &str) -> String {
+    let mut chars = message.chars();
+    let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", chars.as_str())
+}
+
+/// The error code of five characters, packed as `MAKE_SQLSTATE` does (elog.h).
+fn code_of(sqlstate: Option<&str>) -> PgSqlErrorCode {
+    let Some(text) = sqlstate.filter(|text| text.len() == 5) else {
+        return PgSqlErrorCode::ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION;
+    };
+    let packed = text
+        .bytes()
+        .enumerate()
+        .fold(0, |code, (i, byte)| code | (i32::from(byte.wrapping_sub(b'0') & 0x3f) << (6 * i)));
+    PgSqlErrorCode::from(packed)
+}
+
+impl From<Error> for ErrorReport {
+    fn from(error: Error) -> Self {
+        let report = ErrorReport::new(error.code(), error.to_string(), "");
+        let report = match error.detail() {
+            Some(detail) => report.set_detail(detail),
+            None => report,
+        };
+        match error.hint() {
+            Some(hint) => report.set_hint(hint),
+            None => report,
+        }
+    }
+}

@@ -1,0 +1,160 @@
+-- Everything that any role may know of its server, as one JSON document. $1 says what matters
+-- (nodes_plan::desired::Interest). Only columns that PostgreSQL 15 to 18 share are named; the
+-- subscription's options differ by version and are put in by observe.rs.
+WITH interest AS (
+  SELECT ARRAY(SELECT json_array_elements_text($1::json->'schemas')) AS schemas,
+         ARRAY(SELECT json_array_elements_text($1::json->'roles')) AS roles,
+         ($1::json->>'all_tables')::boolean AS all_tables
+), me AS (
+  SELECT rolsuper FROM pg_roles WHERE rolname = current_user
+), wanted AS (
+  SELECT c.oid, c.relname, c.relkind, c.relispartition, c.relreplident, n.nspname
+  FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  CROSS JOIN interest i
+  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
+    AND (n.nspname = ANY (i.schemas)
+         OR (n.nspname, c.relname) IN (
+              SELECT t->>'schema', t->>'name' FROM json_array_elements($1::json->'tables') t)
+         OR (i.all_tables AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
+             AND n.nspname NOT IN ('pg_catalog', 'information_schema')))
+), relations AS (
+  SELECT json_build_object(
+    'name', json_build_object('schema', w.nspname, 'name', w.relname),
+    'kind', w.relkind,
+    'is_partition', w.relispartition,
+    'of_extension', EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
+                            AND d.objid = w.oid AND d.deptype = 'e'),
+    'replica_identity', CASE w.relreplident
+      WHEN 'f' THEN true
+      WHEN 'd' THEN EXISTS (SELECT FROM pg_index x WHERE x.indrelid = w.oid AND x.indisprimary)
+      WHEN 'i' THEN EXISTS (SELECT FROM pg_index x WHERE x.indrelid = w.oid AND x.indisreplident)
+      ELSE false END,
+    'server', s.srvname,
+    'remote', CASE WHEN s.oid IS NOT NULL THEN (
+      SELECT json_build_object(
+        'schema', coalesce(max(o.option_value) FILTER (WHERE o.option_name = 'schema_name'), w.nspname::text),
+        'name', coalesce(max(o.option_value) FILTER (WHERE o.option_name = 'table_name'), w.relname::text))
+      FROM pg_options_to_table(f.ftoptions) o) END,
+    'columns', (
+      SELECT coalesce(json_agg(json_build_object(
+        'name', a.attname,
+        'type', format_type(a.atttypid, a.atttypmod),
+        'not_null', a.attnotnull,
+        'generated', a.attgenerated <> '',
+        'remote', (SELECT o.option_value FROM pg_options_to_table(a.attfdwoptions) o
+                   WHERE o.option_name = 'column_name')) ORDER BY a.attnum), '[]')
+      FROM pg_attribute a WHERE a.attrelid = w.oid AND a.attnum > 0 AND NOT a.attisdropped)
+  ) AS relation
+  FROM wanted w
+  LEFT JOIN pg_foreign_table f ON f.ftrelid = w.oid
+  LEFT JOIN pg_foreign_server s ON s.oid = f.ftserver
+), publications AS (
+  SELECT json_build_object(
+    'name', p.pubname,
+    'comment', obj_description(p.oid, 'pg_publication'),
+    'tables', (
+      SELECT coalesce(json_agg(json_build_object('schema', n.nspname, 'name', c.relname)), '[]')
+      FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid
+      JOIN pg_namespace n ON n.oid = c.relnamespace WHERE r.prpubid = p.oid),
+    'published', (
+      SELECT coalesce(json_agg(json_build_object('schema', t.schemaname, 'name', t.tablename)), '[]')
+      FROM pg_publication_tables t WHERE t.pubname = p.pubname),
+    'options', json_build_object(
+      'publish', concat_ws(', ',
+        CASE WHEN p.pubinsert THEN 'insert' END, CASE WHEN p.pubupdate THEN 'update' END,
+        CASE WHEN p.pubdelete THEN 'delete' END, CASE WHEN p.pubtruncate THEN 'truncate' END),
+      'publish_via_partition_root', p.pubviaroot::text)
+  ) AS publication
+  FROM pg_publication p
+), subscriptions AS (
+  SELECT json_build_object(
+    'oid', s.oid,
+    'name', s.subname,
+    'comment', obj_description(s.oid, 'pg_subscription'),
+    'enabled', s.subenabled,
+    'slot', s.subslotname,
+    'publications', to_json(s.subpublications),
+    'options', :subscription_options,
+    'tables', (
+      SELECT coalesce(json_object_agg(r.srrelid, json_build_object(
+        'table', json_build_object('schema', n.nspname, 'name', c.relname),
+        'state', r.srsubstate)), '{}')
+      FROM pg_subscription_rel r JOIN pg_class c ON c.oid = r.srrelid
+      JOIN pg_namespace n ON n.oid = c.relnamespace WHERE r.srsubid = s.oid)
+  ) AS subscription
+  FROM pg_subscription s
+  WHERE s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+), servers AS (
+  SELECT json_build_object(
+    'name', s.srvname,
+    'comment', obj_description(s.oid, 'pg_foreign_server'),
+    'options', (SELECT coalesce(json_object_agg(o.option_name, o.option_value), '{}')
+                FROM pg_options_to_table(s.srvoptions) o),
+    'mappings', (
+      SELECT coalesce(json_agg(json_build_object(
+        'role', CASE WHEN m.umuser <> 0 THEN m.usename END,
+        'options', (
+          SELECT CASE WHEN me.rolsuper THEN coalesce(pairs, '[]') ELSE pairs END
+          FROM (SELECT json_agg(json_build_array(o.option_name, o.option_value)) AS pairs
+                FROM pg_options_to_table(m.umoptions) o) p))), '[]')
+      FROM pg_user_mappings m WHERE m.srvid = s.oid),
+    'tables', (
+      SELECT coalesce(json_agg(json_build_object('schema', n.nspname, 'name', c.relname)), '[]')
+      FROM pg_foreign_table f JOIN pg_class c ON c.oid = f.ftrelid
+      JOIN pg_namespace n ON n.oid = c.relnamespace WHERE f.ftserver = s.oid)
+  ) AS server
+  FROM pg_foreign_server s
+  JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw AND w.fdwname = 'postgres_fdw'
+  CROSS JOIN me
+)
+SELECT json_build_object(
+  'version', current_setting('server_version_num')::integer,
+  'system_identifier', (SELECT system_identifier::text FROM pg_control_system()),
+  'in_recovery', pg_is_in_recovery(),
+  'timeline', (SELECT timeline_id FROM pg_control_checkpoint()),
+  'database', current_database(),
+  'role', current_user,
+  'superuser', me.rolsuper,
+  'can_create_subscription', me.rolsuper OR (
+    has_database_privilege(current_database(), 'CREATE')
+    AND EXISTS (SELECT FROM pg_roles r WHERE r.rolname = 'pg_create_subscription'
+                AND pg_has_role(r.oid, 'USAGE'))),
+  'can_execute_program', me.rolsuper OR pg_has_role('pg_execute_server_program', 'USAGE'),
+  'data_directory', (SELECT setting FROM pg_settings WHERE name = 'data_directory'),
+  'settings', (
+    SELECT json_object_agg(name, setting) FROM pg_settings WHERE name IN (
+      'wal_level', 'max_wal_senders', 'max_replication_slots', 'max_active_replication_origins',
+      'max_logical_replication_workers', 'max_sync_workers_per_subscription',
+      'max_worker_processes', 'output_plugin_libraries', 'wal_retrieve_retry_interval',
+      'default_transaction_read_only', 'primary_conninfo', 'primary_slot_name',
+      'hot_standby_feedback')),
+  'slots', (
+    SELECT coalesce(json_agg(json_build_object(
+      'name', slot_name, 'kind', slot_type, 'active', active, 'wal_status', wal_status)), '[]')
+    FROM pg_replication_slots),
+  'walsenders', (SELECT count(*) FROM pg_stat_replication),
+  'background_workers', (
+    SELECT count(*) FROM pg_stat_activity WHERE backend_type NOT IN (
+      'client backend', 'autovacuum launcher', 'autovacuum worker', 'startup', 'walreceiver',
+      'walsender', 'walwriter', 'checkpointer', 'background writer', 'archiver',
+      'slotsync worker', 'walsummarizer', 'standalone backend', 'io worker')),
+  'publications', (SELECT coalesce(json_agg(publication), '[]') FROM publications),
+  'subscriptions', (SELECT coalesce(json_agg(subscription), '[]') FROM subscriptions),
+  'subscription_oids', (SELECT coalesce(json_agg(oid), '[]') FROM pg_subscription),
+  'fdw_available', EXISTS (SELECT FROM pg_extension WHERE extname = 'postgres_fdw')
+    OR EXISTS (SELECT FROM pg_available_extensions WHERE name = 'postgres_fdw'),
+  'fdw_comment', (SELECT coalesce(obj_description(oid, 'pg_extension'), '')
+                  FROM pg_extension WHERE extname = 'postgres_fdw'),
+  'servers', (SELECT coalesce(json_agg(server), '[]') FROM servers),
+  'schemas', (
+    SELECT coalesce(json_agg(json_build_object(
+      'name', n.nspname, 'comment', obj_description(n.oid, 'pg_namespace'))), '[]')
+    FROM pg_namespace n, interest i
+    WHERE n.nspname = ANY (i.schemas) AND has_schema_privilege(n.oid, 'USAGE')),
+  'relations', (SELECT coalesce(json_agg(relation), '[]') FROM relations),
+  'roles', (
+    SELECT coalesce(json_agg(json_build_object(
+      'name', r.rolname, 'superuser', r.rolsuper, 'replication', r.rolreplication)), '[]')
+    FROM pg_roles r, interest i WHERE r.rolname = ANY (i.roles))
+) FROM me

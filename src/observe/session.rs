@@ -1,0 +1,64 @@
+//! A session on a node: a libpq connection that leaves no secret in any log and does not
+//! outlive our interest in it.
+
+use crate::error::{Error, Result};
+use crate::libpq::connection::Connection;
+use nodes_plan::desired::NodeId;
+use nodes_plan::conninfo::Conninfo;
+use std::time::Duration;
+
+/// Whom to connect to, and how.
+#[derive(Clone)]
+pub struct Target {
+    pub id: NodeId,
+    pub name: String,
+    /// As this registry reaches the node, password included.
+    pub conninfo: Conninfo,
+    /// For nodes that a role without superuser registered: refuse any connection that the
+    /// node grants without a password, since it would lend our operating system identity.
+    pub password_required: bool,
+    pub connect_timeout: Duration,
+    /// `statement_timeout` of the session; zero: none.
+    pub step_timeout: Duration,
+}
+
+pub struct Session {
+    pub connection: Connection,
+}
+
+/// Settings that any role may change. A server notices within a second that we are gone, and
+/// gives up what it was doing for us.
+const ANY_ROLE: &str = "SET search_path = pg_catalog, pg_temp; \
+     SET client_connection_check_interval = '1s'; SET client_min_messages = warning";
+
+/// Settings that keep statements with secrets out of the log and out of pg_stat_statements.
+/// Those of extensions that are not loaded become placeholders, which is harmless.
+const SUPERUSER: &str = "; SET log_statement = 'none'; SET log_min_duration_statement = -1; \
+     SET log_min_duration_sample = -1; SET log_transaction_sample_rate = 0; \
+     SET log_min_error_statement = 'panic'; SET pg_stat_statements.track = 'none'; \
+     SET pgaudit.log = 'none'; SET auto_explain.log_min_duration = -1";
+
+impl Session {
+    pub async fn open(target: &Target) -> Result<Session> {
+        let conninfo = target.conninfo.clone().with("application_name", "pg_nodes");
+        let params: Vec<(&str, &str)> = conninfo.iter().collect();
+        let mut connection = Connection::connect(&params, target.connect_timeout).await?;
+        if target.password_required && !connection.used_password() {
+            return Err(Error::PasswordMissing(target.name.clone()));
+        }
+        let superuser = connection.parameter_status("is_superuser").as_deref() == Some("on");
+        let quiet = if superuser { SUPERUSER } else { "" };
+        let timeout = target.step_timeout.as_millis();
+        let sql = format!("{ANY_ROLE}; SET statement_timeout = {timeout}{quiet}");
+        connection.simple(&sql).await?;
+        Ok(Session { connection })
+    }
+
+    /// Hides what the session runs from `pg_stat_activity`, or shows it again; where the role
+    /// may not, everything stays as it is.
+    pub async fn hide_activity(&mut self, hide: bool) {
+        let sql = if hide { "SET track_activities = off" } else { "RESET track_activities" };
+        // A refusal is no reason to fail the step: the issue is one of rights on that server.
+        let _ = self.connection.simple(sql).await;
+    }
+}
