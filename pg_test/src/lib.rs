@@ -1,1 +1,25 @@
-//! Harness for tests with real servers.
+//! Harness for tests with real servers: each file owns one thing.
+//!
+//! Start with [`Server::builder`]. `make test` says through `PG_NODES_PG_CONFIG` which Postgres
+//! is under test; servers live in short temporary directories and die with the test that
+//! started them. Run as root, everything Postgres runs as another user (see [`user`]).
+mod builder;
+mod client;
+mod control;
+mod install;
+pub mod names;
+mod process;
+mod residue;
+mod server;
+mod standby;
+mod template;
+pub mod tls;
+pub mod user;
+mod wait;
+
+pub use builder::Builder;
+pub use client::Psql;
+pub use install::Install;
+pub use process::is_gone;
+pub use server::Server;
+pub use wait::{LONG, wait_until};
