@@ -3,6 +3,7 @@
 mod link;
 mod node;
 mod plan;
+mod status;
 
 use crate::error::{Error, Result};
 use nodes_plan::name::check_name;

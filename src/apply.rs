@@ -15,11 +15,11 @@ use crate::observe::{self, Sessions};
 use crate::pg::spi;
 use desired::Desired;
 use execute::Execution;
-use nodes_plan::desired::LinkId;
+use nodes_plan::desired::{LinkId, NodeId};
 use nodes_plan::observed::World;
 use nodes_plan::step::{Plan, Problem, ProblemKind};
 use report::Report;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// One round follows another while there is something to do; removing a link and making
@@ -43,12 +43,27 @@ pub fn check_active(rows: &Rows) -> Result<()> {
     }
 }
 
+/// One look at all nodes, and what it means.
+pub struct Look {
+    pub world: World,
+    /// Each node's answer to [`identity::IDENTITY`].
+    pub identities: BTreeMap<NodeId, String>,
+    pub plan: Plan,
+}
+
 /// Asks all nodes at once and plans; changes nothing.
-pub fn plan(desired: &Desired) -> Plan {
+pub fn look(desired: &Desired) -> Look {
     reactor::block_on(async {
-        let (world, _sessions) = observe::world(&desired.targets(), Sessions::new()).await;
-        nodes_plan::plan(&desired.registry, &world)
+        let (world, mut sessions) = observe::world(&desired.targets(), Sessions::new()).await;
+        let identities = identity::of_all(&mut sessions).await;
+        let plan = nodes_plan::plan(&desired.registry, &world);
+        Look { world, identities, plan }
     })
+}
+
+/// Sleeps, ready to be interrupted.
+pub fn pause(duration: Duration) {
+    reactor::block_on(reactor::sleep(duration));
 }
 
 /// Makes it so. Commits step by step: the caller is a procedure called outside a transaction

@@ -7,9 +7,7 @@ use crate::apply::{self, conninfo, identity};
 use crate::catalog::{self, LinkRow, Rows};
 use crate::error::{Error, Result};
 use crate::pg::user;
-use nodes_plan::desired::{
-    ForeignSpec, LinkState, NodeId, Spec, StandbySpec, SubscriptionSpec,
-};
+use nodes_plan::desired::{ForeignSpec, LinkState, NodeId, Spec, StandbySpec, SubscriptionSpec};
 use nodes_plan::name::TableName;
 use nodes_plan::options::{known_subscription_options, normalize};
 use pgrx::JsonB;
@@ -31,9 +29,8 @@ fn new_standby(standby: &str, primary: &str, slot: bool, name: &str) -> Result<S
     let rows = active_rows()?;
     let (from, to) = (rows.usable_node(primary)?.id, rows.usable_node(standby)?.id);
     check_distinct(from, to, standby)?;
-    let standbys = |row: &&LinkRow| {
-        matches!(row.spec, Spec::Standby(_)) && row.state != LinkState::Removing
-    };
+    let standbys =
+        |row: &&LinkRow| matches!(row.spec, Spec::Standby(_)) && row.state != LinkState::Removing;
     if let Some(other) = rows.links.iter().filter(standbys).find(|row| row.to_node == to) {
         return Err(Error::AlreadyStandby(standby.to_owned(), other.name.clone()));
     }
@@ -200,7 +197,9 @@ impl Change {
     fn applied_to(self, spec: &Spec) -> Result<Spec> {
         self.refuse_others(spec.kind())?;
         Ok(match spec.clone() {
-            Spec::Standby(old) => Spec::Standby(StandbySpec { slot: self.slot.unwrap_or(old.slot) }),
+            Spec::Standby(old) => {
+                Spec::Standby(StandbySpec { slot: self.slot.unwrap_or(old.slot) })
+            }
             Spec::Subscription(old) => Spec::Subscription(SubscriptionSpec {
                 tables: self.tables.map(table_names).transpose()?.or(old.tables),
                 options: self.options.map(subscription_options).transpose()?.unwrap_or(old.options),

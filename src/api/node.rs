@@ -117,10 +117,7 @@ fn in_conninfo(node: &str, text: Option<&str>) -> Result<Option<String>> {
 }
 
 #[pg_extern(volatile, parallel_unsafe)]
-fn set_password(
-    node: &str,
-    password: Option<&str>,
-) -> std::result::Result<String, ErrorReport> {
+fn set_password(node: &str, password: Option<&str>) -> std::result::Result<String, ErrorReport> {
     let rows = Rows::load()?;
     let row = rows.node(node)?;
     if password.is_none() && (row.password_required || !user::is_superuser()) {

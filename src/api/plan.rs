@@ -1,8 +1,8 @@
 //! `nodes.plan()`, `nodes.apply()`, `nodes.teardown()`, `nodes.take_over()`, `nodes.rules()`.
 
 use super::node::remove_all;
-use crate::apply::desired::Desired;
 use crate::apply;
+use crate::apply::desired::Desired;
 use crate::catalog::{self, Rows};
 use crate::error::{Error, Result};
 use crate::pg::{lock, spi};
@@ -49,7 +49,7 @@ fn plan() -> std::result::Result<
         return Ok(TableIterator::once(passive_row(&passive)));
     }
     let desired = Desired::from_rows(&rows)?;
-    let plan = apply::plan(&desired);
+    let plan = apply::look(&desired).plan;
     Ok(TableIterator::new(plan_rows(&desired, &plan)))
 }
 
@@ -137,7 +137,7 @@ fn check_call(what: &'static str, fcinfo: pg_sys::FunctionCallInfo) -> Result<()
     Ok(())
 }
 
-fn duration(interval: Interval) -> Result<Duration> {
+pub(super) fn duration(interval: Interval) -> Result<Duration> {
     u64::try_from(interval.as_micros()).map(Duration::from_micros).map_err(|_| Error::BadOption {
         option: "timeout".into(),
         why: "It cannot be negative.".into(),
@@ -147,7 +147,9 @@ fn duration(interval: Interval) -> Result<Duration> {
 #[pg_extern(volatile, parallel_unsafe)]
 fn take_over() -> std::result::Result<String, ErrorReport> {
     match catalog::take_over()? {
-        Some(id) => Ok(format!("this server acts for the registry from now on; its new id is {id}")),
+        Some(id) => {
+            Ok(format!("this server acts for the registry from now on; its new id is {id}"))
+        }
         None => Err(Error::NoRegistry.into()),
     }
 }

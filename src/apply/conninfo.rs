@@ -10,11 +10,28 @@ use nodes_plan::conninfo::Conninfo;
 /// role or a time. All that name a file on the server, or a program's own behaviour, are left
 /// out, as `postgres_fdw` and dblink do.
 const ALLOWED_FOR_ALL: &[&str] = &[
-    "host", "hostaddr", "port", "dbname", "user", "password", "connect_timeout",
-    "application_name", "keepalives", "keepalives_idle", "keepalives_interval",
-    "keepalives_count", "tcp_user_timeout", "sslmode", "ssl_min_protocol_version",
-    "ssl_max_protocol_version", "sslsni", "channel_binding", "target_session_attrs",
-    "load_balance_hosts", "require_auth", "gssencmode",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "connect_timeout",
+    "application_name",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_count",
+    "tcp_user_timeout",
+    "sslmode",
+    "ssl_min_protocol_version",
+    "ssl_max_protocol_version",
+    "sslsni",
+    "channel_binding",
+    "target_session_attrs",
+    "load_balance_hosts",
+    "require_auth",
+    "gssencmode",
 ];
 
 /// A conninfo taken apart: safe to store and to show, and the password.
@@ -25,11 +42,8 @@ pub struct Checked {
 
 /// Reads a conninfo of node `node` as libpq does, keyword/value or URI.
 pub fn check(node: &str, text: &str) -> Result<Checked> {
-    let bad = |why: String, hint: &'static str| Error::BadConninfo {
-        node: node.to_owned(),
-        why,
-        hint,
-    };
+    let bad =
+        |why: String, hint: &'static str| Error::BadConninfo { node: node.to_owned(), why, hint };
     let hint = "Write it as libpq reads it: 'host=… port=… dbname=… user=…' or a URI.";
     let pairs = libpq::conninfo::parse(text).map_err(|why| bad(why, hint))?;
     let conninfo = Conninfo::new(pairs);

@@ -191,7 +191,10 @@ impl Failure {
 }
 
 /// Groups steps by a key, in order of first appearance.
-fn group<K: PartialEq>(steps: impl Iterator<Item = Step>, key: impl Fn(&Step) -> K) -> Vec<Vec<Step>> {
+fn group<K: PartialEq>(
+    steps: impl Iterator<Item = Step>,
+    key: impl Fn(&Step) -> K,
+) -> Vec<Vec<Step>> {
     let mut groups: Vec<(K, Vec<Step>)> = Vec::new();
     for step in steps {
         let of = key(&step);
@@ -235,9 +238,7 @@ async fn send_until_free(
     let started = Instant::now();
     loop {
         match send_once(session, batch).await {
-            Err(failure)
-                if retries && failure.in_use() && started.elapsed() < IN_USE_LIMIT =>
-            {
+            Err(failure) if retries && failure.in_use() && started.elapsed() < IN_USE_LIMIT => {
                 reactor::sleep(IN_USE_PAUSE).await;
             }
             outcome => return outcome,

@@ -79,9 +79,8 @@ GROUP BY s.oid, s.subenabled";
 
 async fn progress(session: &mut Session, name: &str) -> std::result::Result<Progress, PeerError> {
     let answer = session.connection.query(PROGRESS, &[Some(name)]).await?;
-    let number = |column| {
-        answer.value(0, column).and_then(|text| text.parse().ok()).unwrap_or_default()
-    };
+    let number =
+        |column| answer.value(0, column).and_then(|text| text.parse().ok()).unwrap_or_default();
     Ok(Progress {
         ready: number(0),
         tables: number(1),
@@ -144,8 +143,7 @@ async fn watch_standby(
     link: &Link,
     sessions: &Shared,
 ) -> std::result::Result<(), String> {
-    const STREAMING: &str =
-        "SELECT count(*) FROM pg_stat_replication WHERE application_name = $1 \
+    const STREAMING: &str = "SELECT count(*) FROM pg_stat_replication WHERE application_name = $1 \
          AND state = 'streaming'";
     let (Some(session), true) = (sessions.get(&link.from), sessions.contains_key(&link.to)) else {
         return Ok(());

@@ -79,11 +79,7 @@ impl Report {
             };
             spi::in_own_transaction(|| catalog::append_event(&event))?;
         }
-        Err(Error::ApplyFailed {
-            failed: self.lines,
-            total: self.total,
-            sqlstate: self.sqlstate,
-        })
+        Err(Error::ApplyFailed { failed: self.lines, total: self.total, sqlstate: self.sqlstate })
     }
 }
 

@@ -3,8 +3,8 @@
 
 use crate::error::{Error, Result};
 use crate::libpq::connection::Connection;
-use nodes_plan::desired::NodeId;
 use nodes_plan::conninfo::Conninfo;
+use nodes_plan::desired::NodeId;
 use std::time::Duration;
 
 /// Whom to connect to, and how.
@@ -46,7 +46,7 @@ impl Session {
         if target.password_required && !connection.used_password() {
             return Err(Error::PasswordMissing(target.name.clone()));
         }
-        let superuser = connection.parameter_status("is_superuser").as_deref() == Some("on");
+        let superuser = connection.parameter_status(c"is_superuser").as_deref() == Some("on");
         let quiet = if superuser { SUPERUSER } else { "" };
         let timeout = target.step_timeout.as_millis();
         let sql = format!("{ANY_ROLE}; SET statement_timeout = {timeout}{quiet}");

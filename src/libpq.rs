@@ -1,0 +1,9 @@
+//! libpq, safe and never blocking: connections as futures, driven by one reactor that waits as
+//! Postgres waits. Knows neither nodes nor links.
+
+pub mod connection;
+pub mod conninfo;
+pub mod error;
+mod guard;
+pub mod reactor;
+mod resolve;

@@ -1,0 +1,81 @@
+//! libpq's own parser of connection strings.
+
+use super::error::one_line;
+use std::ffi::{CStr, CString, c_char};
+
+/// Reads a conninfo string or URI; only what it sets is returned. The error is libpq's message.
+pub fn parse(conninfo: &str) -> Result<Vec<(String, String)>, String> {
+    let text = CString::new(conninfo).map_err(|_| "It contains a null byte.".to_owned())?;
+    let mut message: *mut c_char = std::ptr::null_mut();
+    // SAFETY: both pointers are valid for the call; the results are freed below.
+    let options = unsafe { pq_sys::PQconninfoParse(text.as_ptr(), &mut message) };
+    if options.is_null() {
+        return Err(take_message(message));
+    }
+    let pairs = read_options(options, |option| option.val);
+    // SAFETY: allocated by PQconninfoParse, freed once.
+    unsafe { pq_sys::PQconninfoFree(options) };
+    Ok(pairs)
+}
+
+/// libpq's message on a bad conninfo may quote the part it stumbled over, and that part may be
+/// a password: only the text outside quotes is kept where it names no keyword.
+fn take_message(message: *mut c_char) -> String {
+    if message.is_null() {
+        return "It could not be read for lack of memory.".to_owned();
+    }
+    // SAFETY: libpq returned a C string that is ours to free.
+    let text = unsafe { CStr::from_ptr(message) }.to_string_lossy().into_owned();
+    // SAFETY: as above, freed once.
+    unsafe { pq_sys::PQfreemem(message.cast()) };
+    let text = one_line(&text);
+    match text.split_once('"') {
+        Some((before, _)) if !before.starts_with("invalid connection option") => {
+            format!("{}…", before.trim_end())
+        }
+        Some(_) | None => text,
+    }
+}
+
+/// Every option that this libpq knows.
+pub fn keywords() -> Vec<String> {
+    // SAFETY: returns a list that is ours to free, or null.
+    let options = unsafe { pq_sys::PQconndefaults() };
+    if options.is_null() {
+        return vec![];
+    }
+    let pairs = read_options(options, |option| option.keyword);
+    // SAFETY: allocated by PQconndefaults, freed once.
+    unsafe { pq_sys::PQconninfoFree(options) };
+    pairs.into_iter().map(|(keyword, _)| keyword).collect()
+}
+
+fn read_options(
+    options: *mut pq_sys::PQconninfoOption,
+    value: impl Fn(&pq_sys::_PQconninfoOption) -> *mut c_char,
+) -> Vec<(String, String)> {
+    let mut pairs = Vec::new();
+    let mut next = options;
+    // SAFETY: libpq ends the array with a null keyword; all strings in it are C strings.
+    unsafe {
+        while !(*next).keyword.is_null() {
+            let value = value(&*next);
+            if !value.is_null() {
+                let text = |s: *mut c_char| CStr::from_ptr(s).to_string_lossy().into_owned();
+                pairs.push((text((*next).keyword), text(value)));
+            }
+            next = next.add(1);
+        }
+    }
+    pairs
+}
+
+/// libpq reads a port only when it connects; a wrong one is better refused at once.
+pub fn check_ports(pairs: &[(&str, &str)]) -> Result<(), String> {
+    let Some((_, ports)) = pairs.iter().find(|(key, _)| *key == "port") else { return Ok(()) };
+    let valid = |port: &str| port.is_empty() || port.parse::<u16>().is_ok_and(|port| port > 0);
+    match ports.split(',').map(str::trim).find(|port| !valid(port)) {
+        Some(port) => Err(format!("invalid port number: \"{port}\"")),
+        None => Ok(()),
+    }
+}

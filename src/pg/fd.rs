@@ -1,0 +1,22 @@
+//! Descriptors that Postgres does not open itself but must count (fd.c, `AcquireExternalFD`).
+
+use pgrx::pg_sys;
+
+/// One reserved descriptor, given back on drop.
+#[derive(Debug)]
+pub struct ExternalFd(());
+
+impl ExternalFd {
+    /// `None` when a third of `max_files_per_process` is reserved already.
+    pub fn reserve() -> Option<Self> {
+        // SAFETY: only counts; it neither throws nor touches memory of ours.
+        unsafe { pg_sys::AcquireExternalFD() }.then_some(ExternalFd(()))
+    }
+}
+
+impl Drop for ExternalFd {
+    fn drop(&mut self) {
+        // SAFETY: infallible, and paired with the reservation.
+        unsafe { pg_sys::ReleaseExternalFD() }
+    }
+}

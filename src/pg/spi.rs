@@ -1,0 +1,76 @@
+//! SQL in this server: parameters and answers are text, rights are the registry owner's.
+
+use super::user::as_owner;
+use crate::error::Result;
+use pgrx::datum::DatumWithOid;
+use pgrx::{Spi, pg_sys};
+
+fn arguments<'a>(args: &'a [Option<&'a str>]) -> Vec<DatumWithOid<'a>> {
+    args.iter().map(|arg| DatumWithOid::from(*arg)).collect()
+}
+
+/// The first column of the first row. Reads only: assigns no transaction id, so it works on a
+/// standby.
+pub fn read_text(sql: &str, args: &[Option<&str>]) -> Result<Option<String>> {
+    as_owner(|| {
+        Spi::connect(|client| {
+            let rows = client.select(sql, Some(1), &arguments(args))?;
+            Ok(if rows.is_empty() { None } else { rows.first().get_one()? })
+        })
+    })
+}
+
+/// Changes rows of the registry.
+pub fn write(sql: &str, args: &[Option<&str>]) -> Result<()> {
+    as_owner(|| {
+        Spi::connect_mut(|client| {
+            client.update(sql, None, &arguments(args))?;
+            Ok(())
+        })
+    })
+}
+
+/// Changes rows and returns the first column of the first one, where the statement has
+/// `RETURNING` and did something.
+pub fn write_returning(sql: &str, args: &[Option<&str>]) -> Result<Option<String>> {
+    as_owner(|| {
+        Spi::connect_mut(|client| {
+            let rows = client.update(sql, None, &arguments(args))?;
+            Ok(if rows.is_empty() { None } else { rows.first().get_one()? })
+        })
+    })
+}
+
+/// Runs `work` and commits. Only for procedures that [`call_is_atomic`] has let through. The
+/// commit is asynchronous: what is written so (logs, forgotten links) can be found out again.
+pub fn in_own_transaction<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // SAFETY: the procedure was called outside a transaction block; connect, commit and finish
+    // are paired, and an error in between aborts the transaction, which closes the connection.
+    unsafe {
+        pg_sys::SPI_connect_ext(pg_sys::SPI_OPT_NONATOMIC as i32);
+        let result = work();
+        if result.is_ok() {
+            pg_sys::SPI_commit();
+        }
+        pg_sys::SPI_finish();
+        result
+    }
+}
+
+/// Whether a procedure was called where it cannot commit.
+pub fn call_is_atomic(fcinfo: pg_sys::FunctionCallInfo) -> bool {
+    // SAFETY: Postgres passes a valid fcinfo; its context is a node, of which the tag tells
+    // whether it is a CallContext.
+    unsafe {
+        let context = (*fcinfo).context.cast::<pg_sys::CallContext>();
+        context.is_null()
+            || (*context.cast::<pg_sys::Node>()).type_ != pg_sys::NodeTag::T_CallContext
+            || (*context).atomic
+    }
+}
+
+/// Whether this server is a standby.
+pub fn in_recovery() -> bool {
+    // SAFETY: reads a flag.
+    unsafe { pg_sys::RecoveryInProgress() }
+}
