@@ -12,7 +12,7 @@ demo: ## three servers, three kinds of link, played in front of you
 	@scripts/demo '$(SELECTOR)'
 
 demo-stop: ## stop the servers of the demo
-	@cargo run --quiet -p pg_test --bin demo -- target/demo stop
+	@[ ! -d target/demo ] || cargo run --quiet -p pg_test --bin demo -- target/demo stop
 
 test: ## every test, on Postgres 15, 17 and 18 (TEST=name: one file)
 	@TEST='$(TEST)' ARGS='$(ARGS)' scripts/test $(or $(SELECTOR),15 17 18)

@@ -132,10 +132,7 @@ impl Builder {
         server.append_conf(&settings);
         server.launch(self.port);
         if let Some(password) = self.password {
-            server.sql(
-                "postgres",
-                &format!("ALTER ROLE postgres PASSWORD '{password}'"),
-            );
+            server.sql("postgres", &format!("ALTER ROLE postgres PASSWORD '{password}'"));
         }
         server
     }

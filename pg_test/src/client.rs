@@ -21,10 +21,7 @@ impl fmt::Display for Psql {
 impl Server {
     /// How other servers reach this one: over TCP, as its superuser.
     pub fn conninfo(&self, db: &str) -> String {
-        format!(
-            "host=127.0.0.1 port={} user=postgres dbname={db}",
-            self.port()
-        )
+        format!("host=127.0.0.1 port={} user=postgres dbname={db}", self.port())
     }
 
     /// A new connection of the superuser.
@@ -154,10 +151,7 @@ impl fmt::Display for Explained<'_> {
             return write!(f, "{}", self.0);
         };
         write!(f, "{} {}", error.code().code(), error.message())?;
-        for part in [error.detail(), error.hint(), error.where_()]
-            .into_iter()
-            .flatten()
-        {
+        for part in [error.detail(), error.hint(), error.where_()].into_iter().flatten() {
             write!(f, "\n  {part}")?;
         }
         Ok(())

@@ -39,11 +39,12 @@ impl Install {
             .next()
             .and_then(|digits| digits.parse().ok())
             .unwrap_or_else(|| panic!("no major version in {version:?}"));
-        Install {
-            pg_config,
-            bindir,
-            major,
-        }
+        Install { pg_config, bindir, major }
+    }
+
+    /// As the variable names it.
+    pub fn pg_config(&self) -> &Path {
+        &self.pg_config
     }
 
     /// 15, 16, 17 or 18.

@@ -25,9 +25,7 @@ pub(crate) fn spawn(command: Command) -> io::Result<Child> {
         orders
     });
     let (reply, answer) = mpsc::channel();
-    nursery
-        .send((command, reply))
-        .expect("the nursery thread runs for ever");
+    nursery.send((command, reply)).expect("the nursery thread runs for ever");
     answer.recv().expect("the nursery thread runs for ever")
 }
 

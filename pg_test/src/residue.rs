@@ -3,17 +3,11 @@ use crate::Server;
 
 /// Each query names what is left, one text a row.
 const QUERIES: &[(&str, &str)] = &[
-    (
-        "replication slots",
-        "SELECT slot_name FROM pg_replication_slots",
-    ),
+    ("replication slots", "SELECT slot_name FROM pg_replication_slots"),
     ("publications", "SELECT pubname FROM pg_publication"),
     ("subscriptions", "SELECT subname FROM pg_subscription"),
     ("foreign servers", "SELECT srvname FROM pg_foreign_server"),
-    (
-        "user mappings",
-        "SELECT usename || ' on ' || srvname FROM pg_user_mappings",
-    ),
+    ("user mappings", "SELECT usename || ' on ' || srvname FROM pg_user_mappings"),
     // The extension's own objects may say its name.
     (
         "comments with our mark",
@@ -36,12 +30,7 @@ impl Server {
     #[track_caller]
     pub fn assert_no_residue(&self, db: &str) {
         let left = self.residue(db);
-        assert!(
-            left.is_empty(),
-            "left on {}/{db}:\n{}",
-            self.name(),
-            left.join("\n")
-        );
+        assert!(left.is_empty(), "left on {}/{db}:\n{}", self.name(), left.join("\n"));
     }
 
     /// What [`Server::assert_no_residue`] would complain about.

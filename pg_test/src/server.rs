@@ -20,30 +20,20 @@ pub(crate) struct Home {
 impl Home {
     /// A short path: that of a Unix socket may have 107 bytes.
     pub(crate) fn temporary(name: &str) -> Home {
-        let prefix: String = name
-            .chars()
-            .filter(char::is_ascii_alphanumeric)
-            .take(16)
-            .collect();
+        let prefix: String = name.chars().filter(char::is_ascii_alphanumeric).take(16).collect();
         let directory = tempfile::Builder::new()
             .prefix(&format!("pg_nodes-{prefix}-"))
             .tempdir()
             .expect("cannot make a temporary directory");
         user::give(directory.path());
-        Home {
-            path: directory.path().to_owned(),
-            temporary: Some(directory),
-        }
+        Home { path: directory.path().to_owned(), temporary: Some(directory) }
     }
 
     pub(crate) fn fixed(path: &Path) -> Home {
         fs::create_dir_all(path)
             .unwrap_or_else(|error| panic!("cannot make {}: {error}", path.display()));
         user::give(path);
-        Home {
-            path: path.to_owned(),
-            temporary: None,
-        }
+        Home { path: path.to_owned(), temporary: None }
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -100,15 +90,7 @@ impl Server {
         life: Life,
         env: Vec<(String, String)>,
     ) -> Server {
-        Server {
-            name,
-            home,
-            life,
-            env,
-            port: 0,
-            postmaster: None,
-            paused: Vec::new(),
-        }
+        Server { name, home, life, env, port: 0, postmaster: None, paused: Vec::new() }
     }
 
     pub fn name(&self) -> &str {
@@ -235,10 +217,7 @@ impl Server {
 
     fn has_ended(&mut self) -> bool {
         let postmaster = self.postmaster.as_mut().expect("a started server");
-        postmaster
-            .try_wait()
-            .expect("cannot wait for postgres")
-            .is_some()
+        postmaster.try_wait().expect("cannot wait for postgres").is_some()
     }
 
     /// The eighth line of `postmaster.pid` says how far it is.
@@ -284,10 +263,7 @@ impl Server {
         process::signal(pid, signal);
         let mut postmaster = self.postmaster.take().expect("pid() found it");
         wait_until(&format!("server {} has stopped", self.name), LONG, || {
-            postmaster
-                .try_wait()
-                .expect("cannot wait for postgres")
-                .is_some()
+            postmaster.try_wait().expect("cannot wait for postgres").is_some()
         });
         process::wait_gone(&children);
     }
@@ -375,11 +351,16 @@ impl Drop for Server {
     }
 }
 
-/// A port nobody listens on, outside the range from which the kernel takes ports for clients.
-pub fn free_port() -> u16 {
+/// Whether nobody listens on a port.
+pub fn is_port_free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok()
+}
+
+/// A free port outside the range from which the kernel takes ports for clients.
+fn free_port() -> u16 {
     (0..1000)
         .map(|_| 12_000 + u16::try_from(names::random_u64() % 20_000).expect("below 20000"))
-        .find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+        .find(|&port| is_port_free(port))
         .expect("no free port found")
 }
 

@@ -19,11 +19,7 @@ impl Server {
             let mut command = user::command(Install::get().program("pg_basebackup"));
             command
                 .arg("-d")
-                .arg(format!(
-                    "host='{}' port={} user=postgres",
-                    self.own_host(),
-                    self.port()
-                ))
+                .arg(format!("host='{}' port={} user=postgres", self.own_host(), self.port()))
                 .args(["--checkpoint=fast", "--no-sync", "-D"])
                 .arg(data);
             run(command);
@@ -46,10 +42,7 @@ impl Server {
                 .arg("-c")
                 .arg(command(data))
                 .current_dir(data.parent().expect("a home"))
-                .env(
-                    "PATH",
-                    format!("{}:{path}", Install::get().bindir().display()),
-                );
+                .env("PATH", format!("{}:{path}", Install::get().bindir().display()));
             run(shell);
         })
     }

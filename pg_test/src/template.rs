@@ -12,11 +12,7 @@ pub(crate) fn copy_to(data: &Path) {
 }
 
 fn copy(from: &Path, to: &Path) {
-    let status = Command::new("cp")
-        .arg("-a")
-        .args([from, to])
-        .status()
-        .expect("cannot run cp");
+    let status = Command::new("cp").arg("-a").args([from, to]).status().expect("cannot run cp");
     assert!(status.success(), "cp -a {} failed", from.display());
 }
 
@@ -48,9 +44,5 @@ fn initdb(data: &Path) {
         .arg(data)
         .output()
         .expect("cannot run initdb");
-    assert!(
-        output.status.success(),
-        "initdb failed: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "initdb failed: {}", String::from_utf8_lossy(&output.stderr));
 }

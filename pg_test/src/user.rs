@@ -2,7 +2,8 @@
 //!
 //! The clone may lie where `nobody` cannot look, as under a 0700 home directory. Then the
 //! programs get the right to read there, and no more, as an ambient capability: it reaches
-//! whatever they start, down to the shell of a `COPY … TO PROGRAM`.
+//! whatever they start, down to the shell of a `COPY … TO PROGRAM`. Postgres looks for its own
+//! programs with access(2), which forgets capabilities unless `no_setuid_fixup` is set.
 use crate::Install;
 use std::ffi::OsStr;
 use std::fs;
@@ -39,7 +40,7 @@ pub(crate) fn daemon(program: impl AsRef<OsStr>, life: Life) -> Command {
     let mut words = Words::new();
     match life {
         Life::WithUs => words.push(&["setpriv", "--pdeathsig", "QUIT"]),
-        Life::Detached => words.push(&["setsid", "setpriv"]),
+        Life::Detached => words.push(&["setsid"]),
     }
     words.become_server_user();
     words.into_command(program.as_ref())
@@ -67,7 +68,7 @@ impl Words {
 
     fn become_server_user(&mut self) {
         if let Some(account) = account() {
-            if self.0.is_empty() {
+            if !self.0.iter().any(|word| word == "setpriv") {
                 self.push(&["setpriv"]);
             }
             self.0.extend(account.options());
@@ -109,6 +110,7 @@ impl Account {
         if let Some(capability) = self.capability {
             options.push(format!("--inh-caps=+{capability}"));
             options.push(format!("--ambient-caps=+{capability}"));
+            options.push("--securebits=+no_setuid_fixup".to_owned());
         }
         options
     }
@@ -141,11 +143,7 @@ fn choose_account() -> Account {
     let postgres = Install::get().program("postgres");
     [None, Some("dac_read_search"), Some("dac_override")]
         .into_iter()
-        .map(|capability| Account {
-            uid,
-            gid,
-            capability,
-        })
+        .map(|capability| Account { uid, gid, capability })
         .find(|account| account.can_read(&postgres))
         .unwrap_or_else(|| {
             panic!(

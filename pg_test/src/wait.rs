@@ -10,11 +10,7 @@ pub fn wait_until(what: &str, deadline: Duration, mut is_done: impl FnMut() -> b
     let start = Instant::now();
     let mut pause = Duration::from_millis(2);
     while !is_done() {
-        assert!(
-            start.elapsed() < deadline,
-            "waited {:.1?} in vain until {what}",
-            start.elapsed()
-        );
+        assert!(start.elapsed() < deadline, "waited {:.1?} in vain until {what}", start.elapsed());
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(100));
     }

@@ -9,10 +9,7 @@ fn a_server_starts_crashes_and_starts_again() {
         Server::major().to_string()
     );
     assert_eq!(server.query_one_text("postgres", "SHOW work_mem"), "5MB");
-    server.sql(
-        "postgres",
-        "CREATE TABLE t (a int); INSERT INTO t VALUES (7)",
-    );
+    server.sql("postgres", "CREATE TABLE t (a int); INSERT INTO t VALUES (7)");
     let backends = server.query_texts("postgres", "SELECT pid FROM pg_stat_activity");
     let postmaster = server.pid();
 
@@ -48,10 +45,7 @@ fn servers_differ_in_identity_and_a_clone_does_not() {
     assert_eq!(oslo.query_one_text("postgres", in_recovery), "t");
 
     let conninfo = paris.conninfo("postgres");
-    oslo.sql(
-        "postgres",
-        &format!("ALTER SYSTEM SET primary_conninfo = '{conninfo}'"),
-    );
+    oslo.sql("postgres", &format!("ALTER SYSTEM SET primary_conninfo = '{conninfo}'"));
     oslo.reload();
     paris.sql("postgres", "CREATE TABLE t AS SELECT 7 AS a");
     wait_until("the table is on oslo", LONG, || {
@@ -103,12 +97,8 @@ fn killing_a_backend_restarts_the_server_from_within() {
     let pid: i32 = row.expect("a row").get(0);
     let mut other = server.client("postgres");
     server.kill_backend(pid.try_into().expect("a process id"));
-    wait_until("the other session was ended too", LONG, || {
-        other.simple_query("").is_err()
-    });
-    wait_until("connections are accepted again", LONG, || {
-        server.try_client("postgres").is_ok()
-    });
+    wait_until("the other session was ended too", LONG, || other.simple_query("").is_err());
+    wait_until("connections are accepted again", LONG, || server.try_client("postgres").is_ok());
 }
 
 #[test]
@@ -145,10 +135,7 @@ fn a_program_that_the_server_runs_may_read_the_installation() {
     let program = Install::get().program("pg_config");
     server.sql(
         "postgres",
-        &format!(
-            "CREATE TABLE t (a text); COPY t FROM PROGRAM '{} --version'",
-            program.display()
-        ),
+        &format!("CREATE TABLE t (a text); COPY t FROM PROGRAM '{} --version'", program.display()),
     );
     let version = server.query_one_text("postgres", "SELECT a FROM t");
     assert!(version.starts_with("PostgreSQL "), "{version}");
