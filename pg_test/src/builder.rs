@@ -1,5 +1,6 @@
 //! What a server should be like before it starts.
-use crate::server::{Home, Server};
+use crate::home::Home;
+use crate::server::Server;
 use crate::tls::Authority;
 use crate::user::Life;
 use crate::{template, tls};

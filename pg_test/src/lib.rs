@@ -6,6 +6,7 @@
 mod builder;
 mod client;
 mod control;
+mod home;
 mod install;
 mod leftover;
 pub mod names;
@@ -20,6 +21,7 @@ mod wait;
 
 pub use builder::Builder;
 pub use client::Psql;
+pub use home::temp_dir;
 pub use install::Install;
 pub use leftover::remove_leftover;
 pub use process::is_gone;

@@ -1,59 +1,13 @@
 //! One Postgres server: its directory, its process, its life and death.
+use crate::home::Home;
 use crate::user::{self, Life};
 use crate::wait::{LONG, wait_until};
 use crate::{Builder, Install, names, process};
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::net::TcpListener;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use tempfile::TempDir;
-
-/// Where the files of a server lie. Holds the data directory, the log and the Unix socket.
-pub(crate) struct Home {
-    path: PathBuf,
-    /// Removes the directory in the end; a fixed home has none.
-    temporary: Option<TempDir>,
-}
-
-impl Home {
-    /// A short path: that of a Unix socket may have 107 bytes.
-    pub(crate) fn temporary(name: &str) -> Home {
-        let prefix: String = name.chars().filter(char::is_ascii_alphanumeric).take(16).collect();
-        let directory = tempfile::Builder::new()
-            .prefix(&format!("pg_nodes-{prefix}-"))
-            .tempdir()
-            .expect("cannot make a temporary directory");
-        user::give(directory.path());
-        Home { path: directory.path().to_owned(), temporary: Some(directory) }
-    }
-
-    pub(crate) fn fixed(path: &Path) -> Home {
-        fs::create_dir_all(path)
-            .unwrap_or_else(|error| panic!("cannot make {}: {error}", path.display()));
-        user::give(path);
-        Home { path: path.to_owned(), temporary: None }
-    }
-
-    pub(crate) fn data(&self) -> PathBuf {
-        self.path.join("data")
-    }
-
-    /// Writes a file of the data directory, as only the server may read it.
-    pub(crate) fn write(&self, name: &str, text: &str) {
-        let path = self.data().join(name);
-        OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&path)
-            .and_then(|mut file| file.write_all(text.as_bytes()))
-            .unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
-        user::give(&path);
-    }
-}
 
 /// A Postgres server under our control. Dropping it stops it and removes its files, unless the
 /// test is failing: then they stay, and their place is printed.
@@ -107,12 +61,12 @@ impl Server {
 
     /// The directory of the Unix socket.
     pub fn socket_dir(&self) -> &Path {
-        &self.home.path
+        self.home.path()
     }
 
     fn socket_directories(&self) -> String {
         match self.life {
-            Life::WithUs => self.home.path.display().to_string(),
+            Life::WithUs => self.home.path().display().to_string(),
             Life::Detached => String::new(),
         }
     }
@@ -120,13 +74,13 @@ impl Server {
     /// Where the harness itself connects: the socket, whatever `pg_hba.conf` says about TCP.
     pub(crate) fn own_host(&self) -> String {
         match self.life {
-            Life::WithUs => self.home.path.display().to_string(),
+            Life::WithUs => self.home.path().display().to_string(),
             Life::Detached => "127.0.0.1".to_owned(),
         }
     }
 
     fn log_path(&self) -> PathBuf {
-        self.home.path.join("log")
+        self.home.path().join("log")
     }
 
     /// Everything the server has logged.
@@ -206,8 +160,8 @@ impl Server {
             .arg("-D")
             .arg(self.data_dir())
             .current_dir("/")
-            .env("HOME", &self.home.path)
-            .env("PGPASSFILE", self.home.path.join("no-passfile"))
+            .env("HOME", self.home.path())
+            .env("PGPASSFILE", self.home.path().join("no-passfile"))
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("cannot duplicate the log"))
@@ -319,18 +273,18 @@ impl Server {
         process::signal(pid, libc::SIGKILL);
     }
 
-    fn fail_with_files_kept(&mut self) {
-        let log = self.log();
+    /// Says where the files of a failing test are, and why the server may be the reason.
+    fn keep_files(&mut self) {
+        let kept = self.home.keep();
+        let log = fs::read(kept.join("log")).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().collect();
         let tail = lines[lines.len().saturating_sub(40)..].join("\n");
         eprintln!(
             "files of server {} kept in {}; its log ends:\n{tail}",
             self.name,
-            self.home.path.display()
+            kept.display()
         );
-        if let Some(directory) = self.home.temporary.take() {
-            let _ = directory.keep();
-        }
     }
 }
 
@@ -346,7 +300,7 @@ impl Drop for Server {
             let _ = postmaster.wait();
         }
         if std::thread::panicking() {
-            self.fail_with_files_kept();
+            self.keep_files();
         }
     }
 }
@@ -362,10 +316,4 @@ fn free_port() -> u16 {
         .map(|_| 12_000 + u16::try_from(names::random_u64() % 20_000).expect("below 20000"))
         .find(|&port| is_port_free(port))
         .expect("no free port found")
-}
-
-/// Lets only the owner look into a directory, as Postgres wants it.
-pub(crate) fn make_private(directory: &Path) {
-    fs::set_permissions(directory, fs::Permissions::from_mode(0o700))
-        .unwrap_or_else(|error| panic!("cannot chmod {}: {error}", directory.display()));
 }

@@ -1,5 +1,5 @@
 //! Clones of a running server.
-use crate::server::make_private;
+use crate::home::make_private;
 use crate::{Builder, Install, Server, user};
 use std::path::Path;
 use std::process::Command;

@@ -1,5 +1,5 @@
 //! The cluster that every server starts as: one `initdb` per installation, then copies.
-use crate::{Install, user};
+use crate::{Install, temp_dir, user};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,8 +23,7 @@ fn template() -> &'static Path {
     TEMPLATE.get_or_init(|| {
         let template = Install::get().cache_dir().join("pg_nodes_test_template");
         if !template.exists() {
-            let home = tempfile::tempdir().expect("cannot make a temporary directory");
-            user::give(home.path());
+            let home = temp_dir("template");
             let data = home.path().join("data");
             initdb(&data);
             let aside = template.with_extension(std::process::id().to_string());

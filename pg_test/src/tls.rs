@@ -1,5 +1,5 @@
 //! Certificates made for one test, and where they go.
-use crate::server::Home;
+use crate::home::Home;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
 };

@@ -2,7 +2,7 @@
 //! `pg_regress` in a database of its own, and must print what `regress/expected` has.
 //!
 //! `PG_NODES_BLESS=1` makes what was printed the expectation; look at the diff before you commit.
-use pg_test::{Install, Server, user};
+use pg_test::{Install, Server, temp_dir, user};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -42,8 +42,7 @@ fn files(directory: &Path) -> Vec<PathBuf> {
 /// A copy of the input that the servers' user can read, with room for its output. A test without
 /// an expectation gets an empty one, so that all it prints is a difference.
 fn work_dir(source: &Path) -> tempfile::TempDir {
-    let work = tempfile::tempdir().expect("cannot make a temporary directory");
-    user::give(work.path());
+    let work = temp_dir("regress");
     for part in ["sql", "expected"] {
         let target = work.path().join(part);
         fs::create_dir(&target).expect("cannot make a directory");
