@@ -11,6 +11,43 @@ COMMENT ON COLUMN nodes.events.kind IS 'what happened, in a word or two';
 COMMENT ON COLUMN nodes.events.message IS 'what happened, in a sentence';
 COMMENT ON COLUMN nodes.events.detail IS 'the facts behind it';
 
+CREATE VIEW nodes.status AS SELECT * FROM nodes.observe_nodes();
+COMMENT ON VIEW nodes.status IS 'every node as it answers now';
+COMMENT ON COLUMN nodes.status.node IS 'name of the node';
+COMMENT ON COLUMN nodes.status.is_self IS 'whether it is this server and this database';
+COMMENT ON COLUMN nodes.status.group_id IS 'system identifier: nodes that share it are a primary and its standbys';
+COMMENT ON COLUMN nodes.status.health IS 'up or down';
+COMMENT ON COLUMN nodes.status.role IS 'primary or standby';
+COMMENT ON COLUMN nodes.status.version IS 'version of PostgreSQL';
+COMMENT ON COLUMN nodes.status.timeline IS 'timeline of its last checkpoint';
+COMMENT ON COLUMN nodes.status.walsenders IS 'connections that stream from it';
+COMMENT ON COLUMN nodes.status.error IS 'why it does not answer';
+
+CREATE VIEW nodes.link_status AS SELECT * FROM nodes.observe_links();
+COMMENT ON VIEW nodes.link_status IS 'every link as both its nodes see it now';
+COMMENT ON COLUMN nodes.link_status.link IS 'name of the link';
+COMMENT ON COLUMN nodes.link_status.kind IS 'standby, foreign or subscription';
+COMMENT ON COLUMN nodes.link_status.from_node IS 'where the data is';
+COMMENT ON COLUMN nodes.link_status.to_node IS 'where the data goes or appears';
+COMMENT ON COLUMN nodes.link_status.state IS 'missing, drifted, waiting, broken, copying, streaming, up, paused, removing or unknown';
+COMMENT ON COLUMN nodes.link_status.reason IS 'why it is in that state';
+COMMENT ON COLUMN nodes.link_status.hint IS 'what to do about it';
+
+CREATE VIEW nodes.slots AS SELECT * FROM nodes.observe_slots();
+COMMENT ON VIEW nodes.slots IS 'every replication slot on every node that answers';
+COMMENT ON COLUMN nodes.slots.node IS 'where the slot is';
+COMMENT ON COLUMN nodes.slots.slot IS 'its name';
+COMMENT ON COLUMN nodes.slots.kind IS 'physical or logical';
+COMMENT ON COLUMN nodes.slots.active IS 'whether somebody reads it now';
+COMMENT ON COLUMN nodes.slots.wal_status IS 'reserved, extended, unreserved or lost';
+COMMENT ON COLUMN nodes.slots.link IS 'the link it belongs to; NULL: not ours';
+
+COMMENT ON FUNCTION nodes.observe_nodes() IS 'asks every node now; behind the view nodes.status';
+COMMENT ON FUNCTION nodes.observe_links() IS 'asks every node now; behind the view nodes.link_status';
+COMMENT ON FUNCTION nodes.observe_slots() IS 'asks every node now; behind the view nodes.slots';
+COMMENT ON FUNCTION nodes.topology() IS 'the picture: every node with the links that lead from it';
+COMMENT ON FUNCTION nodes.wait_for_link(text, interval) IS 'returns when a link streams or is up, or fails when the time is over';
+COMMENT ON FUNCTION nodes.wait_for_node(text, interval) IS 'returns when a node answers, or fails when the time is over';
 COMMENT ON FUNCTION nodes.add_node(text, text, text, text) IS
   'registers a server: how the other nodes reach it, how this one does if that differs, and its password';
 COMMENT ON FUNCTION nodes.alter_node(text, text, text, text) IS
@@ -47,6 +84,8 @@ COMMENT ON FUNCTION nodes.rules() IS 'the rules by which nodes.plan() decides, i
 REVOKE ALL ON ALL TABLES IN SCHEMA nodes FROM PUBLIC;
 REVOKE ALL ON ALL ROUTINES IN SCHEMA nodes FROM PUBLIC;
 GRANT USAGE ON SCHEMA nodes TO pg_monitor;
-GRANT SELECT ON nodes.registry, nodes.node, nodes.link, nodes.event, nodes.events, nodes.step_log
-  TO pg_monitor;
-GRANT EXECUTE ON FUNCTION nodes.plan(), nodes.rules() TO pg_monitor;
+GRANT SELECT ON nodes.registry, nodes.node, nodes.link, nodes.event, nodes.events,
+  nodes.step_log, nodes.status, nodes.link_status, nodes.slots TO pg_monitor;
+GRANT EXECUTE ON FUNCTION nodes.plan(), nodes.rules(), nodes.topology(), nodes.observe_nodes(),
+  nodes.observe_links(), nodes.observe_slots(), nodes.wait_for_link(text, interval),
+  nodes.wait_for_node(text, interval) TO pg_monitor;

@@ -111,7 +111,13 @@ COMMENT ON COLUMN nodes.step_log.command IS 'the statement, secrets masked';
 COMMENT ON COLUMN nodes.step_log.sqlstate IS 'NULL or the error that ended it';
 COMMENT ON COLUMN nodes.step_log.message IS 'NULL or the error''s message';
 
-SELECT pg_catalog.pg_extension_config_dump(c, '') FROM pg_catalog.unnest(ARRAY[
-  'nodes.registry', 'nodes.node', 'nodes.node_id_seq', 'nodes.secret', 'nodes.link',
-  'nodes.link_id_seq', 'nodes.event', 'nodes.event_id_seq', 'nodes.step_log',
-  'nodes.step_log_id_seq']::pg_catalog.regclass[]) AS c;
+SELECT pg_catalog.pg_extension_config_dump('nodes.registry', '');
+SELECT pg_catalog.pg_extension_config_dump('nodes.node', '');
+SELECT pg_catalog.pg_extension_config_dump('nodes.node_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('nodes.secret', '');
+SELECT pg_catalog.pg_extension_config_dump('nodes.link', '');
+SELECT pg_catalog.pg_extension_config_dump('nodes.link_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('nodes.event', '');
+SELECT pg_catalog.pg_extension_config_dump('nodes.event_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('nodes.step_log', '');
+SELECT pg_catalog.pg_extension_config_dump('nodes.step_log_id_seq', '');

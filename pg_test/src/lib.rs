@@ -16,6 +16,7 @@ mod server;
 mod standby;
 mod template;
 pub mod tls;
+pub mod trio;
 pub mod user;
 mod wait;
 

@@ -17,7 +17,8 @@ pub fn plan(registry: &Registry, world: &World) -> Plan {
         }
     }
     for (id, node) in &registry.nodes {
-        if let Some(facts) = world.facts(*id) {
+        // A standby shows what its primary has and can change none of it.
+        if let Some(facts) = world.facts(*id).filter(|facts| !facts.in_recovery) {
             plan_extension(registry, *id, facts, &mut plan);
         }
         if node.removing {
@@ -67,16 +68,15 @@ fn record(rule: &'static str, ctx: &Context<'_>, verdict: Verdict, plan: &mut Pl
     let link = Some(ctx.link.id);
     let problem =
         |kind, node, message, hint| Problem { kind, rule, link, node: Some(node), message, hint };
+    let leaving = ctx.link.state == LinkState::Removing;
+    let phase = match ctx.link.spec {
+        Spec::Standby(_) if leaving => Phase::Detach,
+        Spec::Standby(_) | Spec::Foreign(_) | Spec::Subscription(_) => Phase::Link,
+    };
     match verdict {
-        Verdict::Do { node, operation, reason, danger } => plan.steps.push(Step {
-            phase: Phase::Link,
-            rule,
-            link,
-            node: Some(node),
-            operation,
-            reason,
-            danger,
-        }),
+        Verdict::Do { node, operation, reason, danger } => {
+            plan.steps.push(Step { phase, rule, link, node: Some(node), operation, reason, danger })
+        }
         Verdict::Refuse { node, message, hint } => {
             plan.problems.push(problem(ProblemKind::Refused, node, message, hint));
         }

@@ -30,6 +30,7 @@ pub fn render(operation: &Operation) -> Sql {
         Operation::RemovePassfile => {
             Sql::new("COPY (SELECT) TO PROGRAM 'cat > /dev/null; rm -f pg_nodes.passfile'")
         }
+        Operation::AwaitReplay { slot } => await_replay(slot),
         Operation::AlterSystem { setting, value: Some(value) } => {
             Sql::new("ALTER SYSTEM SET ").raw(setting).raw(" = ").literal(value)
         }
@@ -86,10 +87,12 @@ fn render_logical(operation: &Operation) -> Sql {
             .raw(" REFRESH PUBLICATION WITH (copy_data = ")
             .raw(if *copy_data { "true)" } else { "false)" }),
         // Without its slot a subscription can be dropped while the publisher is down; we drop
-        // the slot on the publisher ourselves.
+        // the slot on the publisher ourselves. The comment goes first because DROP
+        // SUBSCRIPTION forgets to remove it from pg_description.
         Operation::DropSubscription { name } => alter_subscription(name)
             .raw(" DISABLE")
             .then(alter_subscription(name).raw(" SET (slot_name = NONE)"))
+            .then(comment_on("SUBSCRIPTION", name, None))
             .then(drop_object("SUBSCRIPTION", name)),
         foreign => render_foreign(foreign),
     }
@@ -162,6 +165,19 @@ fn write_passfile(content: &Secret) -> Sql {
          mv -f pg_nodes.passfile.new pg_nodes.passfile' \
          (FORMAT csv, DELIMITER E'\\x01', QUOTE E'\\x02')",
     )
+}
+
+/// Bounded, since a standby may be far behind or waiting for a query.
+fn await_replay(slot: &str) -> Sql {
+    Sql::new(
+        "DO $$ DECLARE target pg_lsn := pg_current_wal_lsn(); \
+         BEGIN FOR i IN 1..100 LOOP \
+         EXIT WHEN NOT EXISTS (SELECT FROM pg_replication_slots s \
+         JOIN pg_stat_replication r ON r.pid = s.active_pid \
+         WHERE r.replay_lsn < target AND s.slot_name = ",
+    )
+    .literal(slot)
+    .raw("); PERFORM pg_sleep(0.05); END LOOP; END $$")
 }
 
 fn create_publication(

@@ -33,6 +33,7 @@ const KEEP: &[Rule] = &[
 ];
 
 const REMOVE: &[Rule] = &[
+    Rule { id: "ST39", when: "the standby still streams", then: await_replay },
     Rule { id: "ST40", when: "the standby still follows by our settings", then: reset_settings },
     Rule { id: "ST41", when: "our passfile is still on the standby", then: remove_passfile },
     Rule { id: "ST42", when: "our slot is still on the primary", then: drop_slot },
@@ -332,6 +333,15 @@ fn drop_unwanted_slot(ctx: &Context<'_>) -> Vec<Verdict> {
         Some(StandbySpec { slot: false }) => drop_slot(ctx),
         Some(StandbySpec { slot: true }) | None => vec![],
     }
+}
+
+fn await_replay(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some((source, _)) = ctx.both() else { return vec![] };
+    if !streams(ctx) || source.in_recovery {
+        return vec![];
+    }
+    let reason = format!("\"{}\" keeps all that was done until now", ctx.to.name);
+    vec![Verdict::act(ctx.from.id, Operation::AwaitReplay { slot: ctx.slot() }, reason)]
 }
 
 fn reset_settings(ctx: &Context<'_>) -> Vec<Verdict> {

@@ -26,6 +26,8 @@ pub enum Phase {
     /// Before all links: what several of them share.
     Prepare,
     Link,
+    /// After the other links: standbys that stop following have replayed all of the above.
+    Detach,
     /// After all links: what several of them shared, and the registry's own rows.
     Finish,
 }
@@ -93,6 +95,10 @@ pub enum Operation {
         content: Secret,
     },
     RemovePassfile,
+    /// On a primary: lets the standby that streams through `slot` catch up, for a few seconds.
+    AwaitReplay {
+        slot: String,
+    },
     /// `value` `None`: `ALTER SYSTEM RESET`.
     AlterSystem {
         setting: &'static str,
@@ -317,6 +323,7 @@ impl Operation {
             | Operation::DropSlot { .. }
             | Operation::WritePassfile { .. }
             | Operation::RemovePassfile
+            | Operation::AwaitReplay { .. }
             | Operation::AlterSystem { .. }
             | Operation::SetPrimaryConninfo { .. }
             | Operation::Reload
@@ -375,6 +382,7 @@ impl Operation {
             Operation::DropSlot { .. } => "drop slot",
             Operation::WritePassfile { .. } => "write passfile",
             Operation::RemovePassfile => "remove passfile",
+            Operation::AwaitReplay { .. } => "await replay",
             Operation::AlterSystem { value: None, .. } => "reset setting",
             Operation::AlterSystem { .. } | Operation::SetPrimaryConninfo { .. } => "alter setting",
             Operation::Reload => "reload",

@@ -48,29 +48,24 @@ impl<'a> Execution<'a> {
     pub async fn run(&mut self, plan: Plan, report: &mut Report) -> Result<Sessions> {
         let report = RefCell::new(report);
         let phase = |phase| plan.steps.iter().filter(move |step| step.phase == phase).cloned();
-        for result in join_all(
-            group(phase(Phase::Prepare), |step| step.node)
-                .iter()
-                .map(|steps| self.run_steps(steps, &report)),
-        )
-        .await
-        {
-            result?;
-        }
-        for result in join_all(
-            group(phase(Phase::Link), |step| step.link)
-                .iter()
-                .map(|steps| self.run_steps(steps, &report)),
-        )
-        .await
-        {
-            result?;
-        }
+        self.run_groups(group(phase(Phase::Prepare), |step| step.node), &report).await?;
+        self.run_groups(group(phase(Phase::Link), |step| step.link), &report).await?;
+        self.run_groups(group(phase(Phase::Detach), |step| step.link), &report).await?;
         for step in phase(Phase::Finish) {
             self.run_steps(&[step], &report).await?;
         }
         let sessions = std::mem::take(&mut self.sessions);
         Ok(sessions.into_iter().map(|(node, s)| (node, s.into_inner())).collect())
+    }
+
+    /// Runs groups of steps beside each other.
+    async fn run_groups(
+        &self,
+        groups: Vec<Vec<Step>>,
+        report: &RefCell<&mut Report>,
+    ) -> Result<()> {
+        let all = groups.iter().map(|steps| self.run_steps(steps, report));
+        join_all(all).await.into_iter().collect()
     }
 
     /// Runs the steps in order until one fails.
@@ -101,10 +96,8 @@ impl<'a> Execution<'a> {
         let outcome = self.send(batch).await;
         spi::in_own_transaction(|| log_outcome(&ids, &outcome))?;
         match outcome {
-            Ok(durations) => {
-                for (step, took) in batch.iter().zip(durations) {
-                    report.borrow().step_done(self.desired, step, took);
-                }
+            Ok(took) => {
+                report.borrow().done(self.desired, batch, took);
                 Ok(Ok(()))
             }
             Err(failure) => Ok(Err(failure)),
@@ -117,8 +110,8 @@ impl<'a> Execution<'a> {
         catalog::log_step(node, link, step.rule, step.operation.sql().masked())
     }
 
-    async fn send(&self, batch: Batch<'_>) -> std::result::Result<Vec<Duration>, Failure> {
-        let Some(first) = batch.first() else { return Ok(vec![]) };
+    async fn send(&self, batch: Batch<'_>) -> std::result::Result<Duration, Failure> {
+        let Some(first) = batch.first() else { return Ok(Duration::ZERO) };
         let Some(node) = first.node else { return self.run_in_registry(first) };
         let Some(session) = self.sessions.get(&node) else {
             return Err(Failure::without_session());
@@ -138,10 +131,10 @@ impl<'a> Execution<'a> {
         sent.map_err(|failure| failure.redacted(self.desired))
     }
 
-    fn run_in_registry(&self, step: &Step) -> std::result::Result<Vec<Duration>, Failure> {
+    fn run_in_registry(&self, step: &Step) -> std::result::Result<Duration, Failure> {
         let started = Instant::now();
         run_registry_step(step.operation.sql().text())
-            .map(|()| vec![started.elapsed()])
+            .map(|()| started.elapsed())
             .map_err(|error| Failure { position: 0, sqlstate: None, message: error.to_string() })
     }
 
@@ -213,10 +206,7 @@ fn batches(steps: &[Step]) -> impl Iterator<Item = Batch<'_>> {
     })
 }
 
-fn log_outcome(
-    ids: &[String],
-    outcome: &std::result::Result<Vec<Duration>, Failure>,
-) -> Result<()> {
+fn log_outcome(ids: &[String], outcome: &std::result::Result<Duration, Failure>) -> Result<()> {
     for (position, id) in ids.iter().enumerate() {
         match outcome {
             Ok(_) => catalog::log_step_end(id, None, None)?,
@@ -233,7 +223,7 @@ fn log_outcome(
 async fn send_until_free(
     session: &mut Session,
     batch: Batch<'_>,
-) -> std::result::Result<Vec<Duration>, Failure> {
+) -> std::result::Result<Duration, Failure> {
     let retries = batch.iter().any(|step| step.operation.retries_while_in_use());
     let started = Instant::now();
     loop {
@@ -246,39 +236,25 @@ async fn send_until_free(
     }
 }
 
-/// One round trip for the whole batch; each step's time is that until its last result came.
+/// One round trip for the whole batch. The results that came before an error tell which of
+/// its steps failed.
 async fn send_once(
     session: &mut Session,
     batch: Batch<'_>,
-) -> std::result::Result<Vec<Duration>, Failure> {
+) -> std::result::Result<Duration, Failure> {
     let statements: Vec<Sql> = batch.iter().map(|step| step.operation.sql()).collect();
-    let mut ends = Vec::new();
     let text: Vec<&str> = statements.iter().map(Sql::text).collect();
-    for sql in &statements {
-        ends.push(ends.last().copied().unwrap_or(0) + sql.statements());
-    }
-    let mut marks = vec![Instant::now()];
-    let sent =
-        session.connection.simple_each(&text.join("; "), |_| marks.push(Instant::now())).await;
-    let arrived = marks.len() - 1;
-    match sent {
-        Ok(()) => Ok(durations(&ends, &marks)),
-        Err(error) => {
-            let position = ends.iter().position(|end| arrived < *end);
-            Err(Failure::new(position.unwrap_or(batch.len() - 1), error))
-        }
-    }
-}
-
-fn durations(ends: &[usize], marks: &[Instant]) -> Vec<Duration> {
-    let mut from = marks[0];
-    let mut took = Vec::new();
-    for end in ends {
-        let until = marks.get(*end).copied().unwrap_or(from);
-        took.push(until - from);
-        from = until;
-    }
-    took
+    let started = Instant::now();
+    let mut arrived = 0;
+    let sent = session.connection.simple_each(&text.join("; "), |_| arrived += 1).await;
+    sent.map(|()| started.elapsed()).map_err(|error| {
+        let ends = statements.iter().scan(0, |end, sql| {
+            *end += sql.statements();
+            Some(*end)
+        });
+        let position = ends.into_iter().position(|end| arrived < end);
+        Failure::new(position.unwrap_or(batch.len() - 1), error)
+    })
 }
 
 /// `pg_reload_conf()` only asks. Waits until what the files say of a standby is in force, so

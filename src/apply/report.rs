@@ -29,14 +29,18 @@ impl Report {
         &self.failed_links
     }
 
-    pub fn step_done(&self, desired: &Desired, step: &Step, took: Duration) {
-        let node = step.node.map_or("registry", |node| desired.registry.node_name(node));
-        let link = match step.link {
+    /// Tells of steps that took effect as one.
+    pub fn done(&self, desired: &Desired, steps: &[Step], took: Duration) {
+        let Some(first) = steps.first() else { return };
+        let node = first.node.map_or("registry", |node| desired.registry.node_name(node));
+        let link = match first.link {
             Some(link) => format!(" for link \"{}\"", desired.link_name(link)),
             None => String::new(),
         };
+        let mut labels: Vec<&str> = steps.iter().map(|step| step.operation.label()).collect();
+        labels.dedup();
         let ms = took.as_secs_f64() * 1000.0;
-        pgrx::notice!("{node}: {}{link} ({ms:.1} ms)", step.operation.label());
+        pgrx::notice!("{node}: {}{link} ({ms:.1} ms)", labels.join(", "));
     }
 
     /// A link goes no further in this run.

@@ -69,7 +69,7 @@ WITH interest AS (
   FROM pg_publication p
 ), subscriptions AS (
   SELECT json_build_object(
-    'oid', s.oid,
+    'oid', s.oid::bigint,
     'name', s.subname,
     'comment', obj_description(s.oid, 'pg_subscription'),
     'enabled', s.subenabled,
@@ -141,7 +141,7 @@ SELECT json_build_object(
       'slotsync worker', 'walsummarizer', 'standalone backend', 'io worker')),
   'publications', (SELECT coalesce(json_agg(publication), '[]') FROM publications),
   'subscriptions', (SELECT coalesce(json_agg(subscription), '[]') FROM subscriptions),
-  'subscription_oids', (SELECT coalesce(json_agg(oid), '[]') FROM pg_subscription),
+  'subscription_oids', (SELECT coalesce(json_agg(oid::bigint), '[]') FROM pg_subscription),
   'fdw_available', EXISTS (SELECT FROM pg_extension WHERE extname = 'postgres_fdw')
     OR EXISTS (SELECT FROM pg_available_extensions WHERE name = 'postgres_fdw'),
   'fdw_comment', (SELECT coalesce(obj_description(oid, 'pg_extension'), '')
