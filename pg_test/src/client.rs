@@ -1,5 +1,5 @@
 //! Asking a server: through a client library, and through the real psql.
-use crate::{Install, Server, user};
+use crate::{Install, Server, names, user};
 use postgres::{Client, NoTls};
 use std::fmt;
 use std::io::{Read as _, Write as _};
@@ -81,7 +81,7 @@ impl Server {
     /// Makes a database.
     #[track_caller]
     pub fn create_db(&self, db: &str) {
-        self.sql("postgres", &format!("CREATE DATABASE {db}"));
+        self.sql("postgres", &format!("CREATE DATABASE {}", names::ident(db)));
     }
 
     /// Runs a script through psql, which stops at the first error.
@@ -101,10 +101,10 @@ impl Server {
         let mut command = Command::new(Install::get().program(program));
         user::forget_postgres_settings(&mut command);
         command.arg("-d").arg(format!(
-            "host='{}' port={} user=postgres dbname='{}'",
+            "host='{}' port={} user=postgres dbname={}",
             self.own_host(),
             self.port(),
-            db.replace('\\', r"\\").replace('\'', r"\'")
+            names::conninfo_value(db)
         ));
         command
     }

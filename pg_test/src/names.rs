@@ -11,6 +11,21 @@ pub const HOSTILE: [&str; 4] = [
     "sixty-three bytes: it's the longest name \\ Postgres will accept",
 ];
 
+/// Quotes a name for SQL.
+pub fn ident(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Quotes a text for SQL.
+pub fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// Quotes a value for a conninfo.
+pub fn conninfo_value(value: &str) -> String {
+    format!("'{}'", value.replace('\\', r"\\").replace('\'', r"\'"))
+}
+
 /// A name like `prefix_3f9c2a71`. The seed is printed once; `PG_NODES_SEED` repeats a run.
 pub fn random(prefix: &str) -> String {
     static SAID: Once = Once::new();
