@@ -45,6 +45,7 @@ COMMENT ON COLUMN nodes.slots.link IS 'the link it belongs to; NULL: not ours';
 COMMENT ON FUNCTION nodes.observe_nodes() IS 'asks every node now; behind the view nodes.status';
 COMMENT ON FUNCTION nodes.observe_links() IS 'asks every node now; behind the view nodes.link_status';
 COMMENT ON FUNCTION nodes.observe_slots() IS 'asks every node now; behind the view nodes.slots';
+COMMENT ON FUNCTION nodes.test_node(text) IS 'connects to a node now and says, factor by factor, what works';
 COMMENT ON FUNCTION nodes.topology() IS 'the picture: every node with the links that lead from it';
 COMMENT ON FUNCTION nodes.wait_for_link(text, interval) IS 'returns when a link streams or is up, or fails when the time is over';
 COMMENT ON FUNCTION nodes.wait_for_node(text, interval) IS 'returns when a node answers, or fails when the time is over';
@@ -86,6 +87,6 @@ REVOKE ALL ON ALL ROUTINES IN SCHEMA nodes FROM PUBLIC;
 GRANT USAGE ON SCHEMA nodes TO pg_monitor;
 GRANT SELECT ON nodes.registry, nodes.node, nodes.link, nodes.event, nodes.events,
   nodes.step_log, nodes.status, nodes.link_status, nodes.slots TO pg_monitor;
-GRANT EXECUTE ON FUNCTION nodes.plan(), nodes.rules(), nodes.topology(), nodes.observe_nodes(),
+GRANT EXECUTE ON FUNCTION nodes.plan(), nodes.rules(), nodes.topology(), nodes.test_node(text), nodes.observe_nodes(),
   nodes.observe_links(), nodes.observe_slots(), nodes.wait_for_link(text, interval),
   nodes.wait_for_node(text, interval) TO pg_monitor;

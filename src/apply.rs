@@ -1,6 +1,7 @@
 //! From desired rows to changed servers: looks, plans, does, and looks again until nothing is
 //! left to do. Nothing is remembered between rounds; the step log is history.
 
+pub mod check;
 pub mod conninfo;
 pub mod desired;
 mod execute;

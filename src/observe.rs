@@ -67,7 +67,8 @@ struct SuperuserFacts {
     conninfos: BTreeMap<String, String>,
 }
 
-async fn facts(session: &mut Session, interest: &Interest) -> Result<NodeFacts> {
+/// Asks one node everything.
+pub async fn facts(session: &mut Session, interest: &Interest) -> Result<NodeFacts> {
     let interest = to_json(interest)?;
     let options = subscription_options(session.connection.server_version());
     let sql = FACTS.replace(":subscription_options", options);

@@ -36,7 +36,10 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Options of a connection in the order given, each key once.
+/// What people look for first in a conninfo; the rest follows as it came.
+const FIRST_KEYS: &[&str] = &["host", "hostaddr", "port", "dbname", "user"];
+
+/// Options of a connection, each key once, address first.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Conninfo(Vec<(String, String)>);
@@ -47,6 +50,8 @@ impl Conninfo {
         for (key, value) in pairs {
             conninfo.set(&key, value);
         }
+        let rank = |key: &str| FIRST_KEYS.iter().position(|first| *first == key);
+        conninfo.0.sort_by_key(|(key, _)| rank(key).unwrap_or(FIRST_KEYS.len()));
         conninfo
     }
 

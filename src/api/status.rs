@@ -2,7 +2,7 @@
 //! servers now, all at once, and shows what they say.
 
 use crate::apply::desired::Desired;
-use crate::apply::{self, Look};
+use crate::apply::{self, Look, check};
 use crate::catalog::{self, Rows};
 use crate::error::{Error, Result};
 use nodes_plan::health::{LinkHealth, link_health};
@@ -149,6 +149,33 @@ fn observe_slots() -> std::result::Result<
 fn topology() -> std::result::Result<String, ErrorReport> {
     let (desired, look) = look()?;
     Ok(nodes_plan::topology::draw(&desired.registry, &look.world))
+}
+
+#[pg_extern(volatile, parallel_unsafe)]
+#[expect(clippy::type_complexity, reason = "pgrx reads the columns from the type")]
+fn test_node(
+    name: &str,
+) -> std::result::Result<
+    TableIterator<
+        'static,
+        (
+            name!(factor, &'static str),
+            name!(ok, bool),
+            name!(detail, String),
+            name!(hint, Option<&'static str>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let rows = Rows::load()?;
+    apply::check_active(&rows)?;
+    let id = rows.node(name)?.id;
+    let desired = Desired::from_rows(&rows)?;
+    let targets = desired.targets();
+    let tested = targets.iter().find(|(target, _)| target.id == id);
+    let findings =
+        tested.map_or(vec![], |(target, interest)| check::test(&desired, target, interest));
+    Ok(TableIterator::new(findings.into_iter().map(|f| (f.factor, f.ok, f.detail, f.hint))))
 }
 
 /// How often the waiting functions look.

@@ -48,10 +48,6 @@ impl Desired {
         targets.map(|target| (target.clone(), self.registry.interest(target.id))).collect()
     }
 
-    pub fn target(&self, node: NodeId) -> Option<&Target> {
-        self.targets.get(&node)
-    }
-
     pub fn link_name(&self, link: LinkId) -> &str {
         self.registry.link(link).map_or("?", |link| link.name.as_str())
     }

@@ -106,6 +106,13 @@ impl Connection {
         Ok(last)
     }
 
+    /// Runs one statement of a protocol that knows no parameters (replication).
+    pub async fn simple_rows(&mut self, command: &str) -> Result<Rows, Error> {
+        let mut last = Rows::default();
+        self.simple_each(command, |rows| last = rows).await?;
+        Ok(last)
+    }
+
     /// Runs one or more statements without parameters.
     pub async fn simple(&mut self, sql: &str) -> Result<(), Error> {
         self.simple_each(sql, |_| {}).await
