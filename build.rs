@@ -7,15 +7,10 @@ fn main() {
     println!("cargo:rerun-if-env-changed=PGRX_HOME");
     let label = (15..=18)
         .map(|major| format!("pg{major}"))
-        .find(|label| {
-            std::env::var_os(format!("CARGO_FEATURE_{}", label.to_uppercase())).is_some()
-        })
+        .find(|label| std::env::var_os(format!("CARGO_FEATURE_{}", label.to_uppercase())).is_some())
         .expect("one of the features pg15, pg16, pg17, pg18");
     let pgrx = pgrx_pg_config::Pgrx::from_config().expect("a pg_config for pgrx");
-    let dir = pgrx
-        .get(&label)
-        .and_then(|config| config.lib_dir())
-        .expect("pg_config --libdir");
+    let dir = pgrx.get(&label).and_then(|config| config.lib_dir()).expect("pg_config --libdir");
     // Debian's libpq5 is in the loader's default path: nothing to add there.
     if dir.join("libpq.so").exists() && !dir.starts_with("/usr/lib") && dir != Path::new("/lib") {
         println!("cargo:rustc-link-search=native={}", dir.display());
