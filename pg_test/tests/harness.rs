@@ -1,4 +1,5 @@
 //! The harness itself: what every other story relies on.
+use pg_test::tls::Authority;
 use pg_test::{Install, LONG, Server, is_gone, names, wait_until};
 
 #[test]
@@ -153,4 +154,38 @@ fn residue_is_found() {
         server.residue("postgres"),
         ["publications: p", "comments with our mark: pg_nodes: x"]
     );
+}
+
+#[test]
+fn a_certificate_counts_for_its_name_only() {
+    if !Server::supports_tls() {
+        return;
+    }
+    let authority = Authority::new();
+    let server = Server::builder("one")
+        .tls(&authority, "one.test")
+        .hba("hostssl all all 127.0.0.1/32 cert")
+        .start();
+    let client = authority.client("postgres");
+    let root = server.write_file("root.crt", &authority.pem());
+    let certificate = server.write_file("client.crt", &client.certificate);
+    let key = server.write_file("client.key", &client.key);
+    // The server's user owns these files, so it is a connection of the server that can use them.
+    server.sql("postgres", "CREATE EXTENSION dblink");
+    let connect = |host: &str| {
+        let query = format!(
+            "SELECT a FROM dblink('host={host} hostaddr=127.0.0.1 port={} dbname=postgres \
+                user=postgres sslmode=verify-full sslrootcert={} sslcert={} sslkey={}', \
+                'SELECT 7') AS t(a int)",
+            server.port(),
+            root.display(),
+            certificate.display(),
+            key.display()
+        );
+        server.client("postgres").query_one(&query, &[]).map(|row| row.get::<_, i32>(0))
+    };
+    assert_eq!(connect("one.test").expect("the right name"), 7);
+    let error = connect("two.test").expect_err("another name");
+    let message = error.as_db_error().and_then(|e| e.detail()).unwrap_or_default().to_owned();
+    assert!(message.contains("does not match host name"), "{message}");
 }

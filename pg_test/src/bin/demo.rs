@@ -151,7 +151,8 @@ fn show(server: &Server, statement: &str) {
     println!("{name}=# {}", statement.replace('\n', &format!("\n{name}-# ")));
     let status = server
         .client_program("psql", DB)
-        .args(["-X", "-v", "ON_ERROR_STOP=1", "-c", statement])
+        .args(["-X", "-v", "ON_ERROR_STOP=1", "-P", "format=wrapped", "-P", "columns=120"])
+        .args(["-c", statement])
         .stdin(Stdio::null())
         .stderr(std::io::stdout())
         .status()
