@@ -3,7 +3,7 @@ use crate::home::Home;
 use crate::server::Server;
 use crate::tls::Authority;
 use crate::user::Life;
-use crate::{template, tls};
+use crate::{names, template, tls};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -133,7 +133,8 @@ impl Builder {
         server.append_conf(&settings);
         server.launch(self.port);
         if let Some(password) = self.password {
-            server.sql("postgres", &format!("ALTER ROLE postgres PASSWORD '{password}'"));
+            let password = names::literal(&password);
+            server.sql("postgres", &format!("ALTER ROLE postgres PASSWORD {password}"));
         }
         server
     }

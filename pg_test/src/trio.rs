@@ -1,6 +1,6 @@
 //! Paris, London and Oslo: the three servers of the README, as most stories want them.
 
-use crate::Server;
+use crate::{Builder, Server};
 
 /// Three servers: paris with pg_nodes, london with the data, oslo a clone of paris.
 pub struct Trio {
@@ -26,15 +26,20 @@ const PARIS: &str = "
 impl Trio {
     /// Starts the servers with `CREATE EXTENSION pg_nodes` done on paris.
     pub fn start() -> Trio {
-        let paris = Server::builder("paris").start();
-        let london = Server::builder("london").start();
+        let plain = |name: &str| Server::builder(name);
+        Trio::start_with(plain("paris"), plain("london"), plain("oslo"))
+    }
+
+    /// Like [`Trio::start`], with settings of their own.
+    pub fn start_with(paris: Builder, london: Builder, oslo: Builder) -> Trio {
+        let (paris, london) = (paris.start(), london.start());
         for server in [&paris, &london] {
             server.create_db("app");
         }
         london.sql("app", LONDON);
         paris.sql("app", PARIS);
         paris.sql("app", "CREATE EXTENSION pg_nodes");
-        let oslo = paris.clone_standby("oslo");
+        let oslo = paris.clone_standby_with(oslo);
         Trio { paris, london, oslo }
     }
 

@@ -1,0 +1,131 @@
+//! A node gets another port, another host, another password: told once, everything that
+//! connects to it follows, and nothing is dropped on the way.
+
+use pg_test::names::literal;
+use pg_test::trio::Trio;
+use pg_test::{LONG, Server, wait_until};
+
+/// Passwords that break careless quoting: in SQL, in a conninfo, in a passfile.
+const OLD: &str = r#"old:pass'word \ "x" $$"#;
+const NEW: &str = r#"new:pass'wörd \\ "y" =1"#;
+
+/// Everything on paris that connects elsewhere or hangs from what does.
+const OBJECTS: &str = "
+    SELECT format('subscription %s %s', subname, oid) FROM pg_subscription
+    UNION ALL SELECT format('server %s %s', srvname, oid) FROM pg_foreign_server
+    UNION ALL SELECT format('mapping %s %s', usename, umid) FROM pg_user_mappings
+    UNION ALL SELECT format('table %s %s', ftrelid::regclass, ftrelid) FROM pg_foreign_table
+    ORDER BY 1";
+
+fn alter_node(trio: &Trio, node: &str, conninfo: &str) {
+    let mut client = trio.paris.client("app");
+    client.query("SELECT nodes.alter_node($1, $2)", &[&node, &conninfo]).expect("alter_node");
+}
+
+/// What the plan would do, after a look that it destroys nothing and tells no secret.
+fn harmless_plan(trio: &Trio) -> Vec<String> {
+    let plan = trio.paris.query_texts("app", "SELECT p::text FROM nodes.plan() AS p");
+    for row in &plan {
+        for word in ["DROP ", "drop_replication_slot", "CREATE ", ":pass"] {
+            assert!(!row.contains(word), "{word} in {row}");
+        }
+    }
+    plan
+}
+
+/// Applies a change and proves that the same objects carry rows by new connections.
+fn apply_keeps_objects(trio: &Trio, id: u32) {
+    let before = trio.paris.query_texts("app", OBJECTS);
+    assert_eq!(before.len(), 4, "{before:?}");
+    assert!(!harmless_plan(trio).is_empty(), "the others must be told");
+    trio.apply();
+    assert_eq!(trio.plan(), [""; 0], "after apply the plan is empty");
+    assert_eq!(trio.paris.query_texts("app", OBJECTS), before, "none was dropped");
+
+    let hang_up = "SELECT pg_terminate_backend(pid) FROM pg_stat_replication";
+    for server in [&trio.paris, &trio.london] {
+        server.sql("app", hang_up);
+    }
+    trio.london.sql("app", &format!("INSERT INTO orders VALUES ({id}, 'new')"));
+    let count = format!("SELECT count(*)::text FROM orders WHERE id = {id}");
+    for server in [&trio.paris, &trio.oslo] {
+        wait_until("the order to arrive", LONG, || server.query_one_text("app", &count) == "1");
+    }
+    assert_eq!(trio.paris.query_one_text("app", "SELECT count(*)::text FROM stock.items"), "2");
+}
+
+fn end(trio: &Trio) {
+    trio.paris.sql("app", "CALL nodes.teardown()");
+    for server in [&trio.paris, &trio.london] {
+        server.assert_no_residue("app");
+    }
+    wait_until("oslo to be clean", LONG, || trio.oslo.residue("app").is_empty());
+}
+
+fn primary_conninfo(trio: &Trio) -> String {
+    trio.oslo.query_one_text("app", "SHOW primary_conninfo")
+}
+
+#[test]
+fn port_and_host_are_told_once() {
+    let mut trio = Trio::start();
+    trio.register();
+    trio.link();
+    trio.apply();
+
+    trio.london.move_to_another_port();
+    let silent = harmless_plan(&trio);
+    assert!(silent.iter().any(|row| row.contains("did not answer")), "{silent:?}");
+    alter_node(&trio, "london", &trio.london.conninfo("app"));
+    apply_keeps_objects(&trio, 2001);
+
+    trio.paris.move_to_another_port();
+    alter_node(&trio, "paris", &trio.paris.conninfo("app"));
+    apply_keeps_objects(&trio, 2002);
+    let port = format!("port={}", trio.paris.port());
+    assert!(primary_conninfo(&trio).contains(&port), "{}", primary_conninfo(&trio));
+
+    for (node, server) in [("london", &trio.london), ("paris", &trio.paris)] {
+        let socket = server.socket_dir().display().to_string();
+        alter_node(&trio, node, &server.conninfo("app").replace("127.0.0.1", &socket));
+    }
+    apply_keeps_objects(&trio, 2003);
+    let socket = trio.london.socket_dir().display().to_string();
+    let hosts = "SELECT subconninfo FROM pg_subscription
+                 UNION ALL SELECT srvoptions::text FROM pg_foreign_server";
+    for conninfo in trio.paris.query_texts("app", hosts) {
+        assert!(conninfo.contains(&socket), "{conninfo}");
+    }
+    let socket = trio.paris.socket_dir().display().to_string();
+    assert!(primary_conninfo(&trio).contains(&socket), "{}", primary_conninfo(&trio));
+    end(&trio);
+}
+
+#[test]
+fn a_password_is_told_once() {
+    let with_password = |name: &str| Server::builder(name).password(OLD);
+    let oslo = Server::builder("oslo").hba("host all all 127.0.0.1/32 scram-sha-256");
+    let trio = Trio::start_with(with_password("paris"), with_password("london"), oslo);
+    trio.register();
+    set_passwords(&trio, &["paris", "london", "oslo"], OLD);
+    trio.link();
+    trio.apply();
+    assert!(!primary_conninfo(&trio).contains(":pass"), "{}", primary_conninfo(&trio));
+
+    // What paris is told, oslo learns by replication.
+    let change = format!("ALTER ROLE postgres PASSWORD {}", literal(NEW));
+    trio.london.sql("app", &change);
+    set_passwords(&trio, &["london"], NEW);
+    apply_keeps_objects(&trio, 2001);
+    trio.paris.sql("app", &change);
+    set_passwords(&trio, &["paris", "oslo"], NEW);
+    apply_keeps_objects(&trio, 2002);
+    end(&trio);
+}
+
+fn set_passwords(trio: &Trio, nodes: &[&str], password: &str) {
+    let mut client = trio.paris.client("app");
+    for node in nodes {
+        client.query("SELECT nodes.set_password($1, $2)", &[node, &password]).expect("password");
+    }
+}
