@@ -4,6 +4,10 @@
 //! `nodes_plan -> apply -> libpq`.
 #![deny(unsafe_op_in_unsafe_fn)]
 
+#[expect(
+    clippy::result_large_err,
+    reason = "pgrx keeps SQLSTATE, detail and hint of an ErrorReport alone, and takes it by value"
+)]
 mod api;
 mod apply;
 mod catalog;

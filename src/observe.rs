@@ -49,10 +49,10 @@ async fn ask(
     interest: &Interest,
     session: Option<Session>,
 ) -> Result<(Session, NodeFacts)> {
-    if let Some(mut session) = session {
-        if let Ok(facts) = facts(&mut session, interest).await {
-            return Ok((session, facts));
-        }
+    if let Some(mut session) = session
+        && let Ok(facts) = facts(&mut session, interest).await
+    {
+        return Ok((session, facts));
     }
     let mut session = Session::open(target).await?;
     let facts = facts(&mut session, interest).await?;
