@@ -64,7 +64,6 @@ pub struct NodeFacts {
     pub role: String,
     pub superuser: bool,
     pub can_create_subscription: bool,
-    pub can_execute_program: bool,
     pub data_directory: Option<String>,
     /// Settings in force.
     pub settings: BTreeMap<String, String>,

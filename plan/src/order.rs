@@ -89,11 +89,13 @@ fn record(rule: &'static str, ctx: &Context<'_>, verdict: Verdict, plan: &mut Pl
     }
 }
 
-/// A removed link is forgotten when both its nodes have said that nothing of it is left.
+/// A removed link is forgotten when both its nodes have said that nothing of it is left: never
+/// in the plan that still removes something, since that may leave what only a new look finds.
 fn forget_link(ctx: &Context<'_>, plan: &mut Plan) {
     // All that a foreign link makes is on one node.
     let only_target = matches!(ctx.link.spec, Spec::Foreign(_));
-    if ctx.target.is_none() || (ctx.source.is_none() && !only_target) {
+    let unknown = ctx.target.is_none() || (ctx.source.is_none() && !only_target);
+    if unknown || plan.steps.iter().any(|step| step.link == Some(ctx.link.id)) {
         return;
     }
     plan.steps.push(Step {

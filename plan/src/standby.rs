@@ -54,11 +54,17 @@ pub(crate) fn basebackup_command(ctx: &Context<'_>) -> String {
         Some(StandbySpec { slot: false }) | None => String::new(),
     };
     let conninfo = replication_conninfo(ctx.from.conninfo.clone().without("password"));
-    let quoted = conninfo.to_string().replace('\'', r"'\''");
+    let directory = ctx.target.and_then(|target| target.data_directory.as_deref());
     format!(
-        "pg_basebackup --dbname='{quoted}' --pgdata=DIRECTORY --write-recovery-conf \
-         --wal-method=stream --checkpoint=fast{slot}"
+        "pg_basebackup --dbname={} --pgdata={} --write-recovery-conf --wal-method=stream \
+         --checkpoint=fast{slot}",
+        shell_quote(&conninfo.to_string()),
+        directory.map_or("DIRECTORY".to_owned(), shell_quote)
     )
+}
+
+fn shell_quote(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// Options of a node's conninfo that make no sense to a walreceiver.

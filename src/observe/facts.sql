@@ -120,7 +120,6 @@ SELECT json_build_object(
     has_database_privilege(current_database(), 'CREATE')
     AND EXISTS (SELECT FROM pg_roles r WHERE r.rolname = 'pg_create_subscription'
                 AND pg_has_role(r.oid, 'USAGE'))),
-  'can_execute_program', me.rolsuper OR pg_has_role('pg_execute_server_program', 'USAGE'),
   'data_directory', (SELECT setting FROM pg_settings WHERE name = 'data_directory'),
   'settings', (
     SELECT json_object_agg(name, setting) FROM pg_settings WHERE name IN (
