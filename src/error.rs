@@ -57,8 +57,8 @@ pub enum Error {
     InTransactionBlock(&'static str),
     #[error("cannot execute {0} during recovery")]
     InRecovery(&'static str),
-    #[error("{} of {} links could not be made right", failed.len(), total)]
-    ApplyFailed { failed: Vec<String>, total: usize, sqlstate: Option<String> },
+    #[error("{links} of {total} links could not be made right")]
+    ApplyFailed { lines: Vec<String>, links: usize, total: usize, sqlstate: Option<String> },
     #[error("the plan was not empty after {0} rounds")]
     NoConvergence(usize),
     #[error("timed out waiting for {0}")]
@@ -117,7 +117,7 @@ impl Error {
             Error::Passive { made_on, here } => Some(format!(
                 "It was made on the server with system identifier {made_on}, this one is {here}."
             )),
-            Error::ApplyFailed { failed, .. } => Some(failed.join("\n")),
+            Error::ApplyFailed { lines, .. } => Some(lines.join("\n")),
             Error::Peer(error) => error.detail.clone(),
             _ => None,
         }

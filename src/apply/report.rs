@@ -83,7 +83,12 @@ impl Report {
             };
             spi::in_own_transaction(|| catalog::append_event(&event))?;
         }
-        Err(Error::ApplyFailed { failed: self.lines, total: self.total, sqlstate: self.sqlstate })
+        Err(Error::ApplyFailed {
+            lines: self.lines,
+            links: self.failed_links.len(),
+            total: self.total,
+            sqlstate: self.sqlstate,
+        })
     }
 }
 

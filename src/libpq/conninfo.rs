@@ -18,8 +18,7 @@ pub fn parse(conninfo: &str) -> Result<Vec<(String, String)>, String> {
     Ok(pairs)
 }
 
-/// libpq's message on a bad conninfo may quote the part it stumbled over, and that part may be
-/// a password: only the text outside quotes is kept where it names no keyword.
+/// libpq's own words, freed.
 fn take_message(message: *mut c_char) -> String {
     if message.is_null() {
         return "It could not be read for lack of memory.".to_owned();
@@ -28,12 +27,21 @@ fn take_message(message: *mut c_char) -> String {
     let text = unsafe { CStr::from_ptr(message) }.to_string_lossy().into_owned();
     // SAFETY: as above, freed once.
     unsafe { pq_sys::PQfreemem(message.cast()) };
-    let text = one_line(&text);
-    match text.split_once('"') {
-        Some((before, _)) if !before.starts_with("invalid connection option") => {
-            format!("{}…", before.trim_end())
-        }
-        Some(_) | None => text,
+    without_quotes(&one_line(&text))
+}
+
+/// libpq quotes the part it stumbled over, and that part may be a password, itself with quotes
+/// in it: all from the first quoted text of more than one character to the last quote goes.
+/// The name of an unknown option stays.
+fn without_quotes(message: &str) -> String {
+    if message.starts_with("invalid connection option") {
+        return message.to_owned();
+    }
+    let quotes: Vec<usize> = message.match_indices('"').map(|(at, _)| at).collect();
+    let long = quotes.windows(2).step_by(2).find(|pair| pair[1] - pair[0] > 2);
+    match (long, quotes.last()) {
+        (Some(pair), Some(last)) => format!("{}\"…{}", &message[..pair[0]], &message[*last..]),
+        _ => message.to_owned(),
     }
 }
 
