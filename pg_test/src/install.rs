@@ -74,6 +74,11 @@ impl Install {
         PathBuf::from(ask(&self.pg_config, "--sharedir"))
     }
 
+    /// Whether it has a module, say `pg_stat_statements`.
+    pub fn has_module(&self, name: &str) -> bool {
+        PathBuf::from(ask(&self.pg_config, "--pkglibdir")).join(format!("{name}.so")).exists()
+    }
+
     /// Whether the server was built with OpenSSL.
     pub fn supports_tls(&self) -> bool {
         ask(&self.pg_config, "--configure").contains("openssl")

@@ -3,6 +3,7 @@
 //! Start with [`Server::builder`]. `make test` says through `PG_NODES_PG_CONFIG` which Postgres
 //! is under test; servers live in short temporary directories and die with the test that
 //! started them. Run as root, everything Postgres runs as another user (see [`user`]).
+pub mod activity;
 mod builder;
 mod client;
 mod control;

@@ -1,0 +1,202 @@
+//! Every server logs all it can and asks for a password; through creation, failure, change and
+//! teardown the password is seen nowhere but where it must be.
+
+use pg_test::activity::while_watched;
+use pg_test::names::literal;
+use pg_test::trio::Trio;
+use pg_test::{Builder, Install, LONG, Server, wait_until};
+use std::os::unix::fs::PermissionsExt as _;
+
+const FIRST: &str = "first-sesame";
+const WRONG: &str = "wrong-sesame";
+const SECOND: &str = "second-sesame";
+/// Part of every password, and of nothing else.
+const NEEDLE: &str = "sesame";
+
+/// Logs whatever can be logged without making the server's debuggers happy.
+const TALKATIVE: &str = "log_statement = 'all'
+    log_min_duration_statement = 0
+    log_min_error_statement = debug5
+    log_parameter_max_length = -1
+    log_parameter_max_length_on_error = -1
+    log_replication_commands = on
+    log_connections = on";
+
+/// What a careful person types before a statement with a password.
+const QUIET: &str = "SET log_statement = 'none';
+    SET log_min_duration_statement = -1;
+    SET log_min_error_statement = 'panic';
+    SET pg_stat_statements.track = 'none';";
+
+const STATEMENTS: &str = "pg_stat_statements";
+
+fn builder(name: &str) -> Builder {
+    let builder = Server::builder(name);
+    match Install::get().has_module(STATEMENTS) {
+        true => builder.conf("shared_preload_libraries", STATEMENTS),
+        false => builder,
+    }
+}
+
+fn start() -> Trio {
+    let oslo = builder("oslo").hba("host all all 127.0.0.1/32 scram-sha-256");
+    let trio =
+        Trio::start_with(builder("paris").password(FIRST), builder("london").password(FIRST), oslo);
+    for server in servers(&trio) {
+        server.append_conf(TALKATIVE);
+        server.reload();
+        wait_until("the server to log", LONG, || {
+            server.query_one_text("app", "SHOW log_statement") == "all"
+        });
+    }
+    for server in [&trio.paris, &trio.london] {
+        if Install::get().has_module(STATEMENTS) {
+            server.sql("app", "CREATE EXTENSION pg_stat_statements");
+            server.query_texts("app", "SELECT pg_stat_statements_reset()");
+        }
+    }
+    trio
+}
+
+fn servers(trio: &Trio) -> [&Server; 3] {
+    [&trio.paris, &trio.london, &trio.oslo]
+}
+
+/// Runs a statement with a password.
+fn quietly(server: &Server, statement: &str) {
+    let mut client = server.client("app");
+    client.batch_execute(QUIET).expect("a quiet session");
+    client.batch_execute(statement).expect("a statement with a password");
+}
+
+fn set_password(trio: &Trio, node: &str, password: &str) {
+    quietly(&trio.paris, &format!("SELECT nodes.set_password('{node}', '{password}')"));
+}
+
+/// Applies and returns all that psql said.
+fn apply(trio: &Trio) -> (bool, String) {
+    let psql = trio.paris.psql_with(
+        "app",
+        &["-v", "VERBOSITY=verbose"],
+        "CALL nodes.apply(); TABLE nodes.events;",
+    );
+    assert!(!psql.output.contains(NEEDLE), "psql shows a password:\n{psql}");
+    (psql.ok, psql.output)
+}
+
+/// Looks everywhere.
+fn assert_unseen(trio: &Trio) {
+    let views = ["node", "link", "event", "events", "step_log", "status", "link_status", "slots"];
+    let functions = ["plan()", "topology()", "rules()"];
+    for name in views.into_iter().chain(functions) {
+        let rows = trio.paris.query_texts("app", &format!("SELECT t::text FROM nodes.{name} AS t"));
+        let shown: Vec<_> = rows.iter().filter(|row| row.contains(NEEDLE)).collect();
+        assert!(shown.is_empty(), "nodes.{name} shows a password: {shown:#?}");
+    }
+    for server in servers(trio) {
+        let log = server.log();
+        let lines: Vec<_> = log.lines().filter(|line| line.contains(NEEDLE)).collect();
+        assert!(lines.is_empty(), "the log of {} shows a password: {lines:#?}", server.name());
+        assert!(log.contains("statement:"), "{} logs statements", server.name());
+    }
+    if Install::get().has_module(STATEMENTS) {
+        for server in [&trio.paris, &trio.london] {
+            let queries = server.query_texts("app", "SELECT query FROM pg_stat_statements");
+            assert!(!queries.is_empty(), "{} counts statements", server.name());
+            let kept: Vec<_> = queries.iter().filter(|query| query.contains(NEEDLE)).collect();
+            assert!(kept.is_empty(), "pg_stat_statements keeps a password: {kept:#?}");
+        }
+    }
+}
+
+#[test]
+fn no_password_is_seen_anywhere() {
+    let trio = start();
+    malformed(&trio);
+    while_watched(&servers(&trio), NEEDLE, || story(&trio));
+    trio.paris.assert_no_residue("app");
+    trio.london.assert_no_residue("app");
+    wait_until("oslo to be clean", LONG, || trio.oslo.residue("app").is_empty());
+}
+
+fn story(trio: &Trio) {
+    register(trio);
+    trio.link();
+    let (ok, said) = apply(trio);
+    assert!(!ok && said.contains("password authentication failed"), "{said}");
+    assert_unseen(trio);
+
+    set_password(trio, "london", FIRST);
+    assert!(apply(trio).0, "the right password is enough");
+    assert_eq!(trio.plan(), [""; 0]);
+    let passfile = trio.oslo.data_dir().join("pg_nodes.passfile");
+    let mode = std::fs::metadata(&passfile).expect("a passfile").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "{}", passfile.display());
+    assert_unseen(trio);
+
+    change_passwords(trio);
+    assert!(apply(trio).0, "the new password is enough");
+    assert_eq!(trio.plan(), [""; 0]);
+    assert_unseen(trio);
+
+    unreachable(trio);
+    let teardown = trio.paris.psql("app", "CALL nodes.teardown();");
+    assert!(teardown.ok && !teardown.output.contains(NEEDLE), "{teardown}");
+    assert_unseen(trio);
+}
+
+/// For us London has the right password, for the others a wrong one.
+fn register(trio: &Trio) {
+    for (node, server) in [("paris", &trio.paris), ("london", &trio.london), ("oslo", &trio.oslo)] {
+        let conninfo = server.conninfo("app");
+        let admin = literal(&format!("{conninfo} password={FIRST}"));
+        let password = if node == "london" { WRONG } else { FIRST };
+        let conninfo = literal(&conninfo);
+        quietly(
+            &trio.paris,
+            &format!("SELECT nodes.add_node('{node}', {conninfo}, {admin}, '{password}')"),
+        );
+    }
+}
+
+fn change_passwords(trio: &Trio) {
+    for server in [&trio.london, &trio.paris] {
+        quietly(server, &format!("ALTER ROLE postgres PASSWORD '{SECOND}'"));
+    }
+    for (node, server) in [("paris", &trio.paris), ("london", &trio.london), ("oslo", &trio.oslo)] {
+        let admin = literal(&format!("{} password={SECOND}", server.conninfo("app")));
+        let alter = format!("nodes.alter_node('{node}', admin_conninfo => {admin})");
+        quietly(&trio.paris, &format!("SELECT {alter}"));
+        set_password(trio, node, SECOND);
+    }
+}
+
+/// London at an address where nobody listens, given as a URI, and back.
+fn unreachable(trio: &Trio) {
+    let uri = format!("postgresql://postgres:{WRONG}@127.0.0.1:1/app");
+    let alter = "SELECT nodes.alter_node('london', ";
+    quietly(&trio.paris, &format!("{alter} '{uri}', '{uri}')"));
+    let (_, said) = apply(trio);
+    assert!(said.contains("did not answer"), "{said}");
+    assert_unseen(trio);
+    let conninfo = literal(&trio.london.conninfo("app"));
+    let admin = literal(&format!("{} password={SECOND}", trio.london.conninfo("app")));
+    quietly(&trio.paris, &format!("{alter} {conninfo}, {admin}, '{SECOND}')"));
+    assert!(apply(trio).0);
+}
+
+/// libpq's words about what it cannot read may quote a password.
+fn malformed(trio: &Trio) {
+    for conninfo in [
+        "host=london password=open sesame user=postgres".to_owned(),
+        format!("host=london password='{FIRST}"),
+        format!("postgresql://postgres:{FIRST}%zz@london/app"),
+        format!("postgresql://postgres:{FIRST}@[london/app"),
+        format!("host=london pasword={FIRST}"),
+    ] {
+        let script = format!("{QUIET} SELECT nodes.add_node('x', {})", literal(&conninfo));
+        let refused = trio.paris.psql("app", &script);
+        assert!(!refused.ok && !refused.output.contains(NEEDLE), "{refused}");
+    }
+    assert_unseen(trio);
+}
