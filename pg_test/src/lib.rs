@@ -7,6 +7,7 @@ pub mod activity;
 mod builder;
 mod client;
 mod control;
+pub mod gate;
 mod home;
 mod install;
 mod leftover;
