@@ -81,6 +81,11 @@ fn subscription<'a>(ctx: &Context<'a>) -> Option<&'a Subscription> {
     ctx.target?.subscription(&ctx.link.name)
 }
 
+/// Our subscription, where our mark proves it.
+fn marked_subscription<'a>(ctx: &Context<'a>) -> Option<&'a Subscription> {
+    subscription(ctx).filter(|found| owner(found.comment.as_deref(), &ctx.mark) == Owner::Ours)
+}
+
 fn same_group(ctx: &Context<'_>) -> Vec<Verdict> {
     match ctx.both() {
         Some((source, target)) if source.system_identifier == target.system_identifier => {
@@ -348,7 +353,8 @@ fn no_replica_identity(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 fn slot_lost(ctx: &Context<'_>) -> Vec<Verdict> {
-    let (Some(source), Some(_)) = (ctx.source, subscription(ctx)) else {
+    // A stranger of our name has a slot of its own: that it is not ours says nothing.
+    let (Some(source), Some(_)) = (ctx.source, marked_subscription(ctx)) else {
         return vec![];
     };
     let what = match source.slot(&ctx.slot()) {
@@ -642,12 +648,9 @@ fn warn_types(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 fn drop_subscription(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(found) = subscription(ctx) else {
+    let Some(found) = marked_subscription(ctx) else {
         return vec![];
     };
-    if owner(found.comment.as_deref(), &ctx.mark) != Owner::Ours {
-        return vec![];
-    }
     let operation = Operation::DropSubscription { name: found.name.clone() };
     let step = Verdict::act(ctx.to.id, operation, "the link is being removed");
     vec![step.danger(format!("\"{}\" receives no more changes; its rows stay", ctx.to.name))]
