@@ -1,0 +1,204 @@
+//! A person changes by hand what pg_nodes made: the plan shows each change, apply takes it back.
+//! What merely has the wanted name is shown as a problem and left alone.
+
+use pg_test::trio::Trio;
+use pg_test::{LONG, Server, wait_until};
+
+/// Statements typed on a server, and the rules by which the plan notices.
+struct Drift {
+    on: &'static str,
+    typed: &'static [&'static str],
+    rules: &'static [&'static str],
+}
+
+const DRIFTS: &[Drift] = &[
+    Drift { on: "paris", typed: &["ALTER SUBSCRIPTION orders_feed DISABLE"], rules: &["SU29"] },
+    Drift {
+        on: "paris",
+        typed: &["ALTER SUBSCRIPTION orders_feed CONNECTION 'host=127.0.0.1 port=1'"],
+        rules: &["SU25"],
+    },
+    Drift {
+        on: "paris",
+        typed: &["ALTER SUBSCRIPTION orders_feed SET PUBLICATION other WITH (refresh = false)"],
+        rules: &["SU26"],
+    },
+    Drift {
+        on: "paris",
+        typed: &[
+            "ALTER SUBSCRIPTION orders_feed DISABLE",
+            "ALTER SUBSCRIPTION orders_feed SET (slot_name = NONE)",
+        ],
+        rules: &["SU27", "SU29"],
+    },
+    Drift {
+        on: "london",
+        typed: &["ALTER PUBLICATION orders_feed DROP TABLE customers"],
+        rules: &["SU21", "SU30"],
+    },
+    Drift {
+        on: "london",
+        typed: &["ALTER PUBLICATION orders_feed SET (publish = 'insert')"],
+        rules: &["SU22"],
+    },
+    Drift {
+        on: "paris",
+        typed: &["ALTER SERVER stock OPTIONS (SET port '1', ADD fetch_size '7')"],
+        rules: &["FO21"],
+    },
+    Drift {
+        on: "paris",
+        typed: &["DROP USER MAPPING FOR postgres SERVER stock"],
+        rules: &["FO22"],
+    },
+    Drift {
+        on: "paris",
+        typed: &["ALTER USER MAPPING FOR postgres SERVER stock OPTIONS (SET user 'nobody')"],
+        rules: &["FO23"],
+    },
+    Drift { on: "paris", typed: &["DROP FOREIGN TABLE stock.items"], rules: &["FO26"] },
+    Drift {
+        on: "paris",
+        typed: &["ALTER FOREIGN TABLE stock.items DROP COLUMN label"],
+        rules: &["FO27"],
+    },
+    Drift { on: "paris", typed: &["DROP SCHEMA stock CASCADE"], rules: &["FO24", "FO26"] },
+    Drift { on: "paris", typed: &["DROP SERVER stock CASCADE"], rules: &["FO20", "FO22", "FO26"] },
+    Drift {
+        on: "london",
+        typed: &["ALTER TABLE inventory.items ADD COLUMN \"of Ünit\" text DEFAULT 'piece'"],
+        rules: &["FO27"],
+    },
+    Drift {
+        on: "london",
+        typed: &["ALTER TABLE inventory.items ALTER COLUMN price TYPE bigint"],
+        rules: &["FO27"],
+    },
+    Drift {
+        on: "london",
+        typed: &["ALTER TABLE inventory.items DROP COLUMN label"],
+        rules: &["FO27"],
+    },
+    Drift { on: "london", typed: &["CREATE TABLE inventory.extra (id int)"], rules: &["FO26"] },
+    Drift { on: "london", typed: &["DROP TABLE inventory.extra"], rules: &["FO25"] },
+    Drift {
+        on: "oslo",
+        typed: &["ALTER SYSTEM SET primary_slot_name = 'elsewhere'", RELOAD],
+        rules: &["ST22"],
+    },
+    Drift {
+        on: "oslo",
+        typed: &["ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port=1'", RELOAD],
+        rules: &["ST22"],
+    },
+    Drift { on: "oslo", typed: &["ALTER SYSTEM RESET primary_conninfo"], rules: &["ST22"] },
+];
+
+const RELOAD: &str = "SELECT pg_reload_conf()";
+
+fn server<'a>(trio: &'a Trio, name: &str) -> &'a Server {
+    let servers = [&trio.paris, &trio.london, &trio.oslo];
+    servers.into_iter().find(|server| server.name() == name).expect("one of the three")
+}
+
+fn rules(trio: &Trio) -> Vec<String> {
+    trio.paris.query_texts("app", "SELECT DISTINCT rule FROM nodes.plan() ORDER BY 1")
+}
+
+/// The plan names these rules and no others; apply makes it empty.
+fn heals(trio: &Trio, what: &str, expected: &[&str]) {
+    assert_eq!(rules(trio), expected, "{what}\n{:#?}", trio.plan());
+    trio.apply();
+    assert_eq!(trio.plan(), [""; 0], "healed of {what}");
+}
+
+/// A new order reaches Paris and Oslo; the foreign table can be read.
+fn rows_flow(trio: &Trio, id: usize) {
+    trio.london.sql("app", &format!("INSERT INTO orders VALUES ({id}, 'new')"));
+    let count = format!("SELECT count(*)::text FROM orders WHERE id = {id}");
+    for server in [&trio.paris, &trio.oslo] {
+        wait_until("the order to arrive", LONG, || server.query_one_text("app", &count) == "1");
+    }
+    assert_eq!(trio.paris.query_texts("app", "SELECT id FROM stock.items").len(), 2);
+}
+
+#[test]
+fn what_a_person_changes_is_shown_and_healed() {
+    let trio = Trio::start();
+    trio.register();
+    trio.link();
+    trio.london.sql("app", "CREATE PUBLICATION other FOR TABLE orders");
+    trio.apply();
+    for (drift, id) in DRIFTS.iter().zip(2000..) {
+        for statement in drift.typed {
+            server(&trio, drift.on).sql("app", statement);
+        }
+        heals(&trio, &format!("{:?} on {}", drift.typed, drift.on), drift.rules);
+        rows_flow(&trio, id);
+    }
+    heals_a_dropped_slot(&trio);
+    rows_flow(&trio, 3000);
+
+    trio.london.sql("app", "DROP PUBLICATION other");
+    trio.paris.sql("app", "CALL nodes.teardown()");
+    trio.paris.assert_no_residue("app");
+    trio.london.assert_no_residue("app");
+    wait_until("oslo to be clean", LONG, || trio.oslo.residue("app").is_empty());
+}
+
+/// The standby must let go of its slot before a person can drop it.
+fn heals_a_dropped_slot(trio: &Trio) {
+    trio.oslo.sql("app", "ALTER SYSTEM SET primary_slot_name = ''");
+    trio.oslo.sql("app", RELOAD);
+    let slot = "SELECT slot_name FROM pg_replication_slots WHERE NOT active";
+    wait_until("oslo to let go", LONG, || trio.paris.query_texts("app", slot).len() == 1);
+    trio.paris
+        .query_texts("app", "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots");
+    heals(trio, "a dropped slot", &["ST20", "ST22"]);
+    let active = "SELECT slot_name FROM pg_replication_slots WHERE active";
+    wait_until("oslo to use its slot", LONG, || trio.paris.query_texts("app", active).len() == 1);
+}
+
+/// What somebody else made, as text that changes with any change to it.
+const STRANGERS: &str = "
+    SELECT format('%s %s %s', oid, pubname, pubinsert) FROM pg_publication
+    UNION ALL SELECT format('%s %s %s %s', oid, subname, subconninfo, subenabled) FROM pg_subscription
+    UNION ALL SELECT format('%s %s %s', oid, srvname, srvoptions) FROM pg_foreign_server
+    ORDER BY 1";
+
+#[test]
+fn what_others_made_is_a_problem_and_stays() {
+    let trio = Trio::start();
+    trio.register();
+    trio.london.sql("app", "CREATE PUBLICATION orders_feed FOR TABLE customers");
+    trio.paris.sql("app", "CREATE EXTENSION postgres_fdw");
+    trio.paris.sql("app", "CREATE SERVER stock FOREIGN DATA WRAPPER postgres_fdw");
+    let subscribe = "CREATE SUBSCRIPTION orders_feed CONNECTION 'host=nowhere' PUBLICATION p
+                     WITH (connect = false)";
+    trio.paris.sql("app", subscribe);
+    let of_all = || {
+        let each = |server: &Server| server.query_texts("app", STRANGERS);
+        (each(&trio.paris), each(&trio.london))
+    };
+    let before = of_all();
+    trio.link();
+    let problems = "SELECT DISTINCT rule FROM nodes.plan() WHERE action = 'problem' ORDER BY 1";
+    let shown = trio.paris.query_texts("app", problems);
+    assert_eq!(shown, ["FO03", "SU09", "SU10"], "{:#?}", trio.plan());
+    let apply = trio.paris.psql("app", "CALL nodes.apply()");
+    assert!(!apply.ok && apply.output.contains("was not made by this registry"), "{apply}");
+    assert_eq!(of_all(), before, "apply leaves alone what is not ours");
+
+    trio.paris.sql("app", "CALL nodes.teardown()");
+    assert_eq!(of_all(), before, "teardown leaves alone what is not ours");
+    for statement in [
+        "ALTER SUBSCRIPTION orders_feed SET (slot_name = NONE)",
+        "DROP SUBSCRIPTION orders_feed",
+        "DROP SERVER stock",
+    ] {
+        trio.paris.sql("app", statement);
+    }
+    trio.london.sql("app", "DROP PUBLICATION orders_feed");
+    trio.paris.assert_no_residue("app");
+    trio.london.assert_no_residue("app");
+}
