@@ -4,6 +4,7 @@ use postgres::{Client, NoTls};
 use std::fmt;
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
 
 /// What psql printed, errors and notices in their place among the results.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +95,14 @@ impl Server {
         let mut command = self.client_program("psql", db);
         command.args(["-X", "-v", "ON_ERROR_STOP=1"]).args(options);
         run_merged(command, script)
+    }
+
+    /// Like [`Server::psql`], in the background.
+    pub fn psql_in_background(&self, db: &str, script: &str) -> JoinHandle<Psql> {
+        let mut command = self.client_program("psql", db);
+        command.args(["-X", "-v", "ON_ERROR_STOP=1"]);
+        let script = script.to_owned();
+        std::thread::spawn(move || run_merged(command, &script))
     }
 
     /// One of Postgres' client programs, told to connect here as the superuser.

@@ -1,18 +1,18 @@
 //! Kills whoever applies, after each step in turn: the next run ends where an undisturbed one
 //! does, and after the teardown nothing is left on any server.
 
-use pg_test::gate::{open_gate, stop_at};
+use pg_test::gate::{Stopped, open_gate, stop_at};
 use pg_test::trio::Trio;
 use pg_test::{LONG, Server, wait_until};
-use postgres::Client;
 
-/// `kill -9` of the process; returns when the server has recovered.
-fn kill(server: &Server, pid: u32, mut witness: Client) {
-    server.kill_backend(pid);
-    wait_until("all connections are cut", LONG, || witness.simple_query("").is_err());
+/// `kill -9` of who is stopped; returns when the server has recovered.
+fn kill(server: &Server, stopped: Stopped) {
+    server.kill_backend(stopped.pid);
+    assert!(!stopped.end().ok, "nobody survives kill -9");
     wait_until("the server is back", LONG, || {
         server.try_client("app").is_ok_and(|mut client| client.simple_query("").is_ok())
     });
+    open_gate(server);
 }
 
 /// What the links are made of, on each of the three, once oslo has replayed that every table
@@ -77,28 +77,27 @@ fn a_killed_run_is_finished_by_the_next() {
     let expected = made(&trio);
     trio.paris.sql("app", "CALL nodes.teardown()");
     assert_nothing_left(&trio);
-    let mut ended = (0, 0);
+    let mut killed = (0, 0);
     for n in 1.. {
         trio.register();
         trio.link();
         let paris = &trio.paris;
-        if stop_at(paris, n, "CALL nodes.apply()", |pid, lock| kill(paris, pid, lock)).is_some() {
-            open_gate(paris);
+        if let Some(stopped) = stop_at(paris, n, "CALL nodes.apply()") {
+            kill(paris, stopped);
             trio.apply();
             assert_all_work(&trio, &expected);
-            ended.0 = n;
+            killed.0 = n;
         }
-        let teardown = "CALL nodes.teardown()";
-        if stop_at(paris, n, teardown, |pid, lock| kill(paris, pid, lock)).is_some() {
-            open_gate(paris);
-            paris.sql("app", teardown);
-            ended.1 = n;
+        if let Some(stopped) = stop_at(paris, n, "CALL nodes.teardown()") {
+            kill(paris, stopped);
+            paris.sql("app", "CALL nodes.teardown()");
+            killed.1 = n;
         }
         assert_nothing_left(&trio);
-        if ended.0 < n && ended.1 < n {
+        if killed.0 < n && killed.1 < n {
             break;
         }
     }
-    eprintln!("apply was killed at {} places, teardown at {}", ended.0, ended.1);
-    assert!(ended.0 > 10 && ended.1 > 10, "it hardly stopped");
+    eprintln!("apply was killed at {} places, teardown at {}", killed.0, killed.1);
+    assert!(killed.0 > 10 && killed.1 > 10, "it hardly stopped");
 }
