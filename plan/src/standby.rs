@@ -366,15 +366,16 @@ fn reset_settings(ctx: &Context<'_>) -> Vec<Verdict> {
         let operation = Operation::AlterSystem { setting, value: None };
         verdicts.push(Verdict::act(ctx.to.id, operation, reason));
     };
-    if conninfo_is_ours {
-        reset("primary_conninfo", "the link is being removed".to_owned());
+    // primary_conninfo bears the mark that proves the rest is ours: it goes last.
+    let feedback = in_files("hot_standby_feedback").is_some() && target.major() >= 17;
+    if conninfo_is_ours && feedback {
+        reset("hot_standby_feedback", "it was set for this link".to_owned());
     }
     if slot_is_ours {
         reset("primary_slot_name", "the link is being removed".to_owned());
     }
-    let feedback = in_files("hot_standby_feedback").is_some() && target.major() >= 17;
-    if conninfo_is_ours && feedback {
-        reset("hot_standby_feedback", "it was set for this link".to_owned());
+    if conninfo_is_ours {
+        reset("primary_conninfo", "the link is being removed".to_owned());
     }
     let in_force = marked(&target.primary_conninfo)
         || target.setting("primary_slot_name") == Some(slot.as_str());

@@ -397,8 +397,17 @@ fn set_tables(ctx: &Context<'_>) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
     if !missing.is_empty() {
         let reason = format!("it lacks {}", join(&missing));
+        let unseen = subscription(ctx).map(Subscription::table_names).unwrap_or_default();
+        let unseen: BTreeSet<_> = unseen.intersection(&missing).cloned().collect();
         let operation = Operation::AddPublicationTables { name: name.clone(), tables: missing };
-        verdicts.push(Verdict::act(ctx.from.id, operation, reason));
+        let step = Verdict::act(ctx.from.id, operation, reason);
+        // What is known is not copied again: what happened meanwhile went unseen.
+        verdicts.push(if unseen.is_empty() {
+            step
+        } else {
+            let unseen = join(&unseen);
+            step.danger(format!("\"{}\" lacks what changed meanwhile in {unseen}", ctx.to.name))
+        });
     }
     if !extra.is_empty() {
         let reason = format!("{} should not be in it", join(&extra));
