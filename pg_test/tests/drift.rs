@@ -136,6 +136,7 @@ fn what_a_person_changes_is_shown_and_healed() {
         heals(&trio, &format!("{:?} on {}", drift.typed, drift.on), drift.rules);
         rows_flow(&trio, id);
     }
+    warns_of_unseen_changes(&trio);
     heals_a_dropped_slot(&trio);
     rows_flow(&trio, 3000);
 
@@ -144,6 +145,15 @@ fn what_a_person_changes_is_shown_and_healed() {
     trio.paris.assert_no_residue("app");
     trio.london.assert_no_residue("app");
     wait_until("oslo to be clean", LONG, || trio.oslo.residue("app").is_empty());
+}
+
+/// A table that comes back is not copied again: the plan says what that means.
+fn warns_of_unseen_changes(trio: &Trio) {
+    trio.london.sql("app", "ALTER PUBLICATION orders_feed DROP TABLE customers");
+    let dangers = "SELECT danger FROM nodes.plan() WHERE danger IS NOT NULL";
+    let shown = trio.paris.query_texts("app", dangers);
+    assert_eq!(shown, ["\"paris\" lacks what changed meanwhile in \"public\".\"customers\""]);
+    trio.apply();
 }
 
 /// The standby must let go of its slot before a person can drop it.
