@@ -27,6 +27,8 @@ pub enum Error {
     ForbiddenOption { option: String },
     #[error("a role that is not a superuser must give a password for node \"{0}\"")]
     PasswordMissing(String),
+    #[error("node \"{0}\" did not ask for the password")]
+    PasswordUnused(String),
     #[error("node \"{0}\" cannot be linked to itself")]
     SelfLink(String),
     #[error("node \"{0}\" is already a standby")]
@@ -88,7 +90,9 @@ impl Error {
             | Error::BadOption { .. }
             | Error::OptionOfOtherKind { .. } => C::ERRCODE_INVALID_PARAMETER_VALUE,
             Error::ForbiddenOption { .. } => C::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            Error::PasswordMissing(_) => C::ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED,
+            Error::PasswordMissing(_) | Error::PasswordUnused(_) => {
+                C::ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED
+            }
             Error::NodeRemoving(_)
             | Error::NodeInUse { .. }
             | Error::NotRegistered { .. }
@@ -140,6 +144,11 @@ impl Error {
             }
             Error::PasswordMissing(_) => {
                 "Pass password => …; without one the server would connect with its own identity."
+                    .into()
+            }
+            Error::PasswordUnused(_) => {
+                "It was registered by a role that is not a superuser: have its pg_hba.conf ask for \
+                 a password, or a superuser call nodes.alter_node()."
                     .into()
             }
             Error::AlreadyStandby(..) => "Remove that link first with nodes.remove_link().".into(),

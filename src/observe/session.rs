@@ -44,7 +44,7 @@ impl Session {
         let params: Vec<(&str, &str)> = conninfo.iter().collect();
         let mut connection = Connection::connect(&params, target.connect_timeout).await?;
         if target.password_required && !connection.used_password() {
-            return Err(Error::PasswordMissing(target.name.clone()));
+            return Err(Error::PasswordUnused(target.name.clone()));
         }
         let superuser = connection.parameter_status(c"is_superuser").as_deref() == Some("on");
         let quiet = if superuser { SUPERUSER } else { "" };
