@@ -8,6 +8,18 @@ use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::{Operation, Phase, Plan, Problem, ProblemKind, Step};
 use std::collections::BTreeSet;
 
+/// What is decided here, for `nodes.rules()`. RG00 is the extension's: only it knows where the
+/// registry was made.
+pub(crate) const RULES: &[(&str, &str)] = &[
+    ("RG00", "the registry was made on another server"),
+    ("RG01", "nothing of a removed link is left"),
+    ("RG02", "a removed node has no links"),
+    ("RG03", "a node did not answer"),
+    ("RG04", "the first foreign server of a node needs postgres_fdw"),
+    ("RG05", "postgres_fdw was made for servers that are gone"),
+    ("RG06", "postgres_fdw was made here and is used by others"),
+];
+
 /// The difference between what should be and what is. The same input gives the same plan.
 pub fn plan(registry: &Registry, world: &World) -> Plan {
     let mut plan = Plan::default();

@@ -129,7 +129,10 @@ pub fn rules() -> Vec<RuleRow> {
         ("subscription", &crate::subscription::TABLE),
         ("foreign", &crate::foreign::TABLE),
     ];
-    let mut rows = Vec::new();
+    let registry = crate::order::RULES.iter();
+    let mut rows: Vec<RuleRow> = registry
+        .map(|(id, when)| RuleRow { kind: "registry", purpose: "registry", id, when })
+        .collect();
     for (kind, table) in tables {
         let purposes = [("refuse", table.refuse), ("keep", table.keep), ("remove", table.remove)];
         for (purpose, rules) in purposes {
