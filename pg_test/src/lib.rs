@@ -5,6 +5,7 @@
 //! started them. Run as root, everything Postgres runs as another user (see [`user`]).
 pub mod activity;
 mod builder;
+pub mod caller;
 mod client;
 mod control;
 pub mod gate;
