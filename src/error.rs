@@ -131,15 +131,17 @@ impl Error {
         let hint = match self {
             Error::UnknownNode { known, .. } => known_names("nodes", known, "nodes.add_node()"),
             Error::UnknownLink { known, .. } => known_names("links", known, "nodes.add_…()"),
-            Error::DuplicateNode(_) => "Use nodes.alter_node() to change it.".into(),
+            Error::DuplicateNode(_) => {
+                "Choose another name, or use nodes.alter_node() to change that node.".into()
+            }
             Error::DuplicateLink(_) => {
                 "Give the new link another name, or use nodes.alter_link().".into()
             }
             Error::BadTableName(_) => "Write schema.table, each part quoted as in SQL.".into(),
             Error::BadConninfo { hint, .. } => (*hint).into(),
             Error::ForbiddenOption { .. } => {
-                "Files named in a conninfo are read with the rights of the server's operating \
-                 system user."
+                "Leave it out, or have a superuser register the node: such options act with the \
+                 rights of the server's operating system user."
                     .into()
             }
             Error::PasswordMissing(_) => {
@@ -191,7 +193,7 @@ fn known_names(what: &str, known: &[String], call: &str) -> String {
 }
 
 /// A message as a sentence, for a detail.
-fn sentence(message: &str) -> String {
+pub fn sentence(message: &str) -> String {
     let mut chars = message.chars();
     let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
     format!("{first}{}.", chars.as_str())

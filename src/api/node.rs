@@ -26,7 +26,11 @@ fn register(
     password: Option<&str>,
 ) -> Result<String> {
     checked_name(name)?;
-    apply::check_active(&Rows::load()?)?;
+    let rows = Rows::load()?;
+    apply::check_active(&rows)?;
+    if rows.nodes.iter().any(|node| node.name == name && node.removing) {
+        return Err(Error::NodeRemoving(name.to_owned()));
+    }
     let parts = Parts::read(name, conninfo, admin_conninfo, password)?;
     catalog::ensure_registry()?;
     catalog::insert_node(&parts.row(name))?;
@@ -52,12 +56,13 @@ impl Parts {
         let own = conninfo::check(node, conninfo)?;
         let admin = admin_conninfo.map(|text| conninfo::check(node, text)).transpose()?;
         let password = password.map(str::to_owned).or(own.password);
+        let password = given(password);
         let password_required = !user::is_superuser();
         if password_required && password.is_none() {
             return Err(Error::PasswordMissing(node.to_owned()));
         }
         let (admin_conninfo, admin_password) = match admin {
-            Some(admin) => (Some(admin.conninfo), admin.password),
+            Some(admin) => (Some(admin.conninfo), given(admin.password)),
             None => (None, None),
         };
         let conninfo = own.conninfo;
@@ -74,6 +79,11 @@ impl Parts {
             admin_password: self.admin_password.as_deref(),
         }
     }
+}
+
+/// To libpq an empty password is none: it goes on to the password file of our own user.
+fn given(password: Option<String>) -> Option<String> {
+    password.filter(|password| !password.is_empty())
 }
 
 #[pg_extern(volatile, parallel_unsafe)]
@@ -105,8 +115,11 @@ fn change(
         admin,
         password.or(in_conninfo(name, conninfo)?.as_deref()).or(old_password.as_deref()),
     )?;
-    let admin_password = parts.admin_password.clone().or_else(|| kept(&row.admin_password));
-    let parts = Parts { admin_password, ..parts };
+    let old_admin_password = kept(&row.admin_password).filter(|_| admin.is_some());
+    let admin_password = parts.admin_password.clone().or(old_admin_password);
+    // A superuser vouches for an address that is given, not for one that was there.
+    let password_required = parts.password_required || conninfo.is_none() && row.password_required;
+    let parts = Parts { admin_password, password_required, ..parts };
     catalog::update_node(row.id, &parts.row(name))?;
     Ok(format!("node \"{name}\" is now: {}; nodes.apply() tells the others", parts.conninfo))
 }
@@ -120,6 +133,7 @@ fn in_conninfo(node: &str, text: Option<&str>) -> Result<Option<String>> {
 fn set_password(node: &str, password: Option<&str>) -> std::result::Result<String, ErrorReport> {
     let rows = Rows::load()?;
     let row = rows.node(node)?;
+    let password = password.filter(|password| !password.is_empty());
     if password.is_none() && (row.password_required || !user::is_superuser()) {
         return Err(Error::PasswordMissing(node.to_owned()).into());
     }

@@ -1,10 +1,10 @@
 //! What a conninfo may be: parsed by libpq, its password cut out, its options allowed for the
 //! caller.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sentence};
 use crate::libpq;
 use crate::pg::user;
-use nodes_plan::conninfo::Conninfo;
+use nodes_plan::conninfo::{Conninfo, is_secret_key};
 
 /// Options that a role without superuser may use: those that name an address, a database, a
 /// role or a time. All that name a file on the server, or a program's own behaviour, are left
@@ -45,16 +45,22 @@ pub fn check(node: &str, text: &str) -> Result<Checked> {
     let bad =
         |why: String, hint: &'static str| Error::BadConninfo { node: node.to_owned(), why, hint };
     let hint = "Write it as libpq reads it: 'host=… port=… dbname=… user=…' or a URI.";
-    let pairs = libpq::conninfo::parse(text).map_err(|why| bad(why, hint))?;
+    let pairs = libpq::conninfo::parse(text).map_err(|why| bad(sentence(&why), hint))?;
     let conninfo = Conninfo::new(pairs);
     if conninfo.is_empty() {
         return Err(bad("It names no option at all.".into(), hint));
     }
     libpq::conninfo::check_ports(&conninfo.iter().collect::<Vec<_>>())
-        .map_err(|why| bad(why, "A port is a number from 1 to 65535."))?;
+        .map_err(|why| bad(sentence(&why), "A port is a number from 1 to 65535."))?;
     if conninfo.get("replication").is_some() {
         let why = "The option \"replication\" is set by pg_nodes itself where it is needed.";
         return Err(bad(why.into(), "Leave it out."));
+    }
+    if let Some((key, _)) =
+        conninfo.iter().find(|(key, _)| is_secret_key(key) && *key != "password")
+    {
+        let why = format!("The option \"{key}\" is a secret, and only passwords are kept safe.");
+        return Err(bad(why, "Put it into a service file and name that with service=…"));
     }
     if !user::is_superuser() {
         check_allowed(&conninfo)?;
@@ -74,7 +80,7 @@ fn check_allowed(conninfo: &Conninfo) -> Result<()> {
 pub fn stored(node: &str, text: &str, password: Option<&str>) -> Result<Conninfo> {
     let pairs = libpq::conninfo::parse(text).map_err(|why| Error::BadConninfo {
         node: node.to_owned(),
-        why,
+        why: sentence(&why),
         hint: "Correct it with nodes.alter_node().",
     })?;
     let conninfo = Conninfo::new(pairs);

@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString, c_char};
 
 /// Reads a conninfo string or URI; only what it sets is returned. The error is libpq's message.
 pub fn parse(conninfo: &str) -> Result<Vec<(String, String)>, String> {
-    let text = CString::new(conninfo).map_err(|_| "It contains a null byte.".to_owned())?;
+    let text = CString::new(conninfo).map_err(|_| "it contains a null byte".to_owned())?;
     let mut message: *mut c_char = std::ptr::null_mut();
     // SAFETY: both pointers are valid for the call; the results are freed below.
     let options = unsafe { pq_sys::PQconninfoParse(text.as_ptr(), &mut message) };
@@ -21,7 +21,7 @@ pub fn parse(conninfo: &str) -> Result<Vec<(String, String)>, String> {
 /// libpq's own words, freed.
 fn take_message(message: *mut c_char) -> String {
     if message.is_null() {
-        return "It could not be read for lack of memory.".to_owned();
+        return "out of memory".to_owned();
     }
     // SAFETY: libpq returned a C string that is ours to free.
     let text = unsafe { CStr::from_ptr(message) }.to_string_lossy().into_owned();

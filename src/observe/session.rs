@@ -41,6 +41,10 @@ const SUPERUSER: &str = "; SET log_statement = 'none'; SET log_min_duration_stat
 impl Session {
     pub async fn open(target: &Target) -> Result<Session> {
         let conninfo = target.conninfo.clone().with("application_name", "pg_nodes");
+        // Without one, libpq would take a password from our own user's files.
+        if target.password_required && conninfo.get("password").is_none_or(str::is_empty) {
+            return Err(Error::PasswordMissing(target.name.clone()));
+        }
         let params: Vec<(&str, &str)> = conninfo.iter().collect();
         let mut connection = Connection::connect(&params, target.connect_timeout).await?;
         if target.password_required && !connection.used_password() {
