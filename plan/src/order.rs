@@ -1,12 +1,12 @@
 //! From rules to a plan: asks every link's rules, adds what several links share, and puts all
 //! in order.
 
-use crate::desired::{Link, LinkState, Node, NodeId, Registry, Spec};
+use crate::desired::{Link, LinkId, LinkState, Node, NodeId, Registry, Spec};
 use crate::name::extension_comment;
 use crate::observed::{NodeFacts, World};
 use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::{Operation, Phase, Plan, Problem, ProblemKind, Step};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is decided here, for `nodes.rules()`. RG00 is the extension's: only it knows where the
 /// registry was made.
@@ -28,18 +28,29 @@ pub fn plan(registry: &Registry, world: &World) -> Plan {
             plan_link(&ctx, &mut plan);
         }
     }
+    let mut uses = Uses::of(registry, &plan);
     for (id, node) in &registry.nodes {
+        let node_uses = uses.0.remove(id).unwrap_or_default();
         // A standby shows what its primary has and can change none of it.
         if let Some(facts) = world.facts(*id).filter(|facts| !facts.in_recovery) {
-            plan_extension(registry, *id, facts, &mut plan);
+            plan_extension(registry, *id, facts, &node_uses, &mut plan);
         }
-        if node.removing {
-            forget_node(registry, node, &mut plan);
+        if node.removing && node_uses.links == 0 {
+            forget_node(node, &mut plan);
         }
     }
-    plan.steps.sort_by_key(|step| step.phase);
+    plan.steps = in_phases(plan.steps);
     plan.problems.sort_by_key(|problem| problem.kind);
     plan
+}
+
+/// Steps by phase, in their order within each; a sort would move these large values often.
+fn in_phases(steps: Vec<Step>) -> Vec<Step> {
+    let mut phases: BTreeMap<Phase, Vec<Step>> = BTreeMap::new();
+    for step in steps {
+        phases.entry(step.phase).or_default().push(step);
+    }
+    phases.into_values().flatten().collect()
 }
 
 fn table(link: &Link) -> &'static Table {
@@ -122,15 +133,7 @@ fn forget_link(ctx: &Context<'_>, plan: &mut Plan) {
 }
 
 /// A removed node is forgotten with its last link, or at once if it has none.
-fn forget_node(registry: &Registry, node: &Node, plan: &mut Plan) {
-    let forgotten = |link: &Link| {
-        let operation = Operation::ForgetLink { link: link.id };
-        plan.steps.iter().any(|step| step.operation == operation)
-    };
-    let mut links = registry.links.iter().filter(|l| l.from == node.id || l.to == node.id);
-    if !links.all(forgotten) {
-        return;
-    }
+fn forget_node(node: &Node, plan: &mut Plan) {
     plan.steps.push(Step {
         phase: Phase::Finish,
         rule: "RG02",
@@ -178,55 +181,84 @@ fn wait_for_silent_nodes(ctx: &Context<'_>, plan: &mut Plan) {
     }
 }
 
+/// What the links of one node come to, collected in one pass over all links and steps.
+#[derive(Default)]
+struct NodeUses {
+    /// Links that this plan does not forget.
+    links: usize,
+    /// Whether a foreign schema should be there.
+    foreign: bool,
+    /// The first link that makes a foreign server there.
+    first_server: Option<LinkId>,
+    dropped_servers: BTreeSet<String>,
+}
+
+struct Uses(BTreeMap<NodeId, NodeUses>);
+
+impl Uses {
+    fn of(registry: &Registry, plan: &Plan) -> Uses {
+        let mut uses: BTreeMap<NodeId, NodeUses> = BTreeMap::new();
+        let mut forgotten = BTreeSet::new();
+        for step in &plan.steps {
+            let of_node = step.node.map(|node| uses.entry(node).or_default());
+            match (&step.operation, of_node) {
+                (Operation::ForgetLink { link }, _) => {
+                    forgotten.insert(*link);
+                }
+                (Operation::CreateServer { .. }, Some(node)) => {
+                    node.first_server = node.first_server.or(step.link);
+                }
+                (Operation::DropServer { name }, Some(node)) => {
+                    node.dropped_servers.insert(name.clone());
+                }
+                _ => {}
+            }
+        }
+        for link in registry.links.iter().filter(|link| !forgotten.contains(&link.id)) {
+            uses.entry(link.from).or_default().links += 1;
+            let to = uses.entry(link.to).or_default();
+            to.links += 1;
+            let stays = link.state != LinkState::Removing;
+            to.foreign |= stays && matches!(link.spec, Spec::Foreign(_));
+        }
+        Uses(uses)
+    }
+}
+
 /// `postgres_fdw` is made once for all foreign links of a node, and dropped with the last of
 /// them if this registry made it and nobody else uses it.
-fn plan_extension(registry: &Registry, node: NodeId, facts: &NodeFacts, plan: &mut Plan) {
+fn plan_extension(
+    registry: &Registry,
+    node: NodeId,
+    facts: &NodeFacts,
+    uses: &NodeUses,
+    plan: &mut Plan,
+) {
     let comment = extension_comment(&registry.id);
-    let needs = |step: &&Step| {
-        step.node == Some(node) && matches!(step.operation, Operation::CreateServer { .. })
+    let ours = facts.fdw_comment.as_deref() == Some(comment.as_str());
+    let dropped = |name: &String| uses.dropped_servers.contains(name);
+    let (phase, rule, operation, reason) = if uses.first_server.is_some() {
+        if facts.fdw_comment.is_some() {
+            return;
+        }
+        let operation = Operation::CreateFdwExtension { comment };
+        (Phase::Prepare, "RG04", operation, "foreign servers need it")
+    } else if uses.foreign || !ours {
+        return;
+    } else if facts.servers.iter().all(|server| dropped(&server.name)) {
+        let reason = "the last server that used it is gone";
+        (Phase::Finish, "RG05", Operation::DropFdwExtension, reason)
+    } else {
+        let reason = "other servers use it: it is yours from now on";
+        (Phase::Finish, "RG06", Operation::ReleaseFdwExtension, reason)
     };
-    let first_use = plan.steps.iter().find(needs).and_then(|step| step.link);
-    let step = |phase, rule, link, operation, reason: &str| Step {
+    plan.steps.push(Step {
         phase,
         rule,
-        link,
+        link: uses.first_server,
         node: Some(node),
         operation,
         reason: reason.to_owned(),
         danger: None,
-    };
-    if let (Some(link), None) = (first_use, &facts.fdw_comment) {
-        let operation = Operation::CreateFdwExtension { comment };
-        let reason = "foreign servers need it";
-        plan.steps.push(step(Phase::Prepare, "RG04", Some(link), operation, reason));
-        return;
-    }
-    let wanted = registry.links.iter().any(|link| {
-        link.to == node
-            && link.state != LinkState::Removing
-            && matches!(link.spec, Spec::Foreign(_))
     });
-    if wanted || facts.fdw_comment.as_deref() != Some(comment.as_str()) {
-        return;
-    }
-    let (rule, operation, reason) = if has_other_servers(node, facts, plan) {
-        ("RG06", Operation::ReleaseFdwExtension, "other servers use it: it is yours from now on")
-    } else {
-        ("RG05", Operation::DropFdwExtension, "the last server that used it is gone")
-    };
-    plan.steps.push(step(Phase::Finish, rule, None, operation, reason));
-}
-
-/// Whether servers remain when the plan is done.
-fn has_other_servers(node: NodeId, facts: &NodeFacts, plan: &Plan) -> bool {
-    let dropped: BTreeSet<&str> = plan
-        .steps
-        .iter()
-        .filter(|step| step.node == Some(node))
-        .filter_map(|step| match &step.operation {
-            Operation::DropServer { name } => Some(name.as_str()),
-            _ => None,
-        })
-        .collect();
-    facts.servers.iter().any(|server| !dropped.contains(server.name.as_str()))
 }
