@@ -350,7 +350,8 @@ fn import_tables(ctx: &Context<'_>) -> Vec<Verdict> {
     if missing.is_empty() {
         return vec![];
     }
-    let reason = format!("{} tables of \"{}\"", missing.len(), ctx.from.name);
+    let tables = if missing.len() == 1 { "table" } else { "tables" };
+    let reason = format!("{} {tables} of \"{}\"", missing.len(), ctx.from.name);
     let whole = spec.tables.is_none() && missing.len() == wanted.len();
     let me = Some(facts.role.clone());
     let operation = Operation::ImportTables {
