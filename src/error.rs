@@ -43,12 +43,16 @@ pub enum Error {
     UnknownOption { option: String, known: Vec<&'static str> },
     #[error("invalid value for option \"{option}\"")]
     BadOption { option: String, why: String },
+    #[error("option \"{0}\" belongs to the node, not to the link")]
+    OptionOfNode(String),
     #[error("a {kind} link has no option \"{option}\"")]
-    OptionOfOtherKind { kind: &'static str, option: &'static str },
+    OptionOfOtherKind { kind: &'static str, option: &'static str, known: Vec<&'static str> },
     #[error("only subscriptions can be paused")]
     CannotPause(&'static str),
     #[error("schema \"{schema}\" exists on this server and holds other tables")]
     SchemaTaken { schema: String, tables: String },
+    #[error("schema \"{schema}\" on node \"{node}\" already belongs to link \"{link}\"")]
+    SchemaLinked { schema: String, node: String, link: String },
     #[error("this server is not registered as a node")]
     NotRegistered { tried: Vec<String> },
     #[error("this registry belongs to another server")]
@@ -81,13 +85,15 @@ impl Error {
             Error::DuplicateNode(_)
             | Error::DuplicateLink(_)
             | Error::AlreadyStandby(..)
-            | Error::SchemaTaken { .. } => C::ERRCODE_DUPLICATE_OBJECT,
+            | Error::SchemaTaken { .. }
+            | Error::SchemaLinked { .. } => C::ERRCODE_DUPLICATE_OBJECT,
             Error::BadName { .. } | Error::BadTableName(_) => C::ERRCODE_INVALID_NAME,
             Error::BadConninfo { .. }
             | Error::SelfLink(_)
             | Error::StandbyCycle { .. }
             | Error::UnknownOption { .. }
             | Error::BadOption { .. }
+            | Error::OptionOfNode(_)
             | Error::OptionOfOtherKind { .. } => C::ERRCODE_INVALID_PARAMETER_VALUE,
             Error::ForbiddenOption { .. } => C::ERRCODE_INSUFFICIENT_PRIVILEGE,
             Error::PasswordMissing(_) | Error::PasswordUnused(_) => {
@@ -114,6 +120,7 @@ impl Error {
             Error::BadName { why, .. } => Some(sentence(&why.to_string())),
             Error::BadConninfo { why, .. } | Error::BadOption { why, .. } => Some(why.clone()),
             Error::AlreadyStandby(_, link) => Some(format!("Link \"{link}\" says so.")),
+            Error::CannotPause(kind) => Some(format!("This is a {kind} link.")),
             Error::StandbyCycle { chain, .. } => Some(format!("{}.", chain.join(" follows "))),
             Error::NodeInUse { links, .. } => Some(format!("Links: {}.", links.join(", "))),
             Error::SchemaTaken { tables, .. } => Some(format!("Among them: {tables}.")),
@@ -153,13 +160,26 @@ impl Error {
                  a password, or a superuser call nodes.alter_node()."
                     .into()
             }
+            Error::SelfLink(_) => {
+                "A link needs two nodes; where only one is named, the other is this server.".into()
+            }
             Error::AlreadyStandby(..) => "Remove that link first with nodes.remove_link().".into(),
+            Error::StandbyCycle { .. } => {
+                "Remove one of these links first with nodes.remove_link().".into()
+            }
             Error::NodeRemoving(_) => "Run nodes.apply() to finish the removal first.".into(),
             Error::NodeInUse { .. } => {
                 "Pass cascade => true to remove them too, or call nodes.remove_link().".into()
             }
             Error::UnknownOption { known, .. } => format!("Known are: {}.", known.join(", ")),
-            Error::SchemaTaken { .. } => "Give the foreign schema a name of its own.".into(),
+            Error::OptionOfNode(_) => {
+                "Use nodes.alter_node() or nodes.set_password(); all links of the node follow."
+                    .into()
+            }
+            Error::OptionOfOtherKind { known, .. } => format!("It has: {}.", known.join(", ")),
+            Error::SchemaTaken { .. } | Error::SchemaLinked { .. } => {
+                "Give the foreign schema a name of its own.".into()
+            }
             Error::NotRegistered { .. } => {
                 "Register it with nodes.add_node(), or name the node in the call.".into()
             }

@@ -52,7 +52,7 @@ fn add_subscription(
     name: &str,
     publisher: &str,
     subscriber: default!(Option<&str>, "NULL"),
-    tables: default!(Option<Vec<String>>, "NULL"),
+    tables: default!(Option<Names>, "NULL"),
     copy_data: default!(bool, "true"),
     options: default!(JsonB, "'{}'"),
 ) -> std::result::Result<String, ErrorReport> {
@@ -66,9 +66,29 @@ fn add_subscription(
     Ok(format!("\"{}\" will subscribe to \"{}\"; nodes.plan() shows how", to.1, from.1))
 }
 
-fn table_names(tables: Vec<String>) -> Result<BTreeSet<TableName>> {
+/// An array of names as SQL passes it.
+type Names = Vec<Option<String>>;
+
+fn table_names(tables: Names) -> Result<BTreeSet<TableName>> {
     let parse = |text: String| TableName::parse(&text).ok_or(Error::BadTableName(text));
-    tables.into_iter().map(parse).collect()
+    some_tables(tables)?.into_iter().map(parse).collect()
+}
+
+/// No table at all is a mistake: whoever wants every table leaves the list out.
+fn some_tables(tables: Names) -> Result<BTreeSet<String>> {
+    if tables.is_empty() {
+        return Err(bad_list("tables", "It names no table; leave it out for all of them."));
+    }
+    no_nulls("tables", tables)
+}
+
+fn no_nulls(option: &str, names: Names) -> Result<BTreeSet<String>> {
+    let name = |name: Option<String>| name.ok_or_else(|| bad_list(option, "It contains NULL."));
+    names.into_iter().map(name).collect()
+}
+
+fn bad_list(option: &str, why: &str) -> Error {
+    Error::BadOption { option: option.to_owned(), why: why.to_owned() }
 }
 
 fn subscription_options(options: JsonB) -> Result<BTreeMap<String, String>> {
@@ -91,7 +111,7 @@ fn add_foreign_schema(
     local_schema: &str,
     node: &str,
     remote_schema: default!(&str, "'public'"),
-    tables: default!(Option<Vec<String>>, "NULL"),
+    tables: default!(Option<Names>, "NULL"),
     on_node: default!(Option<&str>, "NULL"),
     writable: default!(bool, "true"),
     options: default!(JsonB, "'{}'"),
@@ -101,14 +121,16 @@ fn add_foreign_schema(
     let spec = ForeignSpec {
         local_schema: local_schema.to_owned(),
         remote_schema: remote_schema.to_owned(),
-        tables: tables.map(|tables| tables.into_iter().collect()),
+        tables: tables.map(some_tables).transpose()?,
         roles: BTreeSet::from([user::current_role()]),
         public,
         writable,
         options: foreign_options(options)?,
     };
     checked_name(local_schema)?;
+    checked_name(remote_schema)?;
     let (from, to) = ends(node, on_node)?;
+    check_unlinked(&to, local_schema)?;
     if on_node.is_none() {
         check_local_schema(local_schema)?;
     }
@@ -122,11 +144,25 @@ fn add_foreign_schema(
 fn foreign_options(options: JsonB) -> Result<BTreeMap<String, String>> {
     let options = plain_options(options)?;
     match options.keys().find(|option| conninfo::is_keyword(option)) {
-        Some(option) => Err(Error::BadOption {
-            option: option.clone(),
-            why: "It belongs into the node's conninfo, which all its links share.".into(),
-        }),
+        Some(option) => Err(Error::OptionOfNode(option.clone())),
         None => Ok(options),
+    }
+}
+
+/// A schema shows one link's tables; a link that is going leaves it to the next.
+fn check_unlinked(node: &End, schema: &str) -> Result<()> {
+    let shows = |row: &&LinkRow| {
+        row.to_node == node.0
+            && row.state != LinkState::Removing
+            && matches!(&row.spec, Spec::Foreign(spec) if spec.local_schema == schema)
+    };
+    match Rows::load()?.links.iter().find(shows) {
+        Some(row) => Err(Error::SchemaLinked {
+            schema: schema.to_owned(),
+            node: node.1.clone(),
+            link: row.name.clone(),
+        }),
+        None => Ok(()),
     }
 }
 
@@ -169,12 +205,12 @@ fn insert(name: &str, from: NodeId, to: NodeId, spec: &Spec) -> Result<()> {
 #[pg_extern(volatile, parallel_unsafe)]
 fn alter_link(
     name: &str,
-    tables: default!(Option<Vec<String>>, "NULL"),
+    tables: default!(Option<Names>, "NULL"),
     options: default!(Option<JsonB>, "NULL"),
     slot: default!(Option<bool>, "NULL"),
     writable: default!(Option<bool>, "NULL"),
     public: default!(Option<bool>, "NULL"),
-    roles: default!(Option<Vec<String>>, "NULL"),
+    roles: default!(Option<Names>, "NULL"),
 ) -> std::result::Result<String, ErrorReport> {
     let rows = active_rows()?;
     let row = rows.link(name)?;
@@ -185,12 +221,12 @@ fn alter_link(
 
 /// What `nodes.alter_link()` was given; `None` stays as it is.
 struct Change {
-    tables: Option<Vec<String>>,
+    tables: Option<Names>,
     options: Option<JsonB>,
     slot: Option<bool>,
     writable: Option<bool>,
     public: Option<bool>,
-    roles: Option<Vec<String>>,
+    roles: Option<Names>,
 }
 
 impl Change {
@@ -206,11 +242,14 @@ impl Change {
                 ..old
             }),
             Spec::Foreign(old) => Spec::Foreign(ForeignSpec {
-                tables: self.tables.map(|t| t.into_iter().collect()).or(old.tables),
+                tables: self.tables.map(some_tables).transpose()?.or(old.tables),
                 options: self.options.map(foreign_options).transpose()?.unwrap_or(old.options),
                 writable: self.writable.unwrap_or(old.writable),
                 public: self.public.unwrap_or(old.public),
-                roles: self.roles.map_or(old.roles, |roles| roles.into_iter().collect()),
+                roles: match self.roles {
+                    Some(roles) => no_nulls("roles", roles)?,
+                    None => old.roles,
+                },
                 ..old
             }),
         })
@@ -226,8 +265,13 @@ impl Change {
             ("public", self.public.is_some(), &["foreign"]),
             ("roles", self.roles.is_some(), &["foreign"]),
         ];
-        match given.iter().find(|(_, given, kinds)| *given && !kinds.contains(&kind)) {
-            Some((option, _, _)) => Err(Error::OptionOfOtherKind { kind, option }),
+        let (known, other): (Vec<_>, Vec<_>) =
+            given.iter().partition(|(_, _, kinds)| kinds.contains(&kind));
+        match other.iter().find(|(_, given, _)| *given) {
+            Some((option, _, _)) => {
+                let known = known.iter().map(|(option, _, _)| *option).collect();
+                Err(Error::OptionOfOtherKind { kind, option, known })
+            }
             None => Ok(()),
         }
     }
