@@ -162,7 +162,7 @@ fn wait_for_silent_nodes(ctx: &Context<'_>, plan: &mut Plan) {
                 crate::standby::basebackup_command(ctx)
             )
         } else {
-            "Start it, or correct its address with nodes.alter_node(), \
+            "Start it, or correct its address or password with nodes.alter_node(), \
              and run nodes.apply() again."
                 .to_owned()
         };
