@@ -73,8 +73,15 @@ fn spec<'a>(ctx: &Context<'a>) -> Option<&'a SubscriptionSpec> {
     }
 }
 
+/// The publication is called like the link, but not where the name has a backslash: an apply
+/// worker quotes the publications it asks for with `PQescapeLiteral`, whose `E''` form the
+/// replication grammar does not know (`libpqrcv_startstreaming`, libpqwalreceiver.c).
+fn publication_name(ctx: &Context<'_>) -> String {
+    if ctx.link.name.contains('\\') { ctx.slot() } else { ctx.link.name.clone() }
+}
+
 fn publication<'a>(ctx: &Context<'a>) -> Option<&'a Publication> {
-    ctx.source?.publication(&ctx.link.name)
+    ctx.source?.publication(&publication_name(ctx))
 }
 
 fn subscription<'a>(ctx: &Context<'a>) -> Option<&'a Subscription> {
@@ -379,7 +386,7 @@ fn create_publication(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     };
     let operation = Operation::CreatePublication {
-        name: ctx.link.name.clone(),
+        name: publication_name(ctx),
         tables: wanted_tables(ctx),
         options: spec.publication_options(),
         mark: ctx.mark.clone(),
@@ -473,7 +480,7 @@ fn create_subscription(ctx: &Context<'_>) -> Vec<Verdict> {
     let operation = Operation::CreateSubscription {
         name: ctx.link.name.clone(),
         conninfo: ctx.from.conninfo.clone(),
-        publication: ctx.link.name.clone(),
+        publication: publication_name(ctx),
         slot: ctx.slot(),
         copy_data: spec.copy_data,
         options: spec.subscription_options(),
@@ -504,7 +511,7 @@ fn set_publication(ctx: &Context<'_>) -> Vec<Verdict> {
     let Some(found) = subscription(ctx) else {
         return vec![];
     };
-    let publication = ctx.link.name.clone();
+    let publication = publication_name(ctx);
     if found.publications == BTreeSet::from([publication.clone()]) {
         return vec![];
     }

@@ -728,6 +728,15 @@ fn the_living_side_is_cleaned_while_the_other_is_dead() {
 }
 
 #[test]
+fn a_backslash_stays_out_of_the_publication_name() {
+    let lines = Case::subscription().link(|link| link.name = r"a\b".into()).lines();
+    let has = |text: &str| lines.iter().any(|line| line.contains(text));
+    assert!(has(&format!("CREATE PUBLICATION \"{SLOT}\"")), "{lines:#?}");
+    assert!(has(r#"CREATE SUBSCRIPTION "a\b""#), "{lines:#?}");
+    assert!(has(&format!("PUBLICATION \"{SLOT}\" WITH")), "{lines:#?}");
+}
+
+#[test]
 fn hostile_names_are_quoted_wherever_they_land() {
     let long = "x".repeat(63);
     for name in ["we\"ird; DROP TABLE x--", "Ünïcode node", "SELECT", "it's", r"back\slash", &long]

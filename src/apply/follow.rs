@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_millis(50);
 /// Progress is told at most this often.
 const NOTICE_INTERVAL: Duration = Duration::from_secs(1);
-/// A copy with no worker for this long does not come back by itself: workers are started
+/// A copy without a lasting apply worker for this long, and for as long again as the launcher
+/// may take to serve all subscriptions, does not come back by itself: workers are started
 /// again every `wal_retrieve_retry_interval`, 5 s by default.
 const STALL_LIMIT: Duration = Duration::from_secs(60);
 /// A walreceiver tries again every `wal_retrieve_retry_interval`.
@@ -60,7 +61,8 @@ struct Progress {
     tables: i64,
     rows: i64,
     errors: i64,
-    workers: i64,
+    /// The apply worker's process; one that fails at once has another each time.
+    worker: Option<String>,
     enabled: bool,
 }
 
@@ -70,7 +72,7 @@ SELECT count(*) FILTER (WHERE r.srsubstate IN ('r', 's')), count(*),
    WHERE p.command = 'COPY FROM' AND p.relid = ANY (array_agg(r.srrelid))),
   (SELECT coalesce(sum(e.sync_error_count + e.apply_error_count), 0)::bigint
    FROM pg_stat_subscription_stats e WHERE e.subid = s.oid),
-  (SELECT count(w.pid) FROM pg_stat_subscription w WHERE w.subid = s.oid),
+  (SELECT min(w.pid) FROM pg_stat_subscription w WHERE w.subid = s.oid AND w.relid IS NULL),
   s.subenabled
 FROM pg_subscription s JOIN pg_subscription_rel r ON r.srsubid = s.oid
 WHERE s.subname = $1
@@ -86,7 +88,7 @@ async fn progress(session: &mut Session, name: &str) -> std::result::Result<Prog
         tables: number(1),
         rows: number(2),
         errors: number(3),
-        workers: number(4),
+        worker: answer.value(0, 4).map(str::to_owned),
         enabled: answer.value(0, 5) == Some("t"),
     })
 }
@@ -101,7 +103,8 @@ async fn watch_copy(
     let (true, Some(session)) = (copying, sessions.get(&link.to)) else { return Ok(()) };
     let mut first: Option<Progress> = None;
     let mut said = Instant::now();
-    let mut alive = Instant::now();
+    let (mut alive, mut worker) = (Instant::now(), None);
+    let limit = stall_limit(world, link);
     loop {
         let now = progress(&mut *session.lock().await, &link.name)
             .await
@@ -117,11 +120,14 @@ async fn watch_copy(
         if !now.enabled {
             return Err("the subscription was disabled during the initial copy".to_owned());
         }
-        if now.workers > 0 {
+        let lasting = now.worker.is_some() && now.worker == worker;
+        if lasting {
             alive = Instant::now();
-        } else if alive.elapsed() > STALL_LIMIT {
-            return Err("no worker copies; the subscriber's server log says why".to_owned());
+        } else if alive.elapsed() > limit {
+            let why = "no apply worker lasts; the subscriber's server log says why";
+            return Err(why.to_owned());
         }
+        worker.clone_from(&now.worker);
         if said.elapsed() >= NOTICE_INTERVAL {
             said = Instant::now();
             pgrx::notice!(
@@ -134,6 +140,16 @@ async fn watch_copy(
         }
         reactor::sleep(PAUSE).await;
     }
+}
+
+/// See [`STALL_LIMIT`].
+fn stall_limit(world: &World, link: &Link) -> Duration {
+    let launcher = world.facts(link.to).map_or(Duration::ZERO, |facts| {
+        let interval = facts.number("wal_retrieve_retry_interval").unwrap_or_default();
+        let subscriptions = facts.subscription_oids.len().try_into().unwrap_or(u32::MAX);
+        Duration::from_millis(interval.unsigned_abs()) * subscriptions
+    });
+    STALL_LIMIT + launcher
 }
 
 /// A standby has been told whom to follow; until it does, the job is not done. One that takes
