@@ -62,6 +62,14 @@ pub fn look(desired: &Desired) -> Look {
     })
 }
 
+/// Asks the nodes that have links, at once, and plans; changes nothing.
+pub fn plan(desired: &Desired) -> Plan {
+    reactor::block_on(async {
+        let (world, _) = observe::world(&desired.linked_targets(), Sessions::new()).await;
+        nodes_plan::plan(&desired.registry, &world)
+    })
+}
+
 /// Sleeps, ready to be interrupted.
 pub fn pause(duration: Duration) {
     reactor::block_on(reactor::sleep(duration));
@@ -90,11 +98,11 @@ async fn rounds(report: &mut Report) -> Result<()> {
     let mut sessions = Sessions::new();
     for _ in 0..MAX_ROUNDS {
         let desired = spi::in_own_transaction(load_active)?;
-        let (world, open) = observe::world(&desired.targets(), sessions).await;
+        let (world, open) = observe::world(&desired.linked_targets(), sessions).await;
         let plan = runnable(nodes_plan::plan(&desired.registry, &world), report.failed_links());
         report.total = desired.registry.links.len();
         report.problems(&desired, &plan.problems);
-        if plan.steps.is_empty() {
+        if plan.steps.is_empty() || report.failed_without_link {
             follow_unfinished(&desired, &world, open, report).await?;
             return Ok(());
         }

@@ -70,9 +70,13 @@ struct SuperuserFacts {
 /// Asks one node everything.
 pub async fn facts(session: &mut Session, interest: &Interest) -> Result<NodeFacts> {
     let interest = to_json(interest)?;
-    let options = subscription_options(session.connection.server_version());
-    let sql = FACTS.replace(":subscription_options", options);
-    let answer = session.connection.query(&sql, &[Some(&interest)]).await?;
+    if !session.facts_prepared {
+        let options = subscription_options(session.connection.server_version());
+        let sql = FACTS.replace(":subscription_options", options);
+        session.connection.prepare(c"facts", &sql).await?;
+        session.facts_prepared = true;
+    }
+    let answer = session.connection.query_prepared("facts", &[Some(&interest)]).await?;
     let mut value: Value = from_json(answer.value(0, 0).unwrap_or("null"))?;
     let primary_conninfo = take_primary_conninfo(&mut value["settings"]);
     let mut facts: NodeFacts = serde_json::from_value(value).map_err(bad_answer)?;

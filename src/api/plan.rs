@@ -49,7 +49,7 @@ fn plan() -> std::result::Result<
         return Ok(TableIterator::once(passive_row(&passive)));
     }
     let desired = Desired::from_rows(&rows)?;
-    let plan = apply::look(&desired).plan;
+    let plan = apply::plan(&desired);
     Ok(TableIterator::new(plan_rows(&desired, &plan)))
 }
 

@@ -7,7 +7,7 @@ use crate::guc;
 use crate::observe::session::Target;
 use nodes_plan::desired::{Interest, Link, LinkId, Node, NodeId, Registry};
 use nodes_plan::quote::MASK;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub struct Desired {
     pub registry: Registry,
@@ -46,6 +46,13 @@ impl Desired {
     pub fn targets(&self) -> Vec<(Target, Interest)> {
         let targets = self.targets.values();
         targets.map(|target| (target.clone(), self.registry.interest(target.id))).collect()
+    }
+
+    /// The nodes that the plan depends on: those with links. Of the others nothing is wanted.
+    pub fn linked_targets(&self) -> Vec<(Target, Interest)> {
+        let ends = self.registry.links.iter().flat_map(|link| [link.from, link.to]);
+        let linked: BTreeSet<NodeId> = ends.collect();
+        self.targets().into_iter().filter(|(target, _)| linked.contains(&target.id)).collect()
     }
 
     pub fn link_name(&self, link: LinkId) -> &str {

@@ -17,6 +17,8 @@ use std::time::Duration;
 pub struct Report {
     /// Links in the registry.
     pub total: usize,
+    /// A node's own clean-up failed: it would fail in every further round.
+    pub failed_without_link: bool,
     failed_links: BTreeSet<LinkId>,
     lines: Vec<String>,
     sqlstate: Option<String>,
@@ -46,6 +48,7 @@ impl Report {
     /// A link goes no further in this run.
     pub fn fail(&mut self, link: Option<LinkId>, line: String, sqlstate: Option<&str>) {
         self.failed_links.extend(link);
+        self.failed_without_link |= link.is_none();
         self.lines.push(line);
         if self.sqlstate.is_none() {
             self.sqlstate = sqlstate.map(str::to_owned);

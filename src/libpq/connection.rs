@@ -78,7 +78,53 @@ impl Connection {
 
     /// Runs one statement with text parameters.
     pub async fn query(&mut self, sql: &str, params: &[Option<&str>]) -> Result<Rows, Error> {
+        self.send_with(sql, params, |raw, text, count, values| {
+            // SAFETY: all strings live until the call returns; libpq copies them.
+            unsafe {
+                let (types, lengths, formats) =
+                    (std::ptr::null(), std::ptr::null(), std::ptr::null());
+                pq_sys::PQsendQueryParams(raw, text, count, types, values, lengths, formats, 0)
+            }
+        })
+        .await
+    }
+
+    /// Gives a statement a name, under which [`Connection::query_prepared`] runs it without
+    /// parsing and planning it again.
+    pub async fn prepare(&mut self, name: &CStr, sql: &str) -> Result<(), Error> {
         let text = c_string(sql)?;
+        // SAFETY: both strings live until the call returns; libpq copies them.
+        let sent = unsafe {
+            pq_sys::PQsendPrepare(self.raw, name.as_ptr(), text.as_ptr(), 0, std::ptr::null())
+        };
+        self.check_sent(sent)?;
+        self.drain(|_| {}).await
+    }
+
+    /// Runs a prepared statement.
+    pub async fn query_prepared(
+        &mut self,
+        name: &str,
+        params: &[Option<&str>],
+    ) -> Result<Rows, Error> {
+        self.send_with(name, params, |raw, name, count, values| {
+            // SAFETY: all strings live until the call returns; libpq copies them.
+            unsafe {
+                let (lengths, formats) = (std::ptr::null(), std::ptr::null());
+                pq_sys::PQsendQueryPrepared(raw, name, count, values, lengths, formats, 0)
+            }
+        })
+        .await
+    }
+
+    /// Sends text parameters along with a statement or its name, and returns the last result.
+    async fn send_with(
+        &mut self,
+        text: &str,
+        params: &[Option<&str>],
+        send: impl FnOnce(*mut pq_sys::PGconn, *const c_char, c_int, *const *const c_char) -> c_int,
+    ) -> Result<Rows, Error> {
+        let text = c_string(text)?;
         let values = params
             .iter()
             .map(|param| param.map(c_string).transpose())
@@ -87,19 +133,7 @@ impl Connection {
             .iter()
             .map(|value| value.as_ref().map_or(std::ptr::null(), |value| value.as_ptr()))
             .collect();
-        // SAFETY: all strings live until the call returns; libpq copies them.
-        let sent = unsafe {
-            pq_sys::PQsendQueryParams(
-                self.raw,
-                text.as_ptr(),
-                pointers.len() as c_int,
-                std::ptr::null(),
-                pointers.as_ptr(),
-                std::ptr::null(),
-                std::ptr::null(),
-                0,
-            )
-        };
+        let sent = send(self.raw, text.as_ptr(), pointers.len() as c_int, pointers.as_ptr());
         self.check_sent(sent)?;
         let mut last = Rows::default();
         self.drain(|rows| last = rows).await?;

@@ -24,12 +24,15 @@ pub struct Target {
 
 pub struct Session {
     pub connection: Connection,
+    /// Whether the question for facts is prepared: an apply asks it more than once.
+    pub facts_prepared: bool,
 }
 
 /// Settings that any role may change. A server notices within a second that we are gone, and
 /// gives up what it was doing for us.
 const ANY_ROLE: &str = "SET search_path = pg_catalog, pg_temp; \
-     SET client_connection_check_interval = '1s'; SET client_min_messages = warning";
+     SET client_connection_check_interval = '1s'; SET client_min_messages = warning; \
+     SET plan_cache_mode = force_generic_plan";
 
 /// Settings that keep statements with secrets out of the log and out of pg_stat_statements.
 /// Those of extensions that are not loaded become placeholders, which is harmless.
@@ -55,7 +58,7 @@ impl Session {
         let timeout = target.step_timeout.as_millis();
         let sql = format!("{ANY_ROLE}; SET statement_timeout = {timeout}{quiet}");
         connection.simple(&sql).await?;
-        Ok(Session { connection })
+        Ok(Session { connection, facts_prepared: false })
     }
 
     /// Hides what the session runs from `pg_stat_activity`, or shows it again; where the role
