@@ -218,7 +218,15 @@ fn wanted_roles(facts: &NodeFacts, spec: &ForeignSpec) -> BTreeSet<Option<String
     roles
 }
 
+/// What is missing is made only when both nodes answer: a server without tables helps nobody.
+fn can_create(ctx: &Context<'_>) -> bool {
+    ctx.source.is_some() || server(ctx).is_some()
+}
+
 fn create_server(ctx: &Context<'_>) -> Vec<Verdict> {
+    if !can_create(ctx) {
+        return vec![];
+    }
     let (Some((_, spec)), None) = (target(ctx), server(ctx)) else {
         return vec![];
     };
@@ -246,6 +254,9 @@ fn alter_server(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 fn create_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
+    if !can_create(ctx) {
+        return vec![];
+    }
     let Some((facts, spec)) = target(ctx) else {
         return vec![];
     };
@@ -289,6 +300,9 @@ fn alter_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 fn create_schema(ctx: &Context<'_>) -> Vec<Verdict> {
+    if !can_create(ctx) {
+        return vec![];
+    }
     let Some((facts, spec)) = target(ctx) else {
         return vec![];
     };

@@ -382,7 +382,7 @@ fn slot_lost(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 fn create_publication(ctx: &Context<'_>) -> Vec<Verdict> {
-    let (Some(_), Some(spec), None) = (ctx.source, spec(ctx), publication(ctx)) else {
+    let (Some(_), Some(spec), None) = (ctx.both(), spec(ctx), publication(ctx)) else {
         return vec![];
     };
     let operation = Operation::CreatePublication {
