@@ -1,0 +1,88 @@
+//! A registry is dumped and restored: where it was made it goes on as before; on another
+//! server it shows what it holds and touches nobody, until it is told to take over.
+
+use pg_test::Server;
+use pg_test::trio::{Trio, plan};
+
+/// `pg_dump` of paris' registry, as SQL.
+fn dump(server: &Server, options: &[&str]) -> String {
+    let output =
+        server.client_program("pg_dump", "app").args(options).output().expect("pg_dump runs");
+    assert!(output.status.success(), "pg_dump: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+fn restore(server: &Server, dump: &str) {
+    server.create_db("app");
+    // The subscription of the dump would connect; what is restored here is the registry.
+    let psql = server.psql_with("app", &["-v", "ON_ERROR_STOP=0", "-q"], dump);
+    let registered = server.query_one_text("app", "SELECT count(*)::text FROM nodes.node");
+    assert_eq!(registered, "3", "the registry is restored:\n{psql}");
+}
+
+/// SQLSTATE of a statement that must fail.
+fn sqlstate(server: &Server, sql: &str) -> String {
+    let error = server.client("app").batch_execute(sql).expect_err("it is refused");
+    error.code().map(|code| code.code().to_owned()).unwrap_or_default()
+}
+
+#[test]
+fn a_copy_elsewhere_is_passive_until_it_takes_over() {
+    let trio = Trio::start();
+    trio.register();
+    trio.link();
+    trio.apply();
+    let text = dump(&trio.paris, &[]);
+    let elsewhere = Server::builder("elsewhere").start();
+    restore(&elsewhere, &text);
+
+    let rows = plan(&elsewhere);
+    assert_eq!(rows.len(), 1, "{rows:#?}");
+    assert!(rows[0].contains("this registry belongs to another server"), "{rows:#?}");
+    assert!(rows[0].contains("nodes.take_over()"), "{rows:#?}");
+    for refused in [
+        "CALL nodes.apply()",
+        "CALL nodes.teardown()",
+        "SELECT nodes.add_node('x', 'host=127.0.0.1 port=1')",
+        "SELECT nodes.remove_link('stock')",
+        "SELECT * FROM nodes.status",
+    ] {
+        assert_eq!(sqlstate(&elsewhere, refused), "55000", "{refused}");
+    }
+    assert_eq!(trio.plan(), [""; 0], "the original is untouched");
+
+    let id = "SELECT id::text FROM nodes.registry";
+    let old = elsewhere.query_one_text("app", id);
+    elsewhere.sql("app", "SELECT nodes.take_over()");
+    assert_ne!(elsewhere.query_one_text("app", id), old);
+    let rows = plan(&elsewhere);
+    let drops = rows.iter().filter(|row| row.starts_with("drop"));
+    assert_eq!(drops.count(), 0, "what the original made is not its own: {rows:#?}");
+    assert!(rows.iter().any(|row| row.contains("was not made by this registry")), "{rows:#?}");
+
+    trio.paris.sql("app", "CALL nodes.teardown()");
+    trio.paris.assert_no_residue("app");
+    trio.london.assert_no_residue("app");
+}
+
+#[test]
+fn restored_where_it_was_made_it_goes_on() {
+    let trio = Trio::start();
+    trio.register();
+    trio.link();
+    trio.apply();
+    let text = dump(&trio.paris, &["--extension=pg_nodes", "--schema=nodes"]);
+    let registry = trio.paris.query_one_text("app", "SELECT id::text FROM nodes.registry");
+    trio.paris.sql("app", "DROP EXTENSION pg_nodes; DROP SCHEMA nodes");
+    let psql = trio.paris.psql_with("app", &["-q"], &text);
+    assert!(psql.ok, "restore: {psql}");
+    assert_eq!(trio.paris.query_one_text("app", "SELECT id::text FROM nodes.registry"), registry);
+    assert_eq!(trio.plan(), [""; 0], "everything is as the restored registry wants it");
+    trio.paris.sql("app", "SELECT nodes.pause_link('orders_feed')");
+    trio.apply();
+    trio.paris.sql("app", "SELECT nodes.add_node('later', 'host=127.0.0.1 port=1')");
+    trio.paris.sql("app", "SELECT nodes.remove_node('later')");
+    trio.paris.sql("app", "CALL nodes.teardown()");
+    trio.paris.assert_no_residue("app");
+    trio.london.assert_no_residue("app");
+}
