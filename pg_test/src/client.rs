@@ -6,6 +6,9 @@ use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
 
+/// A statement that never ends must fail its test, with its name and the logs, not stop them all.
+const TIME_LIMIT: &str = "-c statement_timeout=180s";
+
 /// What psql printed, errors and notices in their place among the results.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Psql {
@@ -40,6 +43,7 @@ impl Server {
             .user("postgres")
             .dbname(db)
             .application_name("harness")
+            .options(TIME_LIMIT)
             .connect_timeout(crate::LONG)
             .connect(NoTls)
     }
@@ -92,17 +96,22 @@ impl Server {
 
     /// Like [`Server::psql`], with more options, say `["-At"]`.
     pub fn psql_with(&self, db: &str, options: &[&str], script: &str) -> Psql {
-        let mut command = self.client_program("psql", db);
-        command.args(["-X", "-v", "ON_ERROR_STOP=1"]).args(options);
+        let mut command = self.psql_command(db);
+        command.args(options);
         run_merged(command, script)
     }
 
     /// Like [`Server::psql`], in the background.
     pub fn psql_in_background(&self, db: &str, script: &str) -> JoinHandle<Psql> {
-        let mut command = self.client_program("psql", db);
-        command.args(["-X", "-v", "ON_ERROR_STOP=1"]);
+        let command = self.psql_command(db);
         let script = script.to_owned();
         std::thread::spawn(move || run_merged(command, &script))
+    }
+
+    fn psql_command(&self, db: &str) -> Command {
+        let mut command = self.client_program("psql", db);
+        command.env("PGOPTIONS", TIME_LIMIT).args(["-X", "-v", "ON_ERROR_STOP=1"]);
+        command
     }
 
     /// One of Postgres' client programs, told to connect here as the superuser.
