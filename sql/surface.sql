@@ -1,5 +1,7 @@
 -- Comments and rights of everything that SQL sees.
 
+COMMENT ON SCHEMA nodes IS 'pg_nodes: servers and the links between them; see nodes.status, nodes.link_status and nodes.plan()';
+
 CREATE VIEW nodes.events AS
   SELECT at, severity, node, link, kind, message, detail FROM nodes.event ORDER BY id DESC;
 COMMENT ON VIEW nodes.events IS 'what changed, newest first';
