@@ -5,6 +5,8 @@ mod node;
 mod plan;
 mod status;
 
+use crate::apply;
+use crate::catalog::Rows;
 use crate::error::{Error, Result};
 use nodes_plan::name::check_name;
 use pgrx::JsonB;
@@ -13,6 +15,13 @@ use std::collections::BTreeMap;
 
 fn checked_name(name: &str) -> Result<()> {
     check_name(name).map_err(|why| Error::BadName { name: name.to_owned(), why })
+}
+
+/// The registry, for calls that change it: a passive copy stays as it is.
+fn active_rows() -> Result<Rows> {
+    let rows = Rows::load()?;
+    apply::check_active(&rows)?;
+    Ok(rows)
 }
 
 /// `options => '{"fetch_size": 100}'`: an object whose values are plain.

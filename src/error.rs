@@ -197,6 +197,7 @@ impl Error {
             Error::NoConvergence(_) => {
                 "See nodes.plan(); somebody may be changing the same objects.".into()
             }
+            Error::Timeout(_) => "nodes.status and nodes.link_status say why.".into(),
             Error::Peer(error) => return error.hint.clone(),
             _ => return None,
         };

@@ -2,6 +2,7 @@
 
 use crate::desired::{Link, LinkState, Node, Registry, Spec};
 use crate::observed::World;
+use std::collections::BTreeSet;
 
 /// Draws the registry as text, nodes in order of registration.
 pub fn draw(registry: &Registry, world: &World) -> String {
@@ -33,8 +34,12 @@ fn draw_link(registry: &Registry, link: &Link) -> String {
     let what = match &link.spec {
         Spec::Standby(_) => format!("standby ──▶ {to}"),
         Spec::Subscription(spec) => {
-            let tables = spec.tables.as_ref().map_or("all".to_owned(), |t| t.len().to_string());
-            format!("subscription \"{}\" ({tables} tables) ──▶ {to}", link.name)
+            let tables = match spec.tables.as_ref().map(BTreeSet::len) {
+                None => "all tables".to_owned(),
+                Some(1) => "1 table".to_owned(),
+                Some(number) => format!("{number} tables"),
+            };
+            format!("subscription \"{}\" ({tables}) ──▶ {to}", link.name)
         }
         Spec::Foreign(spec) => format!(
             "foreign schema \"{}\" as \"{}\" ──▶ {to}",

@@ -1,9 +1,9 @@
 //! `nodes.add_standby()`, `nodes.add_subscription()`, `nodes.add_foreign_schema()` and what
 //! changes or removes links. They change rows only; `nodes.apply()` does the rest.
 
-use super::{checked_name, plain_options};
+use super::{active_rows, checked_name, plain_options};
 use crate::apply::desired::Desired;
-use crate::apply::{self, conninfo, identity};
+use crate::apply::{conninfo, identity};
 use crate::catalog::{self, LinkRow, Rows};
 use crate::error::{Error, Result};
 use crate::pg::user;
@@ -171,12 +171,6 @@ fn check_local_schema(schema: &str) -> Result<()> {
         Some(tables) => Err(Error::SchemaTaken { schema: schema.to_owned(), tables }),
         None => Ok(()),
     }
-}
-
-fn active_rows() -> Result<Rows> {
-    let rows = Rows::load()?;
-    apply::check_active(&rows)?;
-    Ok(rows)
 }
 
 type End = (NodeId, String);

@@ -5,6 +5,7 @@ use crate::apply::desired::Desired;
 use crate::apply::{self, Look, check};
 use crate::catalog::{self, Rows};
 use crate::error::{Error, Result};
+use nodes_plan::desired::{Link, LinkState};
 use nodes_plan::health::{LinkHealth, link_health};
 use nodes_plan::observed::Slot;
 use pgrx::datum::Interval;
@@ -188,10 +189,11 @@ fn wait_for_link(
 ) -> std::result::Result<String, ErrorReport> {
     let state = wait(timeout, &format!("link \"{name}\""), || {
         let (desired, look) = look()?;
-        let mut links = desired.registry.links.iter();
-        let link = links.find(|link| link.name == name).ok_or_else(|| Error::UnknownLink {
-            name: name.to_owned(),
-            known: desired.registry.links.iter().map(|link| link.name.clone()).collect(),
+        let live = |link: &&Link| link.state != LinkState::Removing;
+        let mut links = desired.registry.links.iter().filter(live);
+        let link = links.clone().find(|link| link.name == name).ok_or_else(|| {
+            let known = links.by_ref().map(|link| link.name.clone()).collect();
+            Error::UnknownLink { name: name.to_owned(), known }
         })?;
         let health = link_health(&desired.registry, &look.world, link, &look.plan);
         Ok(matches!(health.state, "streaming" | "up").then_some(health.state))
