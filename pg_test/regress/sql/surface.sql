@@ -85,7 +85,9 @@ SELECT name, setting, unit, context, vartype, min_val, max_val, short_desc, extr
   FROM pg_settings WHERE name LIKE 'pg_nodes.%' ORDER BY name;
 SET pg_nodes.connect_timeout = '2s';
 SHOW pg_nodes.connect_timeout;
+\set VERBOSITY sqlstate
 SET pg_nodes.connect_timeout = 0;
+\set VERBOSITY default
 SET pg_nodes.connect_timeuot = 0;
 
 -- the rules by which plan() decides
