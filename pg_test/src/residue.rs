@@ -8,17 +8,16 @@ const QUERIES: &[(&str, &str)] = &[
     ("subscriptions", "SELECT subname FROM pg_subscription"),
     ("foreign servers", "SELECT srvname FROM pg_foreign_server"),
     ("user mappings", "SELECT usename || ' on ' || srvname FROM pg_user_mappings"),
-    // The extension's own objects may say its name. A standby that was let go keeps what its
-    // primary had at that moment, such as an extension about to be dropped there.
+    // A standby that was let go keeps what its primary had at that moment, such as an extension
+    // about to be dropped there.
     (
         "comments with our mark",
-        "SELECT description FROM pg_description AS d \
-         WHERE description LIKE '%pg_nodes%' \
+        "SELECT description FROM pg_description \
+         WHERE description LIKE '%by pg_nodes: registry%' \
            AND NOT (pg_is_in_recovery() AND classoid = 'pg_extension'::regclass) \
-           AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = d.classoid \
-                           AND objid = d.objoid AND deptype = 'e') \
          UNION ALL \
-         SELECT description FROM pg_shdescription WHERE description LIKE '%pg_nodes%'",
+         SELECT description FROM pg_shdescription \
+         WHERE description LIKE '%by pg_nodes: registry%'",
     ),
     (
         "settings",
