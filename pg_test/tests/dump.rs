@@ -1,8 +1,8 @@
 //! A registry is dumped and restored: where it was made it goes on as before; on another
 //! server it shows what it holds and touches nobody, until it is told to take over.
 
-use pg_test::Server;
-use pg_test::trio::{Trio, plan};
+use pg_test::trio::{Trio, add_node, apply, plan};
+use pg_test::{LONG, Server, wait_until};
 
 /// `pg_dump` of paris' registry, as SQL.
 fn dump(server: &Server, options: &[&str]) -> String {
@@ -40,15 +40,28 @@ fn a_copy_elsewhere_is_passive_until_it_takes_over() {
     assert_eq!(rows.len(), 1, "{rows:#?}");
     assert!(rows[0].contains("this registry belongs to another server"), "{rows:#?}");
     assert!(rows[0].contains("nodes.take_over()"), "{rows:#?}");
+    trio.london.sql("postgres", "ALTER SYSTEM SET log_connections = on");
+    trio.london.reload();
+    wait_until("london logs who connects", LONG, || {
+        trio.london.query_one_text("app", "SHOW log_connections") == "on"
+    });
     for refused in [
         "CALL nodes.apply()",
         "CALL nodes.teardown()",
         "SELECT nodes.add_node('x', 'host=127.0.0.1 port=1')",
+        "SELECT nodes.alter_node('london', 'host=127.0.0.1 port=1')",
+        "SELECT nodes.add_standby('london', 'paris')",
+        "SELECT nodes.add_subscription('again', 'london', 'paris')",
+        "SELECT nodes.add_foreign_schema('again', 'london', on_node => 'paris')",
         "SELECT nodes.remove_link('stock')",
         "SELECT * FROM nodes.status",
     ] {
         assert_eq!(sqlstate(&elsewhere, refused), "55000", "{refused}");
     }
+    assert_eq!(plan(&elsewhere).len(), 1);
+    let log = trio.london.log();
+    assert!(log.contains("application_name=harness"), "connections are logged:\n{log}");
+    assert!(!log.contains("application_name=pg_nodes"), "no peer was asked:\n{log}");
     assert_eq!(trio.plan(), [""; 0], "the original is untouched");
 
     let id = "SELECT id::text FROM nodes.registry";
@@ -85,4 +98,31 @@ fn restored_where_it_was_made_it_goes_on() {
     trio.paris.sql("app", "CALL nodes.teardown()");
     trio.paris.assert_no_residue("app");
     trio.london.assert_no_residue("app");
+}
+
+#[test]
+fn a_database_made_again_on_the_same_server_goes_on() {
+    let paris = Server::builder("paris").start();
+    let london = Server::builder("london").start();
+    for server in [&paris, &london] {
+        server.create_db("app");
+    }
+    london.sql("app", "CREATE SCHEMA inventory; CREATE TABLE inventory.items AS SELECT 1 AS id");
+    paris.sql("app", "CREATE EXTENSION pg_nodes");
+    for (name, server) in [("paris", &paris), ("london", &london)] {
+        add_node(&paris, name, server);
+    }
+    paris.sql("app", "SELECT nodes.add_foreign_schema('stock', 'london', 'inventory')");
+    apply(&paris);
+    let text = dump(&paris, &[]);
+    paris.sql("postgres", "DROP DATABASE app WITH (FORCE)");
+    paris.create_db("app");
+    let psql = paris.psql_with("app", &["-q"], &text);
+    assert!(psql.ok, "restore: {psql}");
+    assert_eq!(plan(&paris), [""; 0], "the dump brought all of the link along");
+    assert_eq!(paris.query_texts("app", "SELECT id FROM stock.items"), ["1"]);
+    add_node(&paris, "later", &london);
+    paris.sql("app", "CALL nodes.teardown()");
+    paris.assert_no_residue("app");
+    london.assert_no_residue("app");
 }
