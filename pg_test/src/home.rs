@@ -1,5 +1,5 @@
 //! Where the files of a server lie: short paths, a quick disk, and what stays after a failure.
-use crate::user;
+use crate::{process, user};
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -7,6 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use tempfile::TempDir;
+
+const PREFIX: &str = "pg_nodes-";
+
+/// The file that names the process a temporary directory belongs to.
+const OWNER: &str = "owner";
 
 /// The directory of one server. Holds its data directory, its log and its Unix socket.
 pub(crate) struct Home {
@@ -58,6 +63,7 @@ impl Home {
             return self.path.clone();
         };
         let path = directory.keep();
+        fs::remove_file(path.join(OWNER)).expect("every home has an owner");
         let kept = std::env::temp_dir().join(path.file_name().expect("a directory has a name"));
         let moved = kept != path
             && Command::new("mv")
@@ -71,11 +77,26 @@ impl Home {
 /// A directory for the servers' user that vanishes with the value.
 pub fn temp_dir(label: &str) -> TempDir {
     let directory = tempfile::Builder::new()
-        .prefix(&format!("pg_nodes-{label}-"))
+        .prefix(&format!("{PREFIX}{label}-"))
         .tempdir_in(scratch())
         .expect("cannot make a temporary directory");
+    fs::write(directory.path().join(OWNER), std::process::id().to_string())
+        .expect("cannot write into a new directory");
     user::give(directory.path());
     directory
+}
+
+/// Removes the directories that test processes left when they were killed.
+fn sweep(scratch: &Path) {
+    for entry in fs::read_dir(scratch).into_iter().flatten().flatten() {
+        let owner = fs::read_to_string(entry.path().join(OWNER)).ok();
+        let abandoned = entry.file_name().to_string_lossy().starts_with(PREFIX)
+            && owner.and_then(|pid| pid.parse().ok()).is_some_and(process::is_gone);
+        if abandoned {
+            // Another test process may be faster.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// Lets only the owner look into a directory, as Postgres wants it.
@@ -91,10 +112,12 @@ fn scratch() -> &'static Path {
     static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
     SCRATCH.get_or_init(|| {
         let memory = Path::new("/dev/shm");
-        match std::env::var_os("TMPDIR") {
+        let scratch = match std::env::var_os("TMPDIR") {
             None if free_mib(memory) >= ENOUGH_MIB => memory.to_owned(),
             _ => std::env::temp_dir(),
-        }
+        };
+        sweep(&scratch);
+        scratch
     })
 }
 
