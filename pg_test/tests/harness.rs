@@ -148,11 +148,12 @@ fn residue_is_found() {
     server.assert_no_residue("postgres");
     server.sql(
         "postgres",
-        "CREATE PUBLICATION p FOR ALL TABLES; COMMENT ON PUBLICATION p IS 'pg_nodes: x'",
+        "CREATE PUBLICATION p FOR ALL TABLES;
+         COMMENT ON PUBLICATION p IS 'managed by pg_nodes: registry x'",
     );
     assert_eq!(
         server.residue("postgres"),
-        ["publications: p", "comments with our mark: pg_nodes: x"]
+        ["publications: p", "comments with our mark: managed by pg_nodes: registry x"]
     );
 }
 
