@@ -100,6 +100,8 @@ async fn watch_copy(
 ) -> std::result::Result<(), String> {
     let facts = world.facts(link.to).and_then(|facts| facts.subscription(&link.name));
     let copying = facts.is_some_and(|s| s.tables.values().any(|t| !matches!(t.state, 'r' | 's')));
+    // Without its publisher no copy goes on; the plan has told of that.
+    let copying = copying && sessions.contains_key(&link.from);
     let (true, Some(session)) = (copying, sessions.get(&link.to)) else { return Ok(()) };
     let mut first: Option<Progress> = None;
     let mut said = Instant::now();
