@@ -70,13 +70,9 @@ struct SuperuserFacts {
 /// Asks one node everything.
 pub async fn facts(session: &mut Session, interest: &Interest) -> Result<NodeFacts> {
     let interest = to_json(interest)?;
-    if !session.facts_prepared {
-        let options = subscription_options(session.connection.server_version());
-        let sql = FACTS.replace(":subscription_options", options);
-        session.connection.prepare(c"facts", &sql).await?;
-        session.facts_prepared = true;
-    }
-    let answer = session.connection.query_prepared("facts", &[Some(&interest)]).await?;
+    let options = subscription_options(session.connection.server_version());
+    let sql = FACTS.replace(":subscription_options", options);
+    let answer = session.ask_again(c"facts", &sql, &[Some(&interest)]).await?;
     let mut value: Value = from_json(answer.value(0, 0).unwrap_or("null"))?;
     let primary_conninfo = take_primary_conninfo(&mut value["settings"]);
     let mut facts: NodeFacts = serde_json::from_value(value).map_err(bad_answer)?;

@@ -16,7 +16,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(20);
 /// Progress is told at most this often.
 const NOTICE_INTERVAL: Duration = Duration::from_secs(1);
 /// A copy without a lasting apply worker for this long, and for as long again as the launcher
@@ -80,7 +80,7 @@ WHERE s.subname = $1
 GROUP BY s.oid, s.subenabled";
 
 async fn progress(session: &mut Session, name: &str) -> std::result::Result<Progress, PeerError> {
-    let answer = session.connection.query(PROGRESS, &[Some(name)]).await?;
+    let answer = session.ask_again(c"progress", PROGRESS, &[Some(name)]).await?;
     let number =
         |column| answer.value(0, column).and_then(|text| text.parse().ok()).unwrap_or_default();
     Ok(Progress {
@@ -113,7 +113,8 @@ async fn watch_copy(
             .map_err(|error| format!("the initial copy could not be followed: {error}"))?;
         let first = first.get_or_insert_with(|| now.clone());
         if now.ready == now.tables {
-            pgrx::notice!("link \"{}\": initial copy done, {} tables", link.name, now.tables);
+            let tables = if now.tables == 1 { "table" } else { "tables" };
+            pgrx::notice!("link \"{}\": initial copy done, {} {tables}", link.name, now.tables);
             return Ok(());
         }
         if now.errors > first.errors {

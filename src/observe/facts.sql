@@ -1,6 +1,7 @@
 -- Everything that any role may know of its server, as one JSON document. $1 says what matters
 -- (nodes_plan::desired::Interest). Only columns that PostgreSQL 15 to 18 share are named; the
--- subscription's options differ by version and are put in by observe.rs.
+-- subscription's options differ by version and are put in by observe.rs. Where a view is little
+-- more than a function, the function is asked: to plan the views costs more than to run them.
 WITH interest AS (
   SELECT ARRAY(SELECT json_array_elements_text($1::json->'schemas')) AS schemas,
          ARRAY(SELECT json_array_elements_text($1::json->'roles')) AS roles,
@@ -58,8 +59,9 @@ WITH interest AS (
       FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid
       JOIN pg_namespace n ON n.oid = c.relnamespace WHERE r.prpubid = p.oid),
     'published', (
-      SELECT coalesce(json_agg(json_build_object('schema', t.schemaname, 'name', t.tablename)), '[]')
-      FROM pg_publication_tables t WHERE t.pubname = p.pubname),
+      SELECT coalesce(json_agg(json_build_object('schema', n.nspname, 'name', c.relname)), '[]')
+      FROM pg_get_publication_tables(p.pubname) t JOIN pg_class c ON c.oid = t.relid
+      JOIN pg_namespace n ON n.oid = c.relnamespace),
     'options', json_build_object(
       'publish', concat_ws(', ',
         CASE WHEN p.pubinsert THEN 'insert' END, CASE WHEN p.pubupdate THEN 'update' END,
@@ -120,9 +122,10 @@ SELECT json_build_object(
     has_database_privilege(current_database(), 'CREATE')
     AND EXISTS (SELECT FROM pg_roles r WHERE r.rolname = 'pg_create_subscription'
                 AND pg_has_role(r.oid, 'USAGE'))),
-  'data_directory', (SELECT setting FROM pg_settings WHERE name = 'data_directory'),
+  'data_directory', (
+    SELECT setting FROM pg_show_all_settings() WHERE name = 'data_directory'),
   'settings', (
-    SELECT json_object_agg(name, setting) FROM pg_settings WHERE name IN (
+    SELECT json_object_agg(name, setting) FROM pg_show_all_settings() WHERE name IN (
       'wal_level', 'max_wal_senders', 'max_replication_slots', 'max_active_replication_origins',
       'max_logical_replication_workers', 'max_sync_workers_per_subscription',
       'max_worker_processes', 'output_plugin_libraries', 'wal_retrieve_retry_interval',
@@ -131,10 +134,10 @@ SELECT json_build_object(
   'slots', (
     SELECT coalesce(json_agg(json_build_object(
       'name', slot_name, 'kind', slot_type, 'active', active, 'wal_status', wal_status)), '[]')
-    FROM pg_replication_slots),
-  'walsenders', (SELECT count(*) FROM pg_stat_replication),
+    FROM pg_get_replication_slots()),
+  'walsenders', (SELECT count(*) FROM pg_stat_get_wal_senders()),
   'background_workers', (
-    SELECT count(*) FROM pg_stat_activity WHERE backend_type NOT IN (
+    SELECT count(*) FROM pg_stat_get_activity(NULL) WHERE backend_type NOT IN (
       'client backend', 'autovacuum launcher', 'autovacuum worker', 'startup', 'walreceiver',
       'walsender', 'walwriter', 'checkpointer', 'background writer', 'archiver',
       'slotsync worker', 'walsummarizer', 'standalone backend', 'io worker')),
@@ -142,7 +145,7 @@ SELECT json_build_object(
   'subscriptions', (SELECT coalesce(json_agg(subscription), '[]') FROM subscriptions),
   'subscription_oids', (SELECT coalesce(json_agg(oid::bigint), '[]') FROM pg_subscription),
   'fdw_available', EXISTS (SELECT FROM pg_extension WHERE extname = 'postgres_fdw')
-    OR EXISTS (SELECT FROM pg_available_extensions WHERE name = 'postgres_fdw'),
+    OR EXISTS (SELECT FROM pg_available_extensions() WHERE name = 'postgres_fdw'),
   'fdw_comment', (SELECT coalesce(obj_description(oid, 'pg_extension'), '')
                   FROM pg_extension WHERE extname = 'postgres_fdw'),
   'servers', (SELECT coalesce(json_agg(server), '[]') FROM servers),

@@ -2,9 +2,12 @@
 //! outlive our interest in it.
 
 use crate::error::{Error, Result};
-use crate::libpq::connection::Connection;
+use crate::libpq::connection::{Connection, Rows};
+use crate::libpq::error::Error as PeerError;
 use nodes_plan::conninfo::Conninfo;
 use nodes_plan::desired::NodeId;
+use std::collections::BTreeSet;
+use std::ffi::CStr;
 use std::time::Duration;
 
 /// Whom to connect to, and how.
@@ -24,15 +27,15 @@ pub struct Target {
 
 pub struct Session {
     pub connection: Connection,
-    /// Whether the question for facts is prepared: an apply asks it more than once.
-    pub facts_prepared: bool,
+    /// Names of the questions that the node has prepared.
+    prepared: BTreeSet<&'static CStr>,
 }
 
 /// Settings that any role may change. A server notices within a second that we are gone, and
 /// gives up what it was doing for us.
 const ANY_ROLE: &str = "SET search_path = pg_catalog, pg_temp; \
      SET client_connection_check_interval = '1s'; SET client_min_messages = warning; \
-     SET plan_cache_mode = force_generic_plan";
+     SET plan_cache_mode = force_generic_plan; SET jit = off";
 
 /// Settings that keep statements with secrets out of the log and out of pg_stat_statements.
 /// Those of extensions that are not loaded become placeholders, which is harmless.
@@ -58,7 +61,21 @@ impl Session {
         let timeout = target.step_timeout.as_millis();
         let sql = format!("{ANY_ROLE}; SET statement_timeout = {timeout}{quiet}");
         connection.simple(&sql).await?;
-        Ok(Session { connection, facts_prepared: false })
+        Ok(Session { connection, prepared: BTreeSet::new() })
+    }
+
+    /// Asks a question that comes again: parsed and planned the first time only.
+    pub async fn ask_again(
+        &mut self,
+        name: &'static CStr,
+        sql: &str,
+        params: &[Option<&str>],
+    ) -> std::result::Result<Rows, PeerError> {
+        if !self.prepared.contains(name) {
+            self.connection.prepare(name, sql).await?;
+            self.prepared.insert(name);
+        }
+        self.connection.query_prepared(&name.to_string_lossy(), params).await
     }
 
     /// Hides what the session runs from `pg_stat_activity`, or shows it again; where the role
