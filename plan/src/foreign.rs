@@ -22,6 +22,7 @@ const REFUSE: &[Rule] = &[
     Rule { id: "FO06", when: "a listed remote table is missing", then: remote_table_missing },
     Rule { id: "FO07", when: "a role to map is missing", then: role_missing },
     Rule { id: "FO08", when: "a role that is no superuser has no password", then: no_password },
+    Rule { id: "FO09", when: "only a superuser can create postgres_fdw", then: cannot_extend },
 ];
 
 const KEEP: &[Rule] = &[
@@ -29,6 +30,7 @@ const KEEP: &[Rule] = &[
     Rule { id: "FO21", when: "the server's options are not right", then: alter_server },
     Rule { id: "FO22", when: "a user mapping is missing", then: create_mappings },
     Rule { id: "FO23", when: "a user mapping's options are not right", then: alter_mappings },
+    Rule { id: "FO28", when: "a role has a mapping of ours and should not", then: drop_unwanted },
     Rule { id: "FO24", when: "the local schema is missing", then: create_schema },
     Rule { id: "FO25", when: "a foreign table's remote table is gone", then: drop_stale_tables },
     Rule { id: "FO26", when: "a remote table is not imported", then: import_tables },
@@ -36,6 +38,7 @@ const KEEP: &[Rule] = &[
 ];
 
 const REMOVE: &[Rule] = &[
+    Rule { id: "FO39", when: "the node with the schema has become read-only", then: cannot_drop },
     Rule { id: "FO40", when: "kept objects still bear our mark", then: release },
     Rule { id: "FO41", when: "foreign tables are to be dropped", then: drop_tables },
     Rule { id: "FO42", when: "user mappings are to be dropped", then: drop_mappings },
@@ -63,6 +66,18 @@ fn server<'a>(ctx: &Context<'a>) -> Option<&'a Server> {
 /// Our server, where our mark proves it.
 fn marked_server<'a>(ctx: &Context<'a>) -> Option<&'a Server> {
     server(ctx).filter(|found| owner(found.comment.as_deref(), &ctx.mark) == Owner::Ours)
+}
+
+/// What a removal can take away: nothing while the node is read-only.
+fn removable_server<'a>(ctx: &Context<'a>) -> Option<&'a Server> {
+    marked_server(ctx).filter(|_| cannot_drop(ctx).is_empty())
+}
+
+fn cannot_drop(ctx: &Context<'_>) -> Vec<Verdict> {
+    if marked_server(ctx).is_none() && !is_schema_marked(ctx) {
+        return vec![];
+    }
+    target_read_only(ctx)
 }
 
 fn target_read_only(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -104,12 +119,27 @@ fn schema_taken(ctx: &Context<'_>) -> Vec<Verdict> {
     let Some((facts, spec)) = target(ctx) else {
         return vec![];
     };
-    let Some(schema) = facts.schema(&spec.local_schema) else {
+    let schema = facts.schema(&spec.local_schema);
+    let holder = schema.map(|schema| owner(schema.comment.as_deref(), &ctx.mark));
+    if holder == Some(Owner::Ours) {
         return vec![];
-    };
+    }
+    let first = ctx.others.schema(ctx.to.id, &spec.local_schema);
+    if let Some(other) = first.filter(|other| other.id != ctx.link.id) {
+        let message = format!(
+            "schema \"{}\" on node \"{}\" is that of link \"{}\"",
+            spec.local_schema, ctx.to.name, other.name
+        );
+        let hint = "Give the foreign schema a name of its own.";
+        return vec![Verdict::refuse(ctx.to.id, message, hint)];
+    }
+    if let Some(Owner::OtherLink(other)) = holder {
+        let message = format!("schema \"{}\" still belongs to link {other}", spec.local_schema);
+        let hint = "It is free when that link's removal is done; run nodes.apply() again.";
+        return vec![Verdict::wait(ctx.to.id, message, hint)];
+    }
     let found = strangers(ctx);
-    let ours = owner(schema.comment.as_deref(), &ctx.mark) == Owner::Ours;
-    if ours || found.is_empty() {
+    if found.is_empty() {
         return vec![];
     }
     let names: Vec<String> = found.iter().take(5).map(|r| r.name.to_string()).collect();
@@ -180,6 +210,22 @@ fn no_password(ctx: &Context<'_>) -> Vec<Verdict> {
         ctx.from.name, facts.role, ctx.to.name
     );
     vec![Verdict::refuse(ctx.from.id, message, "Set one with nodes.set_password().")]
+}
+
+/// `postgres_fdw` is not a trusted extension.
+fn cannot_extend(ctx: &Context<'_>) -> Vec<Verdict> {
+    match ctx.target {
+        Some(facts) if facts.fdw_comment.is_none() && !facts.superuser => vec![Verdict::refuse(
+            ctx.to.id,
+            format!(
+                "node \"{}\" lacks the extension postgres_fdw, and role \"{}\" is not a superuser",
+                ctx.to.name, facts.role
+            ),
+            "Have a superuser run CREATE EXTENSION postgres_fdw and GRANT USAGE ON FOREIGN DATA \
+             WRAPPER postgres_fdw TO that role, or give the node an admin_conninfo of a superuser.",
+        )],
+        Some(_) | None => vec![],
+    }
 }
 
 /// Connection options that `postgres_fdw` keeps in the user mapping
@@ -299,6 +345,23 @@ fn alter_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
     verdicts
 }
 
+/// A mapping that lets a role in with the node's credentials although the link does not, or no
+/// longer, name the role. One with credentials of its own was made by somebody else.
+fn drop_unwanted(ctx: &Context<'_>) -> Vec<Verdict> {
+    let (Some(_), Some((facts, spec)), Some(found)) = (ctx.source, target(ctx), server(ctx)) else {
+        return vec![];
+    };
+    let (roles, ours) = (wanted_roles(facts, spec), wanted_mapping_options(ctx));
+    let unwanted = found.mappings.iter().filter(|mapping| !roles.contains(&mapping.role));
+    let drop = |role: &Option<String>| {
+        let operation = Operation::DropMapping { server: found.name.clone(), role: role.clone() };
+        let name = role.as_deref().unwrap_or("PUBLIC");
+        Verdict::act(ctx.to.id, operation, format!("the link does not name {name}"))
+            .danger(format!("{name} can no longer use the foreign tables"))
+    };
+    unwanted.filter(|m| m.options.as_ref() == Some(&ours)).map(|m| drop(&m.role)).collect()
+}
+
 fn create_schema(ctx: &Context<'_>) -> Vec<Verdict> {
     if !can_create(ctx) {
         return vec![];
@@ -326,27 +389,35 @@ fn wanted_tables(source: &NodeFacts, spec: &ForeignSpec) -> BTreeSet<String> {
     }
 }
 
-/// Foreign tables of this link in its schema, by the remote table's name.
-fn imported<'a>(facts: &'a NodeFacts, ctx: &Context<'a>) -> BTreeMap<&'a str, &'a Relation> {
-    let Some(spec) = spec(ctx) else {
-        return BTreeMap::new();
-    };
-    let ours = Some(ctx.link.name.as_str());
-    let tables = facts.relations_in(&spec.local_schema).filter(|r| r.server.as_deref() == ours);
-    let remote = |r: &'a Relation| r.remote.as_ref().map_or(&r.name.name, |t| &t.name).as_str();
-    tables.map(|relation| (remote(relation), relation)).collect()
+/// The remote table that a foreign table shows.
+fn remote(relation: &Relation) -> &TableName {
+    relation.remote.as_ref().unwrap_or(&relation.name)
+}
+
+/// Foreign tables of this link in its schema.
+fn foreign_tables<'a>(ctx: &Context<'a>) -> impl Iterator<Item = &'a Relation> {
+    let ours = ctx.link.name.as_str();
+    let found = target(ctx).map(|(facts, spec)| facts.relations_in(&spec.local_schema));
+    found.into_iter().flatten().filter(move |r| r.server.as_deref() == Some(ours))
+}
+
+/// Those that show tables of the remote schema, by the remote table's name.
+fn imported<'a>(ctx: &Context<'a>) -> BTreeMap<&'a str, &'a Relation> {
+    let schema = spec(ctx).map(|spec| spec.remote_schema.as_str());
+    let tables = foreign_tables(ctx).filter(|r| Some(remote(r).schema.as_str()) == schema);
+    tables.map(|relation| (remote(relation).name.as_str(), relation)).collect()
 }
 
 fn drop_stale_tables(ctx: &Context<'_>) -> Vec<Verdict> {
-    let (Some((source, facts)), Some(spec)) = (ctx.both(), spec(ctx)) else {
+    let (Some((source, _)), Some(spec)) = (ctx.both(), spec(ctx)) else {
         return vec![];
     };
     let wanted = wanted_tables(source, spec);
-    let tables = imported(facts, ctx);
-    let stale = tables.iter().filter(|(remote, _)| !wanted.contains(**remote));
-    let drop = |(remote, relation): (&&str, &&Relation)| {
+    let shown = |t: &TableName| t.schema == spec.remote_schema && wanted.contains(&t.name);
+    let stale = foreign_tables(ctx).filter(|relation| !shown(remote(relation)));
+    let drop = |relation: &Relation| {
         let operation = Operation::DropForeignTable { table: relation.name.clone() };
-        let reason = format!("\"{remote}\" is not, or no longer, to be shown");
+        let reason = format!("{} is not, or no longer, to be shown", remote(relation));
         Verdict::act(ctx.to.id, operation, reason)
             .danger("queries and views that use it fail; the remote rows stay")
     };
@@ -358,7 +429,7 @@ fn import_tables(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     };
     let wanted = wanted_tables(source, spec);
-    let have = imported(facts, ctx);
+    let have = imported(ctx);
     let missing: BTreeSet<String> =
         wanted.iter().filter(|t| !have.contains_key(t.as_str())).cloned().collect();
     if missing.is_empty() {
@@ -380,12 +451,12 @@ fn import_tables(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 fn alter_tables(ctx: &Context<'_>) -> Vec<Verdict> {
-    let (Some((source, facts)), Some(spec)) = (ctx.both(), spec(ctx)) else {
+    let (Some((source, _)), Some(spec)) = (ctx.both(), spec(ctx)) else {
         return vec![];
     };
     let wanted = wanted_tables(source, spec);
     let mut verdicts = Vec::new();
-    for (remote, here) in imported(facts, ctx) {
+    for (remote, here) in imported(ctx) {
         let name = TableName::new(&spec.remote_schema, remote);
         let Some(there) = source.relation(&name).filter(|_| wanted.contains(remote)) else {
             continue;
@@ -441,11 +512,11 @@ fn release(ctx: &Context<'_>) -> Vec<Verdict> {
     };
     let reason = "the foreign tables stay and are yours from now on";
     let mut verdicts = Vec::new();
-    if let Some(found) = marked_server(ctx) {
+    if let Some(found) = removable_server(ctx) {
         let operation = Operation::ReleaseServer { name: found.name.clone() };
         verdicts.push(Verdict::act(ctx.to.id, operation, reason));
     }
-    if marked_schema(ctx) {
+    if removable_schema(ctx) {
         let operation = Operation::ReleaseSchema { name: spec.local_schema.clone() };
         verdicts.push(Verdict::act(ctx.to.id, operation, reason));
     }
@@ -453,7 +524,7 @@ fn release(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 /// Whether the local schema is there and bears our mark.
-fn marked_schema(ctx: &Context<'_>) -> bool {
+fn is_schema_marked(ctx: &Context<'_>) -> bool {
     let Some((facts, spec)) = target(ctx) else {
         return false;
     };
@@ -461,9 +532,23 @@ fn marked_schema(ctx: &Context<'_>) -> bool {
     schema.is_some_and(|s| owner(s.comment.as_deref(), &ctx.mark) == Owner::Ours)
 }
 
+fn removable_schema(ctx: &Context<'_>) -> bool {
+    is_schema_marked(ctx) && cannot_drop(ctx).is_empty()
+}
+
 /// Our server, when it is to be dropped with all that hangs on it.
 fn doomed_server<'a>(ctx: &Context<'a>) -> Option<&'a Server> {
-    if ctx.link.keep_data { None } else { marked_server(ctx) }
+    if ctx.link.keep_data { None } else { removable_server(ctx) }
+}
+
+/// Tables of ours on the server; one elsewhere than in our schema is somebody's own.
+fn is_ours(ctx: &Context<'_>, table: &TableName) -> bool {
+    spec(ctx).is_some_and(|spec| table.schema == spec.local_schema)
+}
+
+/// Whether somebody made tables of their own on our server.
+fn is_shared(ctx: &Context<'_>, server: &Server) -> bool {
+    server.tables.iter().any(|table| !is_ours(ctx, table))
 }
 
 fn drop_tables(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -475,11 +560,11 @@ fn drop_tables(ctx: &Context<'_>) -> Vec<Verdict> {
         let step = Verdict::act(ctx.to.id, operation, "the link is being removed");
         step.danger("queries and views that use it fail; the remote rows stay")
     };
-    found.tables.iter().map(drop).collect()
+    found.tables.iter().filter(|table| is_ours(ctx, table)).map(drop).collect()
 }
 
 fn drop_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(found) = doomed_server(ctx) else {
+    let Some(found) = doomed_server(ctx).filter(|server| !is_shared(ctx, server)) else {
         return vec![];
     };
     let drop = |role: &Option<String>| {
@@ -493,12 +578,17 @@ fn drop_server(ctx: &Context<'_>) -> Vec<Verdict> {
     let Some(found) = doomed_server(ctx) else {
         return vec![];
     };
+    if is_shared(ctx, found) {
+        let operation = Operation::ReleaseServer { name: found.name.clone() };
+        let reason = "it serves tables that are not this link's, so it stays";
+        return vec![Verdict::act(ctx.to.id, operation, reason)];
+    }
     let operation = Operation::DropServer { name: found.name.clone() };
     vec![Verdict::act(ctx.to.id, operation, "the link is being removed")]
 }
 
 fn drop_schema(ctx: &Context<'_>) -> Vec<Verdict> {
-    if ctx.link.keep_data || !marked_schema(ctx) {
+    if ctx.link.keep_data || !removable_schema(ctx) {
         return vec![];
     }
     let Some((_, spec)) = target(ctx) else {

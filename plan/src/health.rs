@@ -33,7 +33,8 @@ pub fn link_health(registry: &Registry, world: &World, link: &Link, plan: &Plan)
         LinkHealth::of(state).because(problem.message.clone(), problem.hint.clone())
     };
     if link.state == LinkState::Removing {
-        return match problem(ProblemKind::Waiting) {
+        let obstacle = problem(ProblemKind::Refused).or_else(|| problem(ProblemKind::Waiting));
+        return match obstacle {
             Some(problem) => with("removing", problem),
             None => LinkHealth::of("removing").because("nodes.apply() has not run since", APPLY),
         };

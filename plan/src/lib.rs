@@ -19,6 +19,7 @@ pub mod topology;
 
 mod foreign;
 mod order;
+mod others;
 mod refuse;
 mod standby;
 mod subscription;

@@ -4,6 +4,8 @@
 use crate::desired::{Link, LinkId, LinkState, Node, NodeId, Registry, Spec};
 use crate::name::extension_comment;
 use crate::observed::{NodeFacts, World};
+use crate::others::Others;
+use crate::refuse::read_only;
 use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::{Operation, Phase, Plan, Problem, ProblemKind, Step};
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,19 +25,28 @@ pub(crate) const RULES: &[(&str, &str)] = &[
 /// The difference between what should be and what is. The same input gives the same plan.
 pub fn plan(registry: &Registry, world: &World) -> Plan {
     let mut plan = Plan::default();
-    for link in &registry.links {
-        if let Some(ctx) = Context::new(registry, world, link) {
+    let mut others = Others::of(registry);
+    // Links that go are asked last: what takes their place is known then.
+    let (leaving, staying): (Vec<&Link>, Vec<&Link>) =
+        registry.links.iter().partition(|link| link.state == LinkState::Removing);
+    for link in staying.into_iter().chain(leaving) {
+        let (steps, problems) = (plan.steps.len(), plan.problems.len());
+        if let Some(ctx) = Context::new(registry, world, &others, link) {
             plan_link(&ctx, &mut plan);
         }
+        others.note(link, &plan.steps[steps..], &plan.problems[problems..]);
     }
     let mut uses = Uses::of(registry, &plan);
     for (id, node) in &registry.nodes {
         let node_uses = uses.0.remove(id).unwrap_or_default();
+        let steps = plan.steps.len();
         // A standby shows what its primary has and can change none of it.
-        if let Some(facts) = world.facts(*id).filter(|facts| !facts.in_recovery) {
+        let facts = world.facts(*id);
+        if let Some(facts) = facts.filter(|facts| read_only(*id, &node.name, facts).is_none()) {
             plan_extension(registry, *id, facts, &node_uses, &mut plan);
         }
-        if node.removing && node_uses.links == 0 {
+        let unchanged = plan.steps.len() == steps;
+        if node.removing && node_uses.links == 0 && unchanged {
             forget_node(node, &mut plan);
         }
     }
@@ -45,10 +56,11 @@ pub fn plan(registry: &Registry, world: &World) -> Plan {
 }
 
 /// Steps by phase, in their order within each; a sort would move these large values often.
+/// Within a phase the registry's own rows come last: what they stand for is gone then.
 fn in_phases(steps: Vec<Step>) -> Vec<Step> {
-    let mut phases: BTreeMap<Phase, Vec<Step>> = BTreeMap::new();
+    let mut phases: BTreeMap<(Phase, bool), Vec<Step>> = BTreeMap::new();
     for step in steps {
-        phases.entry(step.phase).or_default().push(step);
+        phases.entry((step.phase, step.node.is_none())).or_default().push(step);
     }
     phases.into_values().flatten().collect()
 }
@@ -64,6 +76,7 @@ fn table(link: &Link) -> &'static Table {
 fn plan_link(ctx: &Context<'_>, plan: &mut Plan) {
     let table = table(ctx.link);
     let before = plan.problems.len();
+    let steps = plan.steps.len();
     match ctx.link.state {
         LinkState::Active | LinkState::Paused => {
             ask(table.refuse, ctx, plan);
@@ -73,7 +86,9 @@ fn plan_link(ctx: &Context<'_>, plan: &mut Plan) {
         }
         LinkState::Removing => {
             ask(table.remove, ctx, plan);
-            forget_link(ctx, plan);
+            if plan.steps.len() == steps && plan.problems.len() == before {
+                forget_link(ctx, plan);
+            }
         }
     }
     wait_for_silent_nodes(ctx, plan);
@@ -112,13 +127,14 @@ fn record(rule: &'static str, ctx: &Context<'_>, verdict: Verdict, plan: &mut Pl
     }
 }
 
-/// A removed link is forgotten when both its nodes have said that nothing of it is left: never
-/// in the plan that still removes something, since that may leave what only a new look finds.
+/// A removed link of which there is nothing to remove is forgotten when both its nodes have
+/// said so: never in the plan that still removes something, since that may leave what only a
+/// new look finds.
 fn forget_link(ctx: &Context<'_>, plan: &mut Plan) {
     // All that a foreign link makes is on one node.
     let only_target = matches!(ctx.link.spec, Spec::Foreign(_));
     let unknown = ctx.target.is_none() || (ctx.source.is_none() && !only_target);
-    if unknown || plan.steps.iter().any(|step| step.link == Some(ctx.link.id)) {
+    if unknown {
         return;
     }
     plan.steps.push(Step {

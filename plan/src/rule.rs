@@ -4,6 +4,7 @@
 use crate::desired::{Link, LinkState, Node, NodeId, Registry};
 use crate::name::Mark;
 use crate::observed::{NodeFacts, World};
+use crate::others::Others;
 use crate::step::Operation;
 
 /// One numbered rule. `when` is the sentence that `nodes.rules()` shows.
@@ -48,6 +49,10 @@ impl Verdict {
         Verdict::Refuse { node, message: message.into(), hint: hint.into() }
     }
 
+    pub fn wait(node: NodeId, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Verdict::Wait { node, message: message.into(), hint: hint.into() }
+    }
+
     pub fn warn(node: NodeId, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Verdict::Warn { node, message: message.into(), hint: hint.into() }
     }
@@ -66,6 +71,7 @@ impl Verdict {
 /// What a rule may look at: one link, its two nodes and what is known of them.
 pub(crate) struct Context<'a> {
     pub world: &'a World,
+    pub others: &'a Others<'a>,
     pub link: &'a Link,
     pub mark: Mark,
     pub from: &'a Node,
@@ -78,9 +84,15 @@ pub(crate) struct Context<'a> {
 
 impl<'a> Context<'a> {
     /// `None` where a node of the link is not registered, which the registry's keys forbid.
-    pub fn new(registry: &'a Registry, world: &'a World, link: &'a Link) -> Option<Self> {
+    pub fn new(
+        registry: &'a Registry,
+        world: &'a World,
+        others: &'a Others<'a>,
+        link: &'a Link,
+    ) -> Option<Self> {
         Some(Context {
             world,
+            others,
             link,
             mark: registry.mark(link),
             from: registry.nodes.get(&link.from)?,

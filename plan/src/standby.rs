@@ -3,7 +3,7 @@
 //! and a passfile here.
 
 use crate::conninfo::{Conninfo, Secret, passfile_line};
-use crate::desired::{Spec, StandbySpec};
+use crate::desired::{Link, LinkState, Spec, StandbySpec};
 use crate::observed::NodeFacts;
 use crate::refuse::Headroom;
 use crate::render::PASSFILE;
@@ -33,6 +33,8 @@ const KEEP: &[Rule] = &[
 ];
 
 const REMOVE: &[Rule] = &[
+    Rule { id: "ST37", when: "the role may not reset the standby's settings", then: no_reset },
+    Rule { id: "ST38", when: "another link makes the standby follow first", then: await_successor },
     Rule { id: "ST39", when: "the standby still streams", then: await_replay },
     Rule { id: "ST40", when: "the standby still follows by our settings", then: reset_settings },
     Rule { id: "ST41", when: "our passfile is still on the standby", then: remove_passfile },
@@ -156,7 +158,7 @@ fn no_walsender(ctx: &Context<'_>) -> Vec<Verdict> {
         node: ctx.from.id,
         node_name: &ctx.from.name,
         setting: "max_wal_senders",
-        used: source.walsenders,
+        used: source.walsenders + ctx.others.claims(ctx.from.id).slots,
         needed,
         purpose: "a standby",
     };
@@ -165,8 +167,7 @@ fn no_walsender(ctx: &Context<'_>) -> Vec<Verdict> {
 
 /// Whether the standby's settings already point to the primary by our hand.
 fn follows(ctx: &Context<'_>) -> bool {
-    let conninfo = ctx.target.and_then(|target| target.primary_conninfo.as_ref());
-    conninfo.is_some_and(|c| c.get("application_name") == Some(ctx.slot().as_str()))
+    is_marked(ctx, ctx.target.and_then(|target| target.primary_conninfo.as_ref()))
 }
 
 fn no_slot_left(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -180,7 +181,7 @@ fn no_slot_left(ctx: &Context<'_>) -> Vec<Verdict> {
         node: ctx.from.id,
         node_name: &ctx.from.name,
         setting: "max_replication_slots",
-        used: source.slots.len() as i64,
+        used: source.slots.len() as i64 + ctx.others.claims(ctx.from.id).slots,
         needed: 1,
         purpose: "a standby",
     };
@@ -311,7 +312,7 @@ fn set_conninfo(ctx: &Context<'_>, conninfo: Conninfo, reason: String) -> Verdic
 }
 
 fn reload(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(target) = ctx.target else {
+    let Some((_, target)) = ctx.both() else {
         return vec![];
     };
     let Some(files) = &target.file_settings else {
@@ -322,7 +323,6 @@ fn reload(ctx: &Context<'_>) -> Vec<Verdict> {
     }
     let stale = wanted_settings(ctx, target).into_iter().any(|(setting, _)| {
         files.get(setting).map_or("", String::as_str) != target.setting(setting).unwrap_or("")
-            && files.contains_key(setting)
     });
     if !stale && target.primary_conninfo == target.primary_conninfo_file {
         return vec![];
@@ -331,19 +331,67 @@ fn reload(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 fn remove_stale_passfile(ctx: &Context<'_>) -> Vec<Verdict> {
-    if wanted_passfile(ctx).is_some() { vec![] } else { remove_passfile(ctx) }
+    // As long as the primary is unknown the standby's settings still name the file.
+    if wanted_passfile(ctx).is_some() || ctx.both().is_none() {
+        return vec![];
+    }
+    drop_passfile(ctx)
 }
 
 fn drop_unwanted_slot(ctx: &Context<'_>) -> Vec<Verdict> {
-    match spec(ctx) {
-        Some(StandbySpec { slot: false }) => drop_slot(ctx),
-        Some(StandbySpec { slot: true }) | None => vec![],
+    // A standby that is not heard may still need it.
+    match (spec(ctx), ctx.both()) {
+        (Some(StandbySpec { slot: false }), Some(_)) => drop_slot(ctx),
+        (Some(StandbySpec { .. }) | None, _) => vec![],
     }
+}
+
+/// Whether the standby's settings, in force or in the files, are ours. The slot's name is what
+/// a role that is no superuser sees of them.
+fn is_configured(ctx: &Context<'_>) -> bool {
+    let Some(target) = ctx.target else { return false };
+    let slot = ctx.slot();
+    let files = target.file_settings.as_ref();
+    let in_files = files.and_then(|files| files.get("primary_slot_name"));
+    is_marked(ctx, target.primary_conninfo.as_ref())
+        || is_marked(ctx, target.primary_conninfo_file.as_ref())
+        || target.setting("primary_slot_name") == Some(slot.as_str())
+        || in_files == Some(&slot)
+}
+
+/// Whether a `primary_conninfo` bears our mark.
+fn is_marked(ctx: &Context<'_>, conninfo: Option<&Conninfo>) -> bool {
+    conninfo.is_some_and(|c| c.get("application_name") == Some(ctx.slot().as_str()))
+}
+
+/// The link that will make the standby follow somebody else. Until it has done so nothing is
+/// taken from the standby: it would be without a primary meanwhile.
+fn successor<'a>(ctx: &Context<'a>) -> Option<&'a Link> {
+    ctx.others.standby(ctx.to.id).filter(|_| is_configured(ctx))
+}
+
+/// Whether the standby keeps following by our settings although the link is being removed.
+fn is_held(ctx: &Context<'_>) -> bool {
+    !no_reset(ctx).is_empty() || successor(ctx).is_some()
+}
+
+fn no_reset(ctx: &Context<'_>) -> Vec<Verdict> {
+    if is_configured(ctx) { no_rights(ctx) } else { vec![] }
+}
+
+fn await_successor(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some(successor) = successor(ctx) else { return vec![] };
+    let message = format!(
+        "node \"{}\" follows \"{}\" until link \"{}\" makes it follow another node",
+        ctx.to.name, ctx.from.name, successor.name
+    );
+    let hint = "It is removed as soon as that link is made; run nodes.apply().";
+    vec![Verdict::wait(ctx.to.id, message, hint)]
 }
 
 fn await_replay(ctx: &Context<'_>) -> Vec<Verdict> {
     let Some((source, _)) = ctx.both() else { return vec![] };
-    if !streams(ctx) || source.in_recovery {
+    if !streams(ctx) || source.in_recovery || is_held(ctx) {
         return vec![];
     }
     let reason = format!("\"{}\" keeps all that was done until now", ctx.to.name);
@@ -351,16 +399,13 @@ fn await_replay(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 fn reset_settings(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(target) = ctx.target else {
+    let Some(target) = ctx.target.filter(|_| is_configured(ctx) && !is_held(ctx)) else {
         return vec![];
     };
     let slot = ctx.slot();
-    let marked = |c: &Option<Conninfo>| {
-        c.as_ref().is_some_and(|c| c.get("application_name") == Some(slot.as_str()))
-    };
     let in_files = |setting: &str| target.file_settings.as_ref()?.get(setting);
     let slot_is_ours = in_files("primary_slot_name") == Some(&slot);
-    let conninfo_is_ours = marked(&target.primary_conninfo_file);
+    let conninfo_is_ours = is_marked(ctx, target.primary_conninfo_file.as_ref());
     let mut verdicts = Vec::new();
     let mut reset = |setting: &'static str, reason: String| {
         let operation = Operation::AlterSystem { setting, value: None };
@@ -377,18 +422,23 @@ fn reset_settings(ctx: &Context<'_>) -> Vec<Verdict> {
     if conninfo_is_ours {
         reset("primary_conninfo", "the link is being removed".to_owned());
     }
-    let in_force = marked(&target.primary_conninfo)
-        || target.setting("primary_slot_name") == Some(slot.as_str());
-    if verdicts.is_empty() && !in_force {
-        return verdicts;
-    }
     let reload = Verdict::act(ctx.to.id, Operation::Reload, "puts the settings in force");
     verdicts.push(reload.danger(format!("\"{}\" stops following", ctx.to.name)));
     verdicts
 }
 
 fn remove_passfile(ctx: &Context<'_>) -> Vec<Verdict> {
+    // The file serves every link to the standby: the next one keeps it or takes it away.
+    if is_held(ctx) || ctx.others.standby(ctx.to.id).is_some() {
+        return vec![];
+    }
+    drop_passfile(ctx)
+}
+
+fn drop_passfile(ctx: &Context<'_>) -> Vec<Verdict> {
     match ctx.target {
+        // Somebody else's settings read it: those of another registry.
+        Some(target) if reads_passfile(target) && !is_configured(ctx) => vec![],
         Some(target) if target.passfile.is_some() => vec![Verdict::act(
             ctx.to.id,
             Operation::RemovePassfile,
@@ -398,7 +448,16 @@ fn remove_passfile(ctx: &Context<'_>) -> Vec<Verdict> {
     }
 }
 
+/// Whether the standby's settings name the passfile.
+fn reads_passfile(target: &NodeFacts) -> bool {
+    let conninfo = target.primary_conninfo_file.as_ref();
+    conninfo.is_some_and(|c| c.get("passfile") == Some(PASSFILE))
+}
+
 fn drop_slot(ctx: &Context<'_>) -> Vec<Verdict> {
+    if ctx.link.state == LinkState::Removing && is_held(ctx) {
+        return vec![];
+    }
     let slot = ctx.source.and_then(|source| source.slot(&ctx.slot()));
     match slot {
         // Somebody reads it and we cannot tell the standby to stop: it must answer first.

@@ -34,6 +34,7 @@ const REFUSE: &[Rule] = &[
     Rule { id: "SU12", when: "a column is missing on the subscriber", then: column_missing },
     Rule { id: "SU13", when: "a table has no replica identity", then: no_replica_identity },
     Rule { id: "SU14", when: "the slot is gone or lost", then: slot_lost },
+    Rule { id: "SU15", when: "an option needs a newer subscriber", then: option_too_new },
 ];
 
 const KEEP: &[Rule] = &[
@@ -60,6 +61,8 @@ const KEEP: &[Rule] = &[
 ];
 
 const REMOVE: &[Rule] = &[
+    Rule { id: "SU38", when: "the subscriber has become read-only", then: cannot_drop_here },
+    Rule { id: "SU39", when: "the publisher has become read-only", then: cannot_drop_there },
     Rule { id: "SU40", when: "the subscription is still there", then: drop_subscription },
     Rule { id: "SU41", when: "slots of an interrupted copy are left", then: drop_copy_slots },
     Rule { id: "SU42", when: "the slot is still there", then: drop_slot },
@@ -91,6 +94,11 @@ fn subscription<'a>(ctx: &Context<'a>) -> Option<&'a Subscription> {
 /// Our subscription, where our mark proves it.
 fn marked_subscription<'a>(ctx: &Context<'a>) -> Option<&'a Subscription> {
     subscription(ctx).filter(|found| owner(found.comment.as_deref(), &ctx.mark) == Owner::Ours)
+}
+
+/// Our publication, where our mark proves it.
+fn marked_publication<'a>(ctx: &Context<'a>) -> Option<&'a Publication> {
+    publication(ctx).filter(|found| owner(found.comment.as_deref(), &ctx.mark) == Owner::Ours)
 }
 
 fn same_group(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -150,21 +158,28 @@ fn no_publisher_room(ctx: &Context<'_>) -> Vec<Verdict> {
     if source.slot(&ctx.slot()).is_some() {
         return vec![];
     }
+    let claimed = ctx.others.claims(ctx.from.id).slots;
     let headroom = |setting, used| Headroom {
         node: ctx.from.id,
         node_name: &ctx.from.name,
         setting,
         used,
-        needed: 1,
+        needed: 1 + copies(ctx),
         purpose: "a subscription",
     };
     [
-        headroom("max_replication_slots", source.slots.len() as i64),
-        headroom("max_wal_senders", source.walsenders),
+        headroom("max_replication_slots", source.slots.len() as i64 + claimed),
+        headroom("max_wal_senders", source.walsenders + claimed),
     ]
     .iter()
     .filter_map(|room| room.check(source))
     .collect()
+}
+
+/// The initial copy runs beside the apply worker: with a worker, a walsender and a slot of its
+/// own, one at least.
+fn copies(ctx: &Context<'_>) -> i64 {
+    i64::from(spec(ctx).is_some_and(|spec| spec.copy_data))
 }
 
 fn no_subscriber_room(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -174,7 +189,9 @@ fn no_subscriber_room(ctx: &Context<'_>) -> Vec<Verdict> {
     if subscription(ctx).is_some() || ctx.paused() {
         return vec![];
     }
-    let subscriptions = target.subscription_oids.len() as i64;
+    let claimed = ctx.others.claims(ctx.to.id).subscriptions;
+    let subscriptions = target.subscription_oids.len() as i64 + claimed;
+    let workers = target.background_workers + claimed;
     let headroom = |setting, used, needed, purpose| Headroom {
         node: ctx.to.id,
         node_name: &ctx.to.name,
@@ -183,8 +200,7 @@ fn no_subscriber_room(ctx: &Context<'_>) -> Vec<Verdict> {
         needed,
         purpose,
     };
-    // The initial copy runs beside the apply worker, in a worker of its own.
-    let copies = i64::from(spec(ctx).is_some_and(|spec| spec.copy_data));
+    let copies = copies(ctx);
     // Before 18 max_replication_slots also limits the replication origins.
     let origins = match target.number("max_active_replication_origins") {
         Some(_) => "max_active_replication_origins",
@@ -193,7 +209,7 @@ fn no_subscriber_room(ctx: &Context<'_>) -> Vec<Verdict> {
     [
         headroom("max_logical_replication_workers", subscriptions, 1 + copies, "a subscription"),
         headroom(origins, subscriptions, 1 + copies, "a subscription (origins)"),
-        headroom("max_worker_processes", target.background_workers, 1 + copies, "a subscription"),
+        headroom("max_worker_processes", workers, 1 + copies, "a subscription"),
         headroom("max_sync_workers_per_subscription", 0, copies, "the initial copy"),
     ]
     .iter()
@@ -381,6 +397,30 @@ fn slot_lost(ctx: &Context<'_>) -> Vec<Verdict> {
     )]
 }
 
+/// PostgreSQL 15 knows neither these options nor this value.
+fn needs_16(option: &str, value: &str) -> bool {
+    matches!(option, "origin" | "run_as_owner" | "password_required")
+        || (option == "streaming" && value == "parallel")
+}
+
+fn option_too_new(ctx: &Context<'_>) -> Vec<Verdict> {
+    let (Some(target), Some(spec)) = (ctx.target.filter(|t| t.major() < 16), spec(ctx)) else {
+        return vec![];
+    };
+    let options = spec.subscription_options();
+    let refuse = |(option, value): (&String, &String)| {
+        let message = format!(
+            "option {option} = {value} needs PostgreSQL 16 or newer on node \"{}\", \
+             which runs {}",
+            ctx.to.name,
+            target.major()
+        );
+        let hint = "Take the option out with nodes.alter_link(), or upgrade that server.";
+        Verdict::refuse(ctx.to.id, message, hint)
+    };
+    options.iter().filter(|(option, value)| needs_16(option, value)).map(refuse).collect()
+}
+
 fn create_publication(ctx: &Context<'_>) -> Vec<Verdict> {
     let (Some(_), Some(spec), None) = (ctx.both(), spec(ctx), publication(ctx)) else {
         return vec![];
@@ -401,6 +441,8 @@ fn set_tables(ctx: &Context<'_>) -> Vec<Verdict> {
     let (name, wanted) = (&found.name, wanted_tables(ctx));
     let missing: BTreeSet<_> = wanted.difference(&found.tables).cloned().collect();
     let extra: BTreeSet<_> = found.tables.difference(&wanted).cloned().collect();
+    // Nothing is taken from a subscriber that is not heard.
+    let extra = if ctx.target.is_some() { extra } else { BTreeSet::new() };
     let mut verdicts = Vec::new();
     if !missing.is_empty() {
         let reason = format!("it lacks {}", join(&missing));
@@ -549,15 +591,38 @@ fn set_slot(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 fn set_options(ctx: &Context<'_>) -> Vec<Verdict> {
-    let (Some(found), Some(spec)) = (subscription(ctx), spec(ctx)) else {
+    let (Some(target), Some(found), Some(spec)) = (ctx.target, subscription(ctx), spec(ctx)) else {
         return vec![];
     };
-    let options = option_drift(&found.options, spec.subscription_options());
+    let options = option_drift(&found.options, wanted_subscription_options(target, found, spec));
     if options.is_empty() {
         return vec![];
     }
     let operation = Operation::SetSubscriptionOptions { name: found.name.clone(), options };
     vec![Verdict::act(ctx.to.id, operation, "its options are not those of the link")]
+}
+
+/// The options of the link, and Postgres' defaults (`parse_subscription_options`,
+/// subscriptioncmds.c) for the others that the server reports.
+fn wanted_subscription_options(
+    target: &NodeFacts,
+    found: &Subscription,
+    spec: &SubscriptionSpec,
+) -> BTreeMap<String, String> {
+    let defaults = [
+        ("binary", "false"),
+        ("streaming", if target.major() < 18 { "off" } else { "parallel" }),
+        ("synchronous_commit", "off"),
+        ("disable_on_error", "false"),
+        ("origin", "any"),
+        ("run_as_owner", "false"),
+        ("password_required", "true"),
+    ];
+    let reported = defaults.into_iter().filter(|(key, _)| found.options.contains_key(*key));
+    let mut options: BTreeMap<String, String> =
+        reported.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    options.extend(spec.subscription_options());
+    options
 }
 
 fn set_enabled(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -663,8 +728,26 @@ fn warn_types(ctx: &Context<'_>) -> Vec<Verdict> {
     verdicts
 }
 
+/// Why our subscription cannot be dropped, though it should be.
+fn cannot_drop_here(ctx: &Context<'_>) -> Vec<Verdict> {
+    match (ctx.target, marked_subscription(ctx)) {
+        (Some(target), Some(_)) => read_only(ctx.to.id, &ctx.to.name, target).into_iter().collect(),
+        (Some(_) | None, _) => vec![],
+    }
+}
+
+/// Why our publication cannot be dropped, though it should be.
+fn cannot_drop_there(ctx: &Context<'_>) -> Vec<Verdict> {
+    match (ctx.source, marked_publication(ctx)) {
+        (Some(source), Some(_)) => {
+            read_only(ctx.from.id, &ctx.from.name, source).into_iter().collect()
+        }
+        (Some(_) | None, _) => vec![],
+    }
+}
+
 fn drop_subscription(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(found) = marked_subscription(ctx) else {
+    let Some(found) = marked_subscription(ctx).filter(|_| cannot_drop_here(ctx).is_empty()) else {
         return vec![];
     };
     let operation = Operation::DropSubscription { name: found.name.clone() };
@@ -685,13 +768,15 @@ fn drop_copy_slots(ctx: &Context<'_>) -> Vec<Verdict> {
         let oid: u32 = oid.parse().ok()?;
         Some(system == target.system_identifier && !target.subscription_oids.contains(&oid))
     };
-    let orphans = source.slots.iter().filter(|s| !s.active && orphan(&s.name) == Some(true));
+    // One that is still active has a reader that was told to stop.
+    let orphans = source.slots.iter().filter(|slot| orphan(&slot.name) == Some(true));
     let drop = |slot: &Slot| {
         let operation = Operation::DropSlot { slot: slot.name.clone() };
         let reason = format!("an initial copy to \"{}\" left it behind", ctx.to.name);
         Verdict::act(ctx.from.id, operation, reason)
     };
-    orphans.map(drop).collect()
+    let dropped = |slot: &&Slot| ctx.others.drops_slot(ctx.from.id, &slot.name);
+    orphans.filter(|slot| !dropped(slot)).map(drop).collect()
 }
 
 fn drop_slot(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -699,6 +784,8 @@ fn drop_slot(ctx: &Context<'_>) -> Vec<Verdict> {
     match slot {
         // Its reader lives but does not answer us: it must stop first.
         Some(slot) if slot.active && ctx.target.is_none() => vec![],
+        // Its reader stays.
+        Some(_) if !cannot_drop_here(ctx).is_empty() => vec![],
         Some(slot) => vec![Verdict::act(
             ctx.from.id,
             Operation::DropSlot { slot: slot.name.clone() },
@@ -709,12 +796,9 @@ fn drop_slot(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 fn drop_publication(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(found) = publication(ctx) else {
+    let Some(found) = marked_publication(ctx).filter(|_| cannot_drop_there(ctx).is_empty()) else {
         return vec![];
     };
-    if owner(found.comment.as_deref(), &ctx.mark) != Owner::Ours {
-        return vec![];
-    }
     let operation = Operation::DropPublication { name: found.name.clone() };
     vec![Verdict::act(ctx.from.id, operation, "the link is being removed")]
 }

@@ -210,6 +210,16 @@ impl Case {
         self
     }
 
+    /// Another link of the same kind, to the same node, that is to stay.
+    fn and_another(mut self, change: impl FnOnce(&mut Link)) -> Case {
+        let state = LinkState::Active;
+        let mut other =
+            Link { id: 2, name: "other".into(), state, ..self.registry.links[0].clone() };
+        change(&mut other);
+        self.registry.links.push(other);
+        self
+    }
+
     fn removing(self) -> Case {
         self.link(|link| link.state = LinkState::Removing)
     }
@@ -342,6 +352,16 @@ fn standby_cases() -> Vec<(&'static str, Case, &'static str)> {
             made().removing().with(PARIS, |f| f.slots[0].active = true),
             "replay_lsn < target",
         ),
+        (
+            "ST37",
+            made().removing().with(OSLO, |f| (f.superuser, f.file_settings) = (false, None)),
+            "is not a superuser and cannot alter its settings",
+        ),
+        (
+            "ST38",
+            made().removing().and_another(|_| ()),
+            "node \"oslo\" follows \"paris\" until link \"other\" makes it follow another node",
+        ),
         ("ST40", made().removing(), "oslo: ALTER SYSTEM RESET primary_conninfo"),
         ("ST40", made().removing(), "oslo: ALTER SYSTEM RESET hot_standby_feedback"),
         ("ST41", made().removing().with(OSLO, |f| f.passfile = Some(Secret::new("x"))), "rm -f"),
@@ -450,6 +470,16 @@ fn subscription_cases() -> Vec<(&'static str, Case, &'static str)> {
             "has lost its WAL",
         ),
         (
+            "SU15",
+            options(new(), &[("origin", "none")]).with(PARIS, |f| f.version = 150_020),
+            "option origin = none needs PostgreSQL 16 or newer on node \"paris\", which runs 15",
+        ),
+        (
+            "SU15",
+            options(new(), &[("streaming", "parallel")]).with(PARIS, |f| f.version = 150_020),
+            "Take the option out",
+        ),
+        (
             "SU20",
             new(),
             "london: CREATE PUBLICATION \"feed\" FOR TABLE \"public\".\"a\", \"public\".\"b\"; COMMENT ON PUBLICATION \"feed\"",
@@ -500,6 +530,13 @@ fn subscription_cases() -> Vec<(&'static str, Case, &'static str)> {
             "ALTER SUBSCRIPTION \"feed\" SET (\"binary\" = 'true')",
         ),
         (
+            "SU28",
+            made().with(PARIS, |f| {
+                f.subscriptions[0].options.insert("streaming".into(), "on".into())
+            }),
+            "ALTER SUBSCRIPTION \"feed\" SET (\"streaming\" = 'off')",
+        ),
+        (
             "SU29",
             made().with(PARIS, |f| f.subscriptions[0].enabled = false),
             "ALTER SUBSCRIPTION \"feed\" ENABLE",
@@ -526,7 +563,11 @@ fn subscription_removals() -> Vec<(&'static str, Case, &'static str)> {
     let made = || Case::subscription_made().removing();
     let orphan =
         Slot { name: "pg_16999_sync_16385_71".into(), kind: "logical".into(), ..Slot::default() };
+    let read_only =
+        |f: &mut NodeFacts| f.settings.insert("default_transaction_read_only".into(), "on".into());
     vec![
+        ("SU38", made().with(PARIS, |f| f.in_recovery = true), "node \"paris\" is a standby"),
+        ("SU39", made().with(LONDON, read_only), "node \"london\" is read-only"),
         (
             "SU40",
             made(),
@@ -587,6 +628,24 @@ fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
         ),
         ("FO08", new().with(PARIS, |f| f.superuser = false), "has no password"),
         (
+            "FO04",
+            new().with(PARIS, |f| {
+                let comment = Some(Mark { link: 9, ..mark() }.comment());
+                f.schemas.push(Schema { name: "stock".into(), comment });
+            }),
+            "schema \"stock\" still belongs to link 9",
+        ),
+        (
+            "FO04",
+            new().and_another(|_| ()),
+            "schema \"stock\" on node \"paris\" is that of link \"feed\"",
+        ),
+        (
+            "FO09",
+            new().password(LONDON).with(PARIS, |f| f.superuser = false),
+            "lacks the extension postgres_fdw",
+        ),
+        (
             "FO20",
             new(),
             "CREATE SERVER \"feed\" FOREIGN DATA WRAPPER postgres_fdw OPTIONS (\"dbname\" 'app', \"host\" 'london')",
@@ -612,6 +671,14 @@ fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
             made().password(LONDON),
             "ALTER USER MAPPING FOR \"admin\" SERVER \"feed\" OPTIONS (ADD \"password\" '********')",
         ),
+        (
+            "FO28",
+            made().with(PARIS, |f| {
+                let mapping = Mapping { role: None, ..f.servers[0].mappings[0].clone() };
+                f.servers[0].mappings.push(mapping);
+            }),
+            "DROP USER MAPPING FOR PUBLIC SERVER \"feed\"",
+        ),
         ("FO24", new(), "CREATE SCHEMA \"stock\"; COMMENT ON SCHEMA \"stock\""),
         (
             "FO25",
@@ -629,11 +696,31 @@ fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
             made().with(LONDON, |f| f.relations[2].columns.push(more)),
             "ALTER FOREIGN TABLE \"stock\".\"items\" ADD COLUMN \"more\" text",
         ),
+        (
+            "FO25",
+            made().with(PARIS, |f| {
+                let imported = f.relations.iter_mut().find(|r| r.server.is_some());
+                imported.expect("imported").remote = Some(table("elsewhere", "items"));
+            }),
+            "DROP FOREIGN TABLE \"stock\".\"items\"",
+        ),
+        (
+            "FO39",
+            made().removing().with(PARIS, |f| f.in_recovery = true),
+            "node \"paris\" is a standby",
+        ),
         ("FO40", made().removing().link(keep), "COMMENT ON SERVER \"feed\" IS NULL"),
         ("FO40", made().removing().link(keep), "COMMENT ON SCHEMA \"stock\" IS NULL"),
         ("FO41", made().removing(), "DROP FOREIGN TABLE \"stock\".\"items\""),
         ("FO42", made().removing(), "DROP USER MAPPING FOR \"admin\" SERVER \"feed\""),
         ("FO43", made().removing(), "DROP SERVER \"feed\""),
+        (
+            "FO43",
+            made().removing().with(PARIS, |f| {
+                f.servers[0].tables.insert(table("mine", "items"));
+            }),
+            "COMMENT ON SERVER \"feed\" IS NULL",
+        ),
         ("FO44", made().removing(), "DROP SCHEMA \"stock\""),
         (
             "FO44",
@@ -724,6 +811,108 @@ fn the_living_side_is_cleaned_while_the_other_is_dead() {
     assert!(publisher.iter().any(|line| line.contains("pg_drop_replication_slot")));
     for lines in [subscriber, publisher] {
         assert!(!lines.iter().any(|line| line.starts_with("RG01")), "not forgotten: {lines:#?}");
+    }
+}
+
+/// Two links that need the same last slot: the second is refused in the plan, not by the server.
+#[test]
+fn the_links_of_one_plan_share_the_limits() {
+    let case = |slots: &str| {
+        let slots = slots.to_owned();
+        let case = Case::subscription().and_another(|_| ());
+        case.with(LONDON, move |f| f.settings.insert("max_replication_slots".into(), slots)).lines()
+    };
+    let refused = |lines: &[String]| lines.iter().any(|line| line.starts_with("SU06"));
+    assert!(!refused(&case("3")));
+    case("2").iter().find(|line| line.starts_with("SU06")).expect("no room for two and a copy");
+}
+
+/// Two removed subscriptions between the same servers both see the slot of an old copy.
+#[test]
+fn a_slot_is_dropped_once() {
+    let name = "pg_16999_sync_16385_71";
+    let orphan = Slot { name: name.into(), active: true, ..Slot::default() };
+    let case = Case::subscription_made().removing().and_another(|link| {
+        link.state = LinkState::Removing;
+    });
+    let lines = case.with(LONDON, |f| f.slots.push(orphan)).lines();
+    assert_eq!(lines.iter().filter(|line| line.contains(name)).count(), 1, "{lines:#?}");
+}
+
+/// A setting taken out of the files is in force until a reload.
+#[test]
+fn a_slot_name_that_is_only_in_force_is_reloaded_away() {
+    let case = Case::standby_made()
+        .link(|link| link.spec = Spec::Standby(StandbySpec { slot: false }))
+        .with(OSLO, |f| f.file_settings.as_mut().map(|files| files.remove("primary_slot_name")));
+    let lines = case.lines();
+    let position = |text: &str| lines.iter().position(|line| line.contains(text));
+    let (reload, drop) = (position("ST23 oslo"), position("pg_drop_replication_slot"));
+    assert!(reload.is_some() && reload < drop, "{lines:#?}");
+}
+
+/// While one side of a kept link is silent the other loses nothing.
+#[test]
+fn a_silent_standby_keeps_its_slot_and_a_silent_primary_its_passfile() {
+    let no_slot = |link: &mut Link| link.spec = Spec::Standby(StandbySpec { slot: false });
+    let slot = Case::standby_made().link(no_slot).silent(OSLO).lines();
+    let passfile = Case::standby_made().with(OSLO, |f| f.passfile = Some(Secret::new("x")));
+    let passfile = passfile.silent(PARIS).lines();
+    for lines in [slot, passfile] {
+        assert!(lines.iter().all(|line| line.starts_with("RG03")), "{lines:#?}");
+    }
+}
+
+/// A standby that moves to another primary is never without one, and keeps its passfile.
+#[test]
+fn a_standby_moves_without_a_gap() {
+    let moving = || Case::standby_made().removing().and_another(|link| link.from = PARIS);
+    let before = moving().with(OSLO, |f| f.passfile = Some(Secret::new("x"))).lines();
+    assert!(before.iter().any(|line| line.starts_with("ST22 oslo: ALTER SYSTEM SET")));
+    let lost = |line: &&String| line.contains("RESET") || line.starts_with("ST4");
+    assert_eq!(before.iter().find(lost), None, "{before:#?}");
+
+    let after = moving().with(OSLO, |f| {
+        let next =
+            f.primary_conninfo.take().map(|c| c.with("application_name", "nodes_3f2504e0_2"));
+        f.primary_conninfo.clone_from(&next);
+        f.primary_conninfo_file = next;
+        f.settings.insert("primary_slot_name".into(), "nodes_3f2504e0_2".into());
+        f.file_settings
+            .as_mut()
+            .map(|s| s.insert("primary_slot_name".into(), "nodes_3f2504e0_2".into()))
+    });
+    after.fires("ST42", "paris: SELECT pg_catalog.pg_drop_replication_slot('nodes_3f2504e0_1')");
+}
+
+/// Once its node is forgotten nobody would know of an extension that is still there.
+#[test]
+fn postgres_fdw_goes_before_the_link_and_the_node() {
+    let mut case = Case::foreign().removing();
+    case.registry.nodes.get_mut(&PARIS).expect("paris").removing = true;
+    let case = case.with(PARIS, |f| f.fdw_comment = Some(extension_comment(REGISTRY)));
+    let lines = case.lines();
+    assert!(lines[0].starts_with("RG05") && lines[1].starts_with("RG01"), "{lines:#?}");
+    assert_eq!(lines.len(), 2, "the node is forgotten later: {lines:#?}");
+}
+
+/// Who made a mapping with a name and password of their own keeps it.
+#[test]
+fn a_mapping_with_other_credentials_stays() {
+    let theirs = Conninfo::default().with("user", "alice").with("password", "hers");
+    let mapping = Mapping { role: Some("alice".into()), options: Some(theirs) };
+    let case = Case::foreign_made().with(PARIS, |f| f.servers[0].mappings.push(mapping));
+    assert_eq!(case.lines(), [""; 0]);
+}
+
+/// Nothing is forgotten while something stands in the way of its removal.
+#[test]
+fn what_cannot_be_removed_is_not_forgotten() {
+    let read_only = |f: &mut NodeFacts| f.in_recovery = true;
+    for case in [Case::foreign_made(), Case::subscription_made()] {
+        let lines = case.removing().with(PARIS, read_only).lines();
+        assert!(!lines.iter().any(|line| line.starts_with("RG01")), "{lines:#?}");
+        assert!(!lines.iter().any(|line| line.contains(" paris: ")), "a step there: {lines:#?}");
     }
 }
 
