@@ -1,11 +1,14 @@
-//! Random registries and random servers, from a seed.
+//! Random registries and random servers, from a seed: first what was asked for and made, then
+//! what people change by hand, ask for next, and what goes wrong.
 
-use crate::sim::{Sim, default_publication_options, default_subscription_options};
-use nodes_plan::conninfo::Conninfo;
+use crate::interpret::{default_publication_options, default_subscription_options, reload};
+use crate::sim::Sim;
+use nodes_plan::conninfo::{Conninfo, Secret};
 use nodes_plan::desired::*;
 use nodes_plan::name::TableName;
 use nodes_plan::observed::*;
 use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,25 +21,20 @@ pub fn sim(rng: &mut SmallRng) -> Sim {
     let mut registry =
         Registry { id: "3f2504e0-4f89-11d3-9a0c-0305e82c3301".into(), ..Registry::default() };
     let mut nodes: BTreeMap<NodeId, NodeFacts> = BTreeMap::new();
-    let version = if rng.random_bool(0.5) { 150_020 } else { 170_010 };
     for id in 1..=rng.random_range(2..=5) {
-        let primaries: Vec<NodeId> =
-            nodes.iter().filter(|(_, f)| !f.in_recovery).map(|(id, _)| *id).collect();
-        let of = if !primaries.is_empty() && rng.random_bool(0.35) {
-            Some(primaries[rng.random_range(0..primaries.len())])
-        } else {
-            None
-        };
-        let facts = match of {
-            Some(primary) => standby_of(&nodes[&primary]),
-            None => primary(rng, id, version),
+        let primaries: Vec<&NodeFacts> = nodes.values().filter(|f| !f.in_recovery).collect();
+        let facts = match primaries.choose(rng) {
+            Some(primary) if rng.random_bool(0.35) => {
+                NodeFacts { in_recovery: true, ..NodeFacts::clone(primary) }
+            }
+            Some(_) | None => primary(rng, id),
         };
         nodes.insert(id, facts);
         let conninfo = conninfo(rng, id);
         registry.nodes.insert(id, Node { id, name: format!("n{id}"), conninfo, removing: false });
     }
     for id in 1..=rng.random_range(0..=6) {
-        registry.links.extend(link(rng, id, &nodes, &registry.links));
+        add_link(rng, id, &nodes, &mut registry);
     }
     Sim::new(registry, nodes)
 }
@@ -53,11 +51,11 @@ pub fn conninfo(rng: &mut SmallRng, id: NodeId) -> Conninfo {
     }
 }
 
-fn primary(rng: &mut SmallRng, id: NodeId, version: i32) -> NodeFacts {
+fn primary(rng: &mut SmallRng, id: NodeId) -> NodeFacts {
     let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let roomy = if rng.random_bool(0.9) { "20" } else { "1" };
+    let slots = if rng.random_bool(0.9) { 20 } else { rng.random_range(1..4) };
     let mut facts = NodeFacts {
-        version,
+        version: *[150_020, 160_009, 170_010, 180_006].choose(rng).unwrap_or(&0),
         system_identifier: format!("7{id:018}"),
         timeline: 1,
         database: "app".into(),
@@ -66,8 +64,8 @@ fn primary(rng: &mut SmallRng, id: NodeId, version: i32) -> NodeFacts {
         can_create_subscription: true,
         settings: BTreeMap::from([
             setting("wal_level", if rng.random_bool(0.9) { "logical" } else { "replica" }),
-            setting("max_wal_senders", "20"),
-            setting("max_replication_slots", roomy),
+            setting("max_wal_senders", "40"),
+            setting("max_replication_slots", &slots.to_string()),
             setting("max_logical_replication_workers", "20"),
             setting("max_sync_workers_per_subscription", "2"),
             setting("max_worker_processes", "40"),
@@ -77,7 +75,7 @@ fn primary(rng: &mut SmallRng, id: NodeId, version: i32) -> NodeFacts {
         ]),
         file_settings: Some(BTreeMap::new()),
         fdw_available: true,
-        roles: vec![Role { name: "link".into(), superuser: false, replication: true }],
+        roles: ["link", "alice", "bob"].map(role).to_vec(),
         schemas: ["public", "inventory"].map(plain_schema).to_vec(),
         ..NodeFacts::default()
     };
@@ -87,6 +85,10 @@ fn primary(rng: &mut SmallRng, id: NodeId, version: i32) -> NodeFacts {
         facts.relations.push(table(rng, schema, name));
     }
     facts
+}
+
+fn role(name: &str) -> Role {
+    Role { name: name.into(), superuser: false, replication: true }
 }
 
 fn plain_schema(name: &str) -> Schema {
@@ -105,98 +107,240 @@ fn table(rng: &mut SmallRng, schema: &str, name: &str) -> Relation {
     }
 }
 
-fn standby_of(primary: &NodeFacts) -> NodeFacts {
-    NodeFacts { in_recovery: true, ..primary.clone() }
-}
-
-fn link(
+/// Adds a link between any two nodes, as far as `nodes.add_*()` would let it.
+fn add_link(
     rng: &mut SmallRng,
     id: LinkId,
     nodes: &BTreeMap<NodeId, NodeFacts>,
-    links: &[Link],
-) -> Option<Link> {
+    registry: &mut Registry,
+) {
     let ids: Vec<NodeId> = nodes.keys().copied().collect();
-    let pick = |rng: &mut SmallRng| ids[rng.random_range(0..ids.len())];
-    let (from, to) = (pick(rng), pick(rng));
+    let (Some(&from), Some(&to)) = (ids.choose(rng), ids.choose(rng)) else { return };
     let spec = match rng.random_range(0..3) {
         0 => Spec::Standby(StandbySpec { slot: rng.random_bool(0.8) }),
         1 => Spec::Subscription(subscription(rng)),
         _ => Spec::Foreign(foreign(rng, id)),
     };
-    let taken = |l: &Link| matches!(l.spec, Spec::Standby(_)) && l.to == to;
-    let second_standby = matches!(spec, Spec::Standby(_)) && links.iter().any(taken);
-    if from == to || second_standby {
-        return None;
+    let name = format!("link{id}");
+    insert(registry, Link { id, name, from, to, state: LinkState::Active, spec, keep_data: true });
+}
+
+fn insert(registry: &mut Registry, link: Link) {
+    let kept = |l: &&Link| l.state != LinkState::Removing;
+    let others = || registry.links.iter().filter(kept);
+    let standby = |l: &Link| matches!(l.spec, Spec::Standby(_));
+    let taken = others().any(|l| l.name == link.name);
+    let follows = standby(&link) && others().any(|l| standby(l) && l.to == link.to);
+    if link.from != link.to && !taken && !follows {
+        registry.links.push(link);
     }
-    let subscribes = matches!(spec, Spec::Subscription(_));
-    let state = match rng.random_range(0..10) {
-        0 | 1 => LinkState::Removing,
-        2 if subscribes => LinkState::Paused,
-        _ => LinkState::Active,
-    };
-    let keep_data = rng.random_bool(0.5);
-    Some(Link { id, name: format!("link{id}"), from, to, state, spec, keep_data })
 }
 
 fn subscription(rng: &mut SmallRng) -> SubscriptionSpec {
     let names = ["a", "b", "c"].into_iter().filter(|_| rng.random_bool(0.6));
     let tables: BTreeSet<TableName> = names.map(|name| TableName::new("public", name)).collect();
     let mut options = BTreeMap::new();
-    if rng.random_bool(0.3) {
-        options.insert("binary".to_owned(), "true".to_owned());
-    }
-    if rng.random_bool(0.3) {
-        options.insert("publish".to_owned(), "insert".to_owned());
+    for (option, value, odds) in [
+        ("binary", "true", 0.3),
+        ("publish", "insert", 0.3),
+        ("disable_on_error", "true", 0.1),
+        ("streaming", "on", 0.1),
+        ("streaming", "parallel", 0.05),
+        ("origin", "none", 0.05),
+    ] {
+        if rng.random_bool(odds) {
+            options.insert(option.to_owned(), value.to_owned());
+        }
     }
     let tables = rng.random_bool(0.8).then_some(tables);
     SubscriptionSpec { tables, copy_data: rng.random_bool(0.8), options }
 }
 
 fn foreign(rng: &mut SmallRng, id: LinkId) -> ForeignSpec {
+    let odds = [("alice", 0.5), ("bob", 0.3), ("nobody", 0.02)];
+    let roles = odds.into_iter().filter(|(_, odds)| rng.random_bool(*odds));
     ForeignSpec {
-        local_schema: format!("stock{id}"),
+        roles: roles.map(|(role, _)| role.to_owned()).collect(),
+        local_schema: if rng.random_bool(0.9) { format!("stock{id}") } else { "stock".into() },
         remote_schema: "inventory".into(),
         tables: rng.random_bool(0.3).then(|| BTreeSet::from(["x".to_owned()])),
-        roles: if rng.random_bool(0.5) { BTreeSet::from(["link".into()]) } else { BTreeSet::new() },
         public: rng.random_bool(0.2),
         writable: rng.random_bool(0.8),
         options: BTreeMap::new(),
     }
 }
 
-/// What people do by hand, and what others have made.
+/// What people ask for next: other addresses, other details, links gone, links in their place.
+pub fn evolve(rng: &mut SmallRng, sim: &mut Sim) {
+    let nodes = sim.nodes.clone();
+    let registry = &mut sim.registry;
+    for (id, node) in &mut registry.nodes {
+        if rng.random_bool(0.3) {
+            node.conninfo = conninfo(rng, *id);
+        }
+    }
+    let mut successors = Vec::new();
+    for link in &mut registry.links {
+        if rng.random_bool(0.25) {
+            link.spec = altered(rng, &link.spec);
+        }
+        match rng.random_range(0..10) {
+            0..3 => {
+                link.state = LinkState::Removing;
+                link.keep_data = rng.random_bool(0.5);
+                successors.push(successor(rng, link, &nodes));
+            }
+            3 if matches!(link.spec, Spec::Subscription(_)) => link.state = LinkState::Paused,
+            _ => {}
+        }
+    }
+    for link in successors.into_iter().flatten() {
+        insert(registry, link);
+    }
+    for id in 21..21 + rng.random_range(0..3) {
+        add_link(rng, id, &nodes, registry);
+    }
+}
+
+/// What `nodes.alter_link()` can change.
+fn altered(rng: &mut SmallRng, spec: &Spec) -> Spec {
+    match spec {
+        Spec::Standby(_) => Spec::Standby(StandbySpec { slot: rng.random_bool(0.5) }),
+        Spec::Subscription(old) => {
+            let new = subscription(rng);
+            let tables = new.tables.or(old.tables.clone());
+            Spec::Subscription(SubscriptionSpec { tables, copy_data: old.copy_data, ..new })
+        }
+        Spec::Foreign(old) => {
+            let new = foreign(rng, 0);
+            let tables = new.tables.or(old.tables.clone());
+            Spec::Foreign(ForeignSpec { tables, local_schema: old.local_schema.clone(), ..new })
+        }
+    }
+}
+
+/// A link made in the place of one that is being removed.
+fn successor(rng: &mut SmallRng, old: &Link, nodes: &BTreeMap<NodeId, NodeFacts>) -> Option<Link> {
+    let ids: Vec<NodeId> = nodes.keys().copied().collect();
+    let other = *ids.choose(rng)?;
+    let from = if rng.random_bool(0.5) { other } else { old.from };
+    let state = LinkState::Active;
+    let link = Link { id: old.id + 10, from, state, spec: altered(rng, &old.spec), ..old.clone() };
+    rng.random_bool(0.5).then_some(link)
+}
+
+/// What goes wrong meanwhile: rights taken away, servers made read-only, failovers.
+pub fn afflict(rng: &mut SmallRng, sim: &mut Sim) {
+    for facts in sim.nodes.values_mut() {
+        if rng.random_bool(0.05) {
+            facts.superuser = false;
+            facts.can_create_subscription = facts.version >= 160_000 && rng.random_bool(0.5);
+        }
+        if rng.random_bool(0.03) {
+            facts.settings.insert("default_transaction_read_only".into(), "on".into());
+        }
+    }
+    let standbys: Vec<NodeId> =
+        sim.nodes.iter().filter(|(_, f)| f.in_recovery).map(|(id, _)| *id).collect();
+    let Some(new) = standbys.choose(rng).filter(|_| rng.random_bool(0.2)) else { return };
+    let group = sim.nodes[new].system_identifier.clone();
+    let old = sim.nodes.iter().find(|(_, f)| f.system_identifier == group && !f.in_recovery);
+    if let Some(old) = old.map(|(id, _)| *id) {
+        sim.fail_over(old, *new, rng.random_bool(0.5));
+    }
+}
+
+/// What people do by hand to what was made.
 pub fn disturb(rng: &mut SmallRng, sim: &mut Sim) {
-    let ids: Vec<NodeId> = sim.nodes.keys().copied().collect();
-    for id in ids {
-        let Some(facts) = sim.nodes.get_mut(&id) else { continue };
+    for facts in sim.nodes.values_mut() {
         if facts.in_recovery {
-            if rng.random_bool(0.2) {
-                facts.file_settings.get_or_insert_default().remove("primary_slot_name");
-            }
-            continue;
+            disturb_standby(rng, facts);
+        } else {
+            disturb_logical(rng, facts);
+            disturb_foreign(rng, facts);
         }
-        for subscription in &mut facts.subscriptions {
-            subscription.enabled ^= rng.random_bool(0.2);
-            if rng.random_bool(0.1) {
-                subscription.tables.pop_first();
-            }
+    }
+}
+
+fn disturb_standby(rng: &mut SmallRng, facts: &mut NodeFacts) {
+    let files = facts.file_settings.get_or_insert_default();
+    if rng.random_bool(0.2) {
+        files.remove("primary_slot_name");
+    }
+    if rng.random_bool(0.1) {
+        files.insert("primary_slot_name".into(), "elsewhere".into());
+        reload(facts);
+    }
+    if rng.random_bool(0.1) {
+        facts.primary_conninfo_file = Some(Conninfo::default().with("host", "elsewhere"));
+        reload(facts);
+    }
+    if rng.random_bool(0.1) {
+        facts.passfile = facts.passfile.as_ref().map(|_| Secret::new("*:*:*:*:wrong"));
+    }
+    if rng.random_bool(0.1) {
+        facts.slots.clear();
+    }
+}
+
+fn disturb_logical(rng: &mut SmallRng, facts: &mut NodeFacts) {
+    for subscription in &mut facts.subscriptions {
+        subscription.enabled ^= rng.random_bool(0.2);
+        if rng.random_bool(0.1) {
+            subscription.tables.pop_first();
         }
-        for publication in facts.publications.iter_mut().filter(|_| rng.random_bool(0.2)) {
-            publication.tables.pop_last();
+        if rng.random_bool(0.1) {
+            subscription.options.insert("binary".into(), "true".into());
         }
-        for server in facts.servers.iter_mut().filter(|_| rng.random_bool(0.2)) {
-            server.options.insert("fetch_size".into(), "7".into());
-            server.mappings.pop();
+        if rng.random_bool(0.05) {
+            subscription.publications.insert("other".into());
         }
-        if rng.random_bool(0.2) {
-            facts.relations.retain(|r| r.kind != "f" || r.name.name != "x");
+        if rng.random_bool(0.05) {
+            subscription.slot = None;
+            subscription.enabled = false;
         }
-        if rng.random_bool(0.2) {
-            let extra =
-                Column { name: "more".into(), data_type: "text".into(), ..Column::default() };
-            let items = facts.relations.iter_mut().filter(|r| r.name.schema == "inventory");
-            items.for_each(|r| r.columns.push(extra.clone()));
+    }
+    for publication in facts.publications.iter_mut().filter(|_| rng.random_bool(0.2)) {
+        publication.tables.pop_last();
+        publication.options.insert("publish".into(), "delete".into());
+    }
+    facts.publications.retain(|_| rng.random_bool(0.95));
+    facts.slots.retain(|_| rng.random_bool(0.97));
+}
+
+fn disturb_foreign(rng: &mut SmallRng, facts: &mut NodeFacts) {
+    for server in facts.servers.iter_mut().filter(|_| rng.random_bool(0.2)) {
+        server.options.insert("fetch_size".into(), "7".into());
+        server.mappings.pop();
+    }
+    let schemas: Vec<String> = facts.servers.iter().map(|s| s.name.clone()).collect();
+    if let Some(server) = schemas.choose(rng).filter(|_| rng.random_bool(0.05)) {
+        // Somebody uses our server for a table of their own.
+        facts.schemas.push(plain_schema("mine"));
+        facts.relations.push(Relation {
+            kind: "f".into(),
+            server: Some(server.clone()),
+            remote: Some(TableName::new("inventory", "x")),
+            ..table(rng, "mine", "view_of_x")
+        });
+    }
+    for relation in facts.relations.iter_mut().filter(|r| r.server.is_some()) {
+        if rng.random_bool(0.05) {
+            relation.remote = Some(TableName::new("elsewhere", relation.name.name.clone()));
         }
+    }
+    if rng.random_bool(0.2) {
+        facts.relations.retain(|r| r.kind != "f" || r.name.name != "x");
+    }
+    if rng.random_bool(0.2) {
+        let extra = Column { name: "more".into(), data_type: "text".into(), ..Column::default() };
+        let items = facts.relations.iter_mut().filter(|r| r.name.schema == "inventory");
+        items.for_each(|r| r.columns.push(extra.clone()));
+    }
+    if rng.random_bool(0.05) {
+        let stock = |name: &str| name.starts_with("stock");
+        facts.relations.retain(|r| !stock(&r.name.schema));
+        facts.schemas.retain(|s| !stock(&s.name));
     }
 }
 
@@ -215,7 +359,7 @@ pub fn strangers(rng: &mut SmallRng, sim: &mut Sim) {
             facts.subscriptions.push(Subscription {
                 oid: 7,
                 name: name(rng),
-                options: default_subscription_options(),
+                options: default_subscription_options(facts.version),
                 ..Subscription::default()
             });
         }
@@ -224,11 +368,15 @@ pub fn strangers(rng: &mut SmallRng, sim: &mut Sim) {
             facts.servers.push(Server { name: name(rng), ..Server::default() });
         }
         if rng.random_bool(0.1) {
-            facts.slots.push(Slot {
-                name: "somebody_s".into(),
-                kind: "logical".into(),
-                ..Slot::default()
-            });
+            let (name, kind) = ("somebody_s".into(), "logical".into());
+            facts.slots.push(Slot { name, kind, ..Slot::default() });
+        }
+        if rng.random_bool(0.1) {
+            let schema = format!("stock{}", rng.random_range(1..7));
+            facts.schemas.push(plain_schema(&schema));
+            if rng.random_bool(0.5) {
+                facts.relations.push(table(rng, &schema, "z"));
+            }
         }
     }
 }

@@ -1,0 +1,179 @@
+//! What is right, ours or not ours, judged from the servers alone, without the planner.
+
+use crate::interpret::{default_publication_options, default_subscription_options};
+use crate::sim::{Outcome, Sim, ensure};
+use nodes_plan::conninfo::{Conninfo, passfile_line};
+use nodes_plan::desired::*;
+use nodes_plan::name::{Mark, TableName};
+use nodes_plan::observed::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Whether a link's objects stand as they should.
+pub fn is_right(sim: &Sim, link: &Link) -> Outcome {
+    match &link.spec {
+        Spec::Standby(spec) => standby_is_right(sim, link, spec),
+        Spec::Subscription(spec) => subscription_is_right(sim, link, spec),
+        Spec::Foreign(spec) => foreign_is_right(sim, link, spec),
+    }
+}
+
+fn standby_is_right(sim: &Sim, link: &Link, spec: &StandbySpec) -> Outcome {
+    let slot = sim.registry.mark(link).slot_name();
+    let (source, target) = (sim.facts(link.from), sim.facts(link.to));
+    let from = &sim.registry.nodes[&link.from].conninfo;
+    ensure(source.slot(&slot).is_some() == spec.slot, "slot")?;
+    let used = target.setting("primary_slot_name") == Some(slot.as_str());
+    ensure(used == spec.slot, "primary_slot_name")?;
+    let conninfo = target.primary_conninfo.as_ref().ok_or("primary_conninfo")?;
+    ensure(target.primary_conninfo_file.as_ref() == Some(conninfo), "file")?;
+    for key in ["host", "port", "user"] {
+        ensure(conninfo.get(key) == from.get(key), key)?;
+    }
+    ensure(conninfo.get("password").is_none(), "password in primary_conninfo")?;
+    ensure(conninfo.get("application_name") == Some(slot.as_str()), "application_name")?;
+    ensure(conninfo.get("passfile").is_some() == from.password().is_some(), "passfile option")?;
+    ensure(target.passfile == from.password().map(|p| passfile_line(&p)), "passfile")
+}
+
+fn subscription_is_right(sim: &Sim, link: &Link, spec: &SubscriptionSpec) -> Outcome {
+    let slot = sim.registry.mark(link).slot_name();
+    let (source, target) = (sim.facts(link.from), sim.facts(link.to));
+    let publication = source.publication(&link.name).ok_or("publication")?;
+    if let Some(tables) = &spec.tables {
+        ensure(publication.tables == *tables, "published tables")?;
+    }
+    let with = |mut options: BTreeMap<String, String>, more: BTreeMap<String, String>| {
+        options.extend(more);
+        options
+    };
+    let wanted = with(default_publication_options(), spec.publication_options());
+    ensure(publication.options == wanted, "publication's options")?;
+    ensure(source.slot(&slot).is_some(), "slot")?;
+    let found = target.subscription(&link.name).ok_or("subscription")?;
+    ensure(found.slot.as_ref() == Some(&slot), "subscription's slot")?;
+    ensure(found.publications == BTreeSet::from([link.name.clone()]), "publications")?;
+    let active = link.state == LinkState::Active;
+    ensure(found.enabled == active, "enabled")?;
+    ensure(!active || found.table_names() == publication.tables, "subscribed tables")?;
+    let options = default_subscription_options(target.version);
+    let wanted = with(options, spec.subscription_options());
+    ensure(found.options == wanted, "subscription's options")?;
+    // Who is no superuser cannot see what it says, so cannot know that it should change.
+    let conninfo = &sim.registry.nodes[&link.from].conninfo;
+    ensure(!target.superuser || found.conninfo.as_ref() == Some(conninfo), "conninfo")
+}
+
+fn foreign_is_right(sim: &Sim, link: &Link, spec: &ForeignSpec) -> Outcome {
+    let (source, target) = (sim.facts(link.from), sim.facts(link.to));
+    let from = &sim.registry.nodes[&link.from].conninfo;
+    let server = target.server(&link.name).ok_or("server")?;
+    ensure(server.options.get("host").map(String::as_str) == from.get("host"), "host")?;
+    ensure(!server.options.contains_key("password"), "password of the server")?;
+    let read_only = server.options.get("updatable").is_some_and(|value| value == "false");
+    ensure(read_only != spec.writable, "updatable")?;
+    let mut roles: BTreeSet<Option<String>> = spec.roles.iter().cloned().map(Some).collect();
+    roles.insert(Some(target.role.clone()));
+    roles.extend(spec.public.then_some(None));
+    for role in &roles {
+        let mapping = server.mappings.iter().find(|m| m.role == *role).ok_or("mapping")?;
+        let password = mapping.options.as_ref().and_then(Conninfo::password);
+        let readable = target.superuser || *role == Some(target.role.clone());
+        ensure(!readable || password == from.password(), "password of a mapping")?;
+    }
+    tables_are_right(&source, &target, spec)
+}
+
+fn tables_are_right(source: &NodeFacts, target: &NodeFacts, spec: &ForeignSpec) -> Outcome {
+    let columns = |r: &Relation| -> BTreeMap<String, String> {
+        r.columns.iter().map(|c| (c.name.clone(), c.data_type.clone())).collect()
+    };
+    let listed = |r: &&Relation| spec.tables.as_ref().is_none_or(|t| t.contains(&r.name.name));
+    let wanted = source.relations_in(&spec.remote_schema).filter(listed);
+    let shown = target.relations_in(&spec.local_schema).filter(|r| r.server.is_some()).count();
+    let mut count = 0;
+    for there in wanted {
+        let here = TableName::new(&spec.local_schema, &there.name.name);
+        let here = target.relation(&here).ok_or("foreign table")?;
+        ensure(here.remote.as_ref() == Some(&there.name), "remote table")?;
+        ensure(columns(here) == columns(there), "columns")?;
+        count += 1;
+    }
+    ensure(shown == count, "tables that should not be shown")
+}
+
+/// Everything on the servers that bears this registry's mark, in words. What a standby shows
+/// is its primary's.
+pub fn marked(sim: &Sim) -> Vec<String> {
+    let ours =
+        |comment: &Option<String>| comment.as_ref().is_some_and(|c| c.contains(&sim.registry.id));
+    let prefix = format!("nodes_{}_", &sim.registry.id[..8]);
+    let mut found = Vec::new();
+    for (id, facts) in &sim.nodes {
+        let mut say = |what: &str, name: &str| found.push(format!("{what} {name} on {id}"));
+        let slots = facts.slots.iter().map(|s| &s.name);
+        slots
+            .filter(|s| s.starts_with(&prefix) || s.contains("_sync_"))
+            .for_each(|s| say("slot", s));
+        facts
+            .publications
+            .iter()
+            .filter(|p| ours(&p.comment))
+            .for_each(|p| say("publication", &p.name));
+        let subscriptions = facts.subscriptions.iter().filter(|s| ours(&s.comment));
+        subscriptions.for_each(|s| say("subscription", &s.name));
+        facts.servers.iter().filter(|s| ours(&s.comment)).for_each(|s| say("server", &s.name));
+        facts.schemas.iter().filter(|s| ours(&s.comment)).for_each(|s| say("schema", &s.name));
+        if ours(&facts.fdw_comment) {
+            say("extension", "postgres_fdw");
+        }
+        if facts.passfile.is_some() {
+            say("file", "pg_nodes.passfile");
+        }
+        for conninfo in [&facts.primary_conninfo, &facts.primary_conninfo_file] {
+            let app = conninfo.as_ref().and_then(|c| c.get("application_name"));
+            app.filter(|app| app.starts_with(&prefix)).iter().for_each(|app| say("conninfo", app));
+        }
+        let slot = facts.setting("primary_slot_name").filter(|slot| slot.starts_with(&prefix));
+        slot.iter().for_each(|slot| say("setting", slot));
+    }
+    found
+}
+
+/// Everything that does not bear our mark, in words.
+pub fn not_ours(sim: &Sim) -> Vec<String> {
+    let mut found = Vec::new();
+    let mark = Mark { registry: sim.registry.id.clone(), link: 0 };
+    let foreign = |comment: &Option<String>| owner(comment.as_deref(), &mark) == Owner::Foreign;
+    for (id, facts) in &sim.nodes {
+        for publication in facts.publications.iter().filter(|p| foreign(&p.comment)) {
+            found.push(format!("{id} {publication:?}"));
+        }
+        for subscription in facts.subscriptions.iter().filter(|s| foreign(&s.comment)) {
+            found.push(format!("{id} {subscription:?}"));
+        }
+        for server in facts.servers.iter().filter(|s| foreign(&s.comment)) {
+            found.push(format!("{id} {server:?}"));
+        }
+        let ours = |slot: &Slot| slot.name.starts_with("nodes_3f2504e0_");
+        for slot in facts.slots.iter().filter(|s| !ours(s) && !s.name.contains("_sync_")) {
+            found.push(format!("{id} {slot:?}"));
+        }
+        for schema in facts.schemas.iter().filter(|s| foreign(&s.comment)) {
+            found.push(format!("{id} {schema:?}"));
+        }
+        for relation in facts.relations.iter().filter(|r| is_others(facts, r, &foreign)) {
+            found.push(format!("{id} {relation:?}"));
+        }
+    }
+    found
+}
+
+/// Tables, and foreign tables that are on somebody else's server or in a place of their own.
+fn is_others(
+    facts: &NodeFacts,
+    relation: &Relation,
+    foreign: &impl Fn(&Option<String>) -> bool,
+) -> bool {
+    let server = relation.server.as_ref().and_then(|name| facts.server(name));
+    server.is_none_or(|server| foreign(&server.comment)) || relation.name.schema == "mine"
+}
