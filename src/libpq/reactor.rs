@@ -77,7 +77,8 @@ impl Drop for Wait {
     }
 }
 
-/// Waits until a socket can be read, or written, or either.
+/// Waits until a socket can be read, or written, or either. One future a socket at a time:
+/// epoll takes no descriptor twice.
 pub async fn socket(fd: RawFd, read: bool, write: bool) {
     Wait::new(What::Socket(Socket { fd, read, write })).await;
 }
@@ -123,20 +124,22 @@ pub fn block_on<F: Future>(work: F) -> F::Output {
             if let Poll::Ready(output) = work.as_mut().poll(&mut cx) {
                 return output;
             }
+            wait::check_for_interrupts();
         }
         turn();
         wait::check_for_interrupts();
     }
 }
 
-/// Waits once and wakes whom it concerns.
+/// Waits once and wakes whom it concerns. Who has been woken and not polled yet is left out: a
+/// socket that stays ready would turn the wait into a busy loop.
 fn turn() {
     let (ids, sockets) = registered_sockets();
     let ready = wait::wait(&sockets, time_to_next_timer());
     let now = Instant::now();
     let ready: Vec<u64> = ready.into_iter().filter_map(|at| ids.get(at).copied()).collect();
     WAITERS.with_borrow(|waiters| {
-        for waiter in waiters {
+        for waiter in waiting(waiters) {
             let due = match waiter.what {
                 What::Socket(_) => ready.contains(&waiter.id),
                 What::Time(at) => at <= now,
@@ -149,9 +152,13 @@ fn turn() {
     });
 }
 
+fn waiting(waiters: &[Waiter]) -> impl Iterator<Item = &Waiter> {
+    waiters.iter().filter(|waiter| !waiter.happened.get())
+}
+
 fn registered_sockets() -> (Vec<u64>, Vec<Socket>) {
     WAITERS.with_borrow(|waiters| {
-        let sockets = waiters.iter().filter_map(|waiter| match waiter.what {
+        let sockets = waiting(waiters).filter_map(|waiter| match waiter.what {
             What::Socket(socket) => Some((waiter.id, socket)),
             What::Time(_) => None,
         });
@@ -161,7 +168,7 @@ fn registered_sockets() -> (Vec<u64>, Vec<Socket>) {
 
 fn time_to_next_timer() -> Option<Duration> {
     WAITERS.with_borrow(|waiters| {
-        let times = waiters.iter().filter_map(|waiter| match waiter.what {
+        let times = waiting(waiters).filter_map(|waiter| match waiter.what {
             What::Time(at) => Some(at),
             What::Socket(_) => None,
         });

@@ -63,8 +63,8 @@ pub fn wait(sockets: &[Socket], timeout: Option<Duration>) -> Vec<usize> {
     let empty: pg_sys::WaitEvent = unsafe { std::mem::zeroed() };
     let mut events = vec![empty; sockets.len() + 2];
     let room = i32::try_from(events.len()).unwrap_or(i32::MAX);
-    // Rounded up: a timer must not find itself woken a fraction too early.
-    let timeout = timeout.map_or(-1, |t| i64::try_from(t.as_micros().div_ceil(1000)).unwrap_or(-1));
+    // Rounded up: a timer must not find itself woken a fraction too early. epoll takes an int.
+    let timeout = timeout.map_or(-1, |t| t.as_micros().div_ceil(1000).min(i32::MAX as u128) as i64);
     // SAFETY: `events` has room for `room` entries.
     let happened = unsafe {
         pg_sys::WaitEventSetWait(
