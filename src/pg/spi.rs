@@ -42,18 +42,37 @@ pub fn write_returning(sql: &str, args: &[Option<&str>]) -> Result<Option<String
 }
 
 /// Runs `work` and commits. Only for procedures that [`call_is_atomic`] has let through. The
-/// commit is asynchronous: what is written so (logs, forgotten links) can be found out again.
+/// commit is asynchronous: what is written so (logs, forgotten links) can be found out again,
+/// and a commit that waited for a synchronous standby could wait for the one being made.
 pub fn in_own_transaction<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     // SAFETY: the procedure was called outside a transaction block; connect, commit and finish
     // are paired, and an error in between aborts the transaction, which closes the connection.
     unsafe {
         pg_sys::SPI_connect_ext(pg_sys::SPI_OPT_NONATOMIC as i32);
+        commit_asynchronously();
         let result = work();
         if result.is_ok() {
             pg_sys::SPI_commit();
         }
         pg_sys::SPI_finish();
         result
+    }
+}
+
+/// As `SET LOCAL synchronous_commit = off`: until the end of the transaction.
+fn commit_asynchronously() {
+    // SAFETY: within a transaction; name and value are static.
+    unsafe {
+        pg_sys::set_config_option(
+            c"synchronous_commit".as_ptr(),
+            c"off".as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_LOCAL,
+            true,
+            0,
+            false,
+        );
     }
 }
 
