@@ -1,48 +1,64 @@
 //! One connection: opened, asked and closed without ever blocking.
 
-use super::error::{Error, one_line};
-use super::{guard, reactor, resolve};
+use super::attempt::{self, Attempt, Attempts};
+use super::error::Error;
+use super::handle::{Handle, c_string};
+use super::{guard, reactor};
 use crate::pg::fd::ExternalFd;
-use pq_sys::{ExecStatusType, PostgresPollingStatusType as Polling};
-use std::ffi::{CStr, CString, c_char, c_int};
+use pq_sys::{ExecStatusType, PGVerbosity, PostgresPollingStatusType as Polling};
+use std::cell::RefCell;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::rc::Rc;
 use std::time::Duration;
 
-/// An open connection; closed on drop, which neither blocks nor raises.
+/// An open connection.
 pub struct Connection {
-    raw: *mut pq_sys::PGconn,
+    handle: Handle,
+    notices: Rc<Notices>,
     _fd: ExternalFd,
 }
 
-impl Drop for Connection {
-    fn drop(&mut self) {
-        // SAFETY: the handle is ours and closed once.
-        unsafe { pq_sys::PQfinish(self.raw) }
+/// What the peer said besides results, until somebody takes it; bounded, should nobody do so.
+#[derive(Default)]
+struct Notices(RefCell<Vec<String>>);
+
+impl Notices {
+    const MOST: usize = 100;
+
+    /// Without this libpq prints them into the server log. Called from within libpq, through
+    /// which nothing may unwind.
+    unsafe extern "C" fn receive(notices: *mut c_void, notice: *const pq_sys::PGresult) {
+        // SAFETY: the pointer given below, which lives as long as the connection; the notice
+        // lives until we return.
+        let (notices, notice) = unsafe { (&*notices.cast::<Notices>(), Fields(notice)) };
+        if let Ok(mut list) = notices.0.try_borrow_mut()
+            && list.len() < Self::MOST
+        {
+            let severity = notice.get(pq_sys::PG_DIAG_SEVERITY).unwrap_or_default();
+            let message = notice.get(pq_sys::PG_DIAG_MESSAGE_PRIMARY).unwrap_or_default();
+            list.push(format!("{severity}: {message}"));
+        }
     }
 }
-
-/// One try to connect: the parameters for a single address.
-type Attempt = Vec<(String, String)>;
 
 impl Connection {
     /// Tries every address of every host in turn, as libpq does, each for at most `limit`
     /// (or `connect_timeout`, where the parameters say so). All failures are in the error.
     pub async fn connect(params: &[(&str, &str)], limit: Duration) -> Result<Self, Error> {
         guard::check()?;
-        let limit = own_timeout(params).unwrap_or(limit);
-        let (attempts, mut failures) = attempts(params, limit).await;
-        for attempt in attempts {
+        let Attempts { list, mut failures, limit } = attempt::all(params, limit).await?;
+        for attempt in list {
             match reactor::timeout(limit, Self::open(&attempt)).await {
                 Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(error)) => failures.push(error.message),
-                Err(_) => failures.push(format!(
+                Ok(Err(error)) => failures.push(error),
+                Err(_) => failures.push(Error::plain(format!(
                     "{} did not answer within {} ms",
-                    describe(&attempt),
+                    attempt::describe(&attempt),
                     limit.as_millis()
-                )),
+                ))),
             }
         }
-        failures.dedup();
-        Err(Error::plain(failures.join("; ")))
+        Err(Error::joined(failures))
     }
 
     async fn open(attempt: &Attempt) -> Result<Self, Error> {
@@ -52,26 +68,35 @@ impl Connection {
             detail: None,
             hint: Some("Raise max_files_per_process.".to_owned()),
         })?;
-        let mut connection = Connection { raw: start(attempt)?, _fd: fd };
+        let handle = Handle::start(attempt)?;
+        let notices = Rc::new(Notices::default());
+        let argument = Rc::as_ptr(&notices).cast_mut().cast();
+        // SAFETY: the handle is valid; the receiver's argument is dropped after it.
+        unsafe {
+            pq_sys::PQsetNoticeReceiver(handle.raw(), Some(Notices::receive), argument);
+            // For the SQLSTATE of a refusal, see `Error::from_verbose`.
+            pq_sys::PQsetErrorVerbosity(handle.raw(), PGVerbosity::PQERRORS_VERBOSE);
+        }
+        let mut connection = Connection { handle, notices, _fd: fd };
         connection.finish_connecting().await?;
         // SAFETY: the connection is open.
-        unsafe { pq_sys::PQsetnonblocking(connection.raw, 1) };
+        unsafe { pq_sys::PQsetnonblocking(connection.handle.raw(), 1) };
         Ok(connection)
     }
 
     async fn finish_connecting(&mut self) -> Result<(), Error> {
         let (mut read, mut write) = (false, true);
         loop {
-            if self.status_is_bad() {
-                return Err(self.failure());
+            if self.handle.is_bad() {
+                return Err(self.handle.failure());
             }
             reactor::socket(self.socket()?, read, write).await;
             // SAFETY: the handle is valid; nothing of Postgres is called meanwhile.
-            match unsafe { pq_sys::PQconnectPoll(self.raw) } {
+            match unsafe { pq_sys::PQconnectPoll(self.handle.raw()) } {
                 Polling::PGRES_POLLING_OK => return Ok(()),
                 Polling::PGRES_POLLING_READING => (read, write) = (true, false),
                 Polling::PGRES_POLLING_WRITING => (read, write) = (false, true),
-                _ => return Err(self.failure()),
+                _ => return Err(self.handle.failure()),
             }
         }
     }
@@ -95,7 +120,13 @@ impl Connection {
         let text = c_string(sql)?;
         // SAFETY: both strings live until the call returns; libpq copies them.
         let sent = unsafe {
-            pq_sys::PQsendPrepare(self.raw, name.as_ptr(), text.as_ptr(), 0, std::ptr::null())
+            pq_sys::PQsendPrepare(
+                self.handle.raw(),
+                name.as_ptr(),
+                text.as_ptr(),
+                0,
+                std::ptr::null(),
+            )
         };
         self.check_sent(sent)?;
         self.drain(|_| {}).await
@@ -133,7 +164,8 @@ impl Connection {
             .iter()
             .map(|value| value.as_ref().map_or(std::ptr::null(), |value| value.as_ptr()))
             .collect();
-        let sent = send(self.raw, text.as_ptr(), pointers.len() as c_int, pointers.as_ptr());
+        let sent =
+            send(self.handle.raw(), text.as_ptr(), pointers.len() as c_int, pointers.as_ptr());
         self.check_sent(sent)?;
         let mut last = Rows::default();
         self.drain(|rows| last = rows).await?;
@@ -156,13 +188,13 @@ impl Connection {
     pub async fn simple_each(&mut self, sql: &str, each: impl FnMut(Rows)) -> Result<(), Error> {
         let text = c_string(sql)?;
         // SAFETY: the string lives until the call returns; libpq copies it.
-        let sent = unsafe { pq_sys::PQsendQuery(self.raw, text.as_ptr()) };
+        let sent = unsafe { pq_sys::PQsendQuery(self.handle.raw(), text.as_ptr()) };
         self.check_sent(sent)?;
         self.drain(each).await
     }
 
     fn check_sent(&self, sent: c_int) -> Result<(), Error> {
-        if sent == 1 { Ok(()) } else { Err(self.failure()) }
+        if sent == 1 { Ok(()) } else { Err(self.lost()) }
     }
 
     /// Reads every result of what was sent; the first error is returned when all are read, so
@@ -170,6 +202,11 @@ impl Connection {
     async fn drain(&mut self, mut each: impl FnMut(Rows)) -> Result<(), Error> {
         let mut failed = None;
         while let Some(result) = self.next_result().await? {
+            if result.is_copy() {
+                // libpq would return this result for ever. The connection stays busy, so that
+                // nothing more can be sent on it.
+                return Err(Error::plain("COPY from or to the client is not expected"));
+            }
             match result.outcome() {
                 Ok(rows) if failed.is_none() => each(rows),
                 Ok(_) => {}
@@ -182,57 +219,54 @@ impl Connection {
     async fn next_result(&mut self) -> Result<Option<RawResult>, Error> {
         loop {
             // SAFETY: the handle is valid.
-            let unsent = unsafe { pq_sys::PQflush(self.raw) };
+            let unsent = unsafe { pq_sys::PQflush(self.handle.raw()) };
             // SAFETY: as above.
-            let busy = unsafe { pq_sys::PQisBusy(self.raw) } == 1;
+            let busy = unsafe { pq_sys::PQisBusy(self.handle.raw()) } == 1;
             if unsent < 0 {
-                return Err(self.failure());
+                return Err(self.lost());
             }
             if unsent == 0 && !busy {
                 // SAFETY: not busy, so this does not block.
-                let raw = unsafe { pq_sys::PQgetResult(self.raw) };
+                let raw = unsafe { pq_sys::PQgetResult(self.handle.raw()) };
                 return Ok((!raw.is_null()).then_some(RawResult(raw)));
             }
             reactor::socket(self.socket()?, true, unsent == 1).await;
             // SAFETY: as above.
-            if unsafe { pq_sys::PQconsumeInput(self.raw) } == 0 {
-                return Err(self.failure());
+            if unsafe { pq_sys::PQconsumeInput(self.handle.raw()) } == 0 {
+                return Err(self.lost());
             }
         }
     }
 
     fn socket(&self) -> Result<c_int, Error> {
         // SAFETY: the handle is valid. Asked anew each time: it changes between addresses.
-        let fd = unsafe { pq_sys::PQsocket(self.raw) };
-        if fd < 0 { Err(self.failure()) } else { Ok(fd) }
+        let fd = unsafe { pq_sys::PQsocket(self.handle.raw()) };
+        if fd < 0 { Err(self.lost()) } else { Ok(fd) }
     }
 
-    fn status_is_bad(&self) -> bool {
-        // SAFETY: the handle is valid.
-        unsafe { pq_sys::PQstatus(self.raw) == pq_sys::ConnStatusType::CONNECTION_BAD }
+    /// Why an open connection is of no more use: `connection_failure` where the peer was silent.
+    fn lost(&self) -> Error {
+        let error = self.handle.failure();
+        Error { sqlstate: error.sqlstate.or_else(|| Some("08006".to_owned())), ..error }
     }
 
-    /// libpq's words for what is wrong with the connection.
-    fn failure(&self) -> Error {
-        // SAFETY: the handle is valid and the message a C string until the next call.
-        let text = unsafe { CStr::from_ptr(pq_sys::PQerrorMessage(self.raw)) };
-        match one_line(&text.to_string_lossy()) {
-            text if text.is_empty() => Error::plain("the connection was lost"),
-            text => Error::plain(text),
-        }
+    /// Notices and warnings since the last call, severity first.
+    #[expect(dead_code, reason = "the executor does not show them yet")]
+    pub fn take_notices(&mut self) -> Vec<String> {
+        self.notices.0.take()
     }
 
     /// `server_version_num` of the peer.
     pub fn server_version(&self) -> i32 {
         // SAFETY: the handle is valid.
-        unsafe { pq_sys::PQserverVersion(self.raw) }
+        unsafe { pq_sys::PQserverVersion(self.handle.raw()) }
     }
 
     /// A setting that the peer reports by itself, `is_superuser` for one.
     pub fn parameter_status(&self, name: &CStr) -> Option<String> {
         // SAFETY: the handle is valid; the answer is null or a C string.
         unsafe {
-            let value = pq_sys::PQparameterStatus(self.raw, name.as_ptr());
+            let value = pq_sys::PQparameterStatus(self.handle.raw(), name.as_ptr());
             (!value.is_null()).then(|| CStr::from_ptr(value).to_string_lossy().into_owned())
         }
     }
@@ -240,138 +274,14 @@ impl Connection {
     /// Whether the peer asked for the password and got it.
     pub fn used_password(&self) -> bool {
         // SAFETY: the handle is valid.
-        unsafe { pq_sys::PQconnectionUsedPassword(self.raw) == 1 }
+        unsafe { pq_sys::PQconnectionUsedPassword(self.handle.raw()) == 1 }
     }
 
     /// Whether the connection is encrypted by TLS.
     pub fn ssl_in_use(&self) -> bool {
         // SAFETY: the handle is valid.
-        unsafe { pq_sys::PQsslInUse(self.raw) == 1 }
+        unsafe { pq_sys::PQsslInUse(self.handle.raw()) == 1 }
     }
-}
-
-fn c_string(text: &str) -> Result<CString, Error> {
-    CString::new(text).map_err(|_| Error::plain("a statement cannot contain a null byte"))
-}
-
-fn own_timeout(params: &[(&str, &str)]) -> Option<Duration> {
-    let (_, seconds) = params.iter().find(|(key, _)| *key == "connect_timeout")?;
-    seconds.parse().ok().filter(|seconds| *seconds > 0).map(Duration::from_secs)
-}
-
-/// Begins to connect.
-fn start(attempt: &Attempt) -> Result<*mut pq_sys::PGconn, Error> {
-    let strings = attempt
-        .iter()
-        .map(|(key, value)| Ok((c_string(key)?, c_string(value)?)))
-        .collect::<Result<Vec<_>, Error>>()?;
-    let end = [std::ptr::null()];
-    let keys: Vec<_> = strings.iter().map(|(key, _)| key.as_ptr()).chain(end).collect();
-    let values: Vec<_> = strings.iter().map(|(_, value)| value.as_ptr()).chain(end).collect();
-    // SAFETY: both arrays end with null and live until the call returns. No name is looked up:
-    // hostaddr is given, or the host is a directory.
-    let raw = unsafe { pq_sys::PQconnectStartParams(keys.as_ptr(), values.as_ptr(), 0) };
-    if raw.is_null() { Err(Error::plain("out of memory")) } else { Ok(raw) }
-}
-
-fn describe(attempt: &Attempt) -> String {
-    let get = |wanted: &str| {
-        attempt.iter().find(|(key, _)| key == wanted).map_or("", |(_, value)| value.as_str())
-    };
-    match (get("hostaddr"), get("host")) {
-        ("", host) => format!("server on \"{host}\", port {}", get("port")),
-        (address, "") => format!("server at {address}, port {}", get("port")),
-        (address, host) => format!("server at \"{host}\" ({address}), port {}", get("port")),
-    }
-}
-
-/// Takes a conninfo of several hosts and addresses apart, so that each gets its own limit and
-/// no name is looked up inside libpq. Names that cannot be resolved are failures already.
-async fn attempts(params: &[(&str, &str)], limit: Duration) -> (Vec<Attempt>, Vec<String>) {
-    let get = |wanted: &str| params.iter().find(|(key, _)| *key == wanted).map(|(_, v)| *v);
-    let mut base: Attempt =
-        params.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    base.push(("fallback_application_name".to_owned(), "pg_nodes".to_owned()));
-    base.push(("client_encoding".to_owned(), "UTF8".to_owned()));
-    // A service file may name the host: then all is left to libpq.
-    if get("service").is_some() || (get("host").is_none() && get("hostaddr").is_none()) {
-        return (vec![base], vec![]);
-    }
-    let mut failures = Vec::new();
-    let mut places = Vec::new();
-    for place in places_of(get("host"), get("hostaddr"), get("port")) {
-        if !place.hostaddr.is_empty() || is_local(&place.host) {
-            places.push(place);
-            continue;
-        }
-        match reactor::timeout(limit, resolve::addresses(&place.host)).await {
-            Ok(Ok(addresses)) => places.extend(
-                addresses.iter().map(|ip| Place { hostaddr: ip.to_string(), ..place.clone() }),
-            ),
-            Ok(Err(error)) => failures.push(error.message),
-            Err(_) => failures.push(format!("host name \"{}\" did not resolve", place.host)),
-        }
-    }
-    (passes(&base, &places), failures)
-}
-
-/// `prefer-standby` means two rounds; every other choice libpq makes on a single address too.
-fn passes(base: &Attempt, places: &[Place]) -> Vec<Attempt> {
-    let wants = base.iter().find(|(key, _)| key == "target_session_attrs");
-    let rounds = match wants.map(|(_, value)| value.as_str()) {
-        Some("prefer-standby") => vec![Some("standby"), Some("any")],
-        Some(_) | None => vec![None],
-    };
-    let attempt = |place: &Place, attrs: Option<&str>| {
-        let mut attempt = base.clone();
-        let mut set = |key: &str, value: &str| {
-            attempt.retain(|(known, _)| known != key);
-            if !value.is_empty() {
-                attempt.push((key.to_owned(), value.to_owned()));
-            }
-        };
-        set("host", &place.host);
-        set("hostaddr", &place.hostaddr);
-        set("port", &place.port);
-        if let Some(attrs) = attrs {
-            set("target_session_attrs", attrs);
-        }
-        attempt
-    };
-    rounds
-        .into_iter()
-        .flat_map(|attrs| places.iter().map(move |place| (place, attrs)))
-        .map(|(place, attrs)| attempt(place, attrs))
-        .collect()
-}
-
-#[derive(Clone)]
-struct Place {
-    host: String,
-    hostaddr: String,
-    port: String,
-}
-
-/// Lists of hosts, addresses and ports belong together by position; one port serves all.
-fn places_of(host: Option<&str>, hostaddr: Option<&str>, port: Option<&str>) -> Vec<Place> {
-    let split = |list: Option<&str>| -> Vec<String> {
-        list.map(|list| list.split(',').map(|item| item.trim().to_owned()).collect())
-            .unwrap_or_default()
-    };
-    let (hosts, addresses, ports) = (split(host), split(hostaddr), split(port));
-    let at = |list: &[String], i: usize| list.get(i).cloned().unwrap_or_default();
-    (0..hosts.len().max(addresses.len()))
-        .map(|i| Place {
-            host: at(&hosts, i),
-            hostaddr: at(&addresses, i),
-            port: if ports.len() == 1 { at(&ports, 0) } else { at(&ports, i) },
-        })
-        .collect()
-}
-
-/// A directory of Unix sockets, an abstract socket, or libpq's default.
-fn is_local(host: &str) -> bool {
-    host.is_empty() || host.starts_with('/') || host.starts_with('@')
 }
 
 /// A result as libpq holds it, freed on drop.
@@ -385,17 +295,19 @@ impl Drop for RawResult {
 }
 
 impl RawResult {
+    fn is_copy(&self) -> bool {
+        use ExecStatusType::{PGRES_COPY_BOTH, PGRES_COPY_IN, PGRES_COPY_OUT};
+        // SAFETY: the result is valid.
+        let status = unsafe { pq_sys::PQresultStatus(self.0) };
+        matches!(status, PGRES_COPY_IN | PGRES_COPY_OUT | PGRES_COPY_BOTH)
+    }
+
     fn outcome(&self) -> Result<Rows, Error> {
         // SAFETY: the result is valid.
         match unsafe { pq_sys::PQresultStatus(self.0) } {
             ExecStatusType::PGRES_TUPLES_OK => Ok(self.rows()),
             ExecStatusType::PGRES_COMMAND_OK | ExecStatusType::PGRES_EMPTY_QUERY => {
                 Ok(Rows::default())
-            }
-            ExecStatusType::PGRES_COPY_IN
-            | ExecStatusType::PGRES_COPY_OUT
-            | ExecStatusType::PGRES_COPY_BOTH => {
-                Err(Error::plain("COPY through the connection is not expected"))
             }
             _ => Err(self.error()),
         }
@@ -415,19 +327,25 @@ impl RawResult {
     }
 
     fn error(&self) -> Error {
-        let message = self.field(pq_sys::PG_DIAG_MESSAGE_PRIMARY as c_int);
+        let fields = Fields(self.0);
+        let message = fields.get(pq_sys::PG_DIAG_MESSAGE_PRIMARY);
         Error {
-            sqlstate: self.field(pq_sys::PG_DIAG_SQLSTATE as c_int),
+            sqlstate: fields.get(pq_sys::PG_DIAG_SQLSTATE),
             message: message.unwrap_or_else(|| "the connection was lost".to_owned()),
-            detail: self.field(pq_sys::PG_DIAG_MESSAGE_DETAIL as c_int),
-            hint: self.field(pq_sys::PG_DIAG_MESSAGE_HINT as c_int),
+            detail: fields.get(pq_sys::PG_DIAG_MESSAGE_DETAIL),
+            hint: fields.get(pq_sys::PG_DIAG_MESSAGE_HINT),
         }
     }
+}
 
-    fn field(&self, code: c_int) -> Option<String> {
+/// The fields of an error or notice; made only of a valid result.
+struct Fields(*const pq_sys::PGresult);
+
+impl Fields {
+    fn get(&self, code: u8) -> Option<String> {
         // SAFETY: the result is valid; the answer is null or a C string within it.
         unsafe {
-            let text = pq_sys::PQresultErrorField(self.0, code);
+            let text = pq_sys::PQresultErrorField(self.0, c_int::from(code));
             (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
         }
     }

@@ -12,10 +12,8 @@ pub fn parse(conninfo: &str) -> Result<Vec<(String, String)>, String> {
     if options.is_null() {
         return Err(take_message(message));
     }
-    let pairs = read_options(options, |option| option.val);
-    // SAFETY: allocated by PQconninfoParse, freed once.
-    unsafe { pq_sys::PQconninfoFree(options) };
-    Ok(pairs)
+    // SAFETY: libpq's list, used no more.
+    Ok(unsafe { read_options(options, |option| option.val) })
 }
 
 /// libpq's own words, freed.
@@ -47,22 +45,23 @@ fn without_quotes(message: &str) -> String {
 
 /// Every option that this libpq knows.
 pub fn keywords() -> Vec<String> {
-    // SAFETY: returns a list that is ours to free, or null.
-    let options = unsafe { pq_sys::PQconndefaults() };
-    if options.is_null() {
-        return vec![];
-    }
-    let pairs = read_options(options, |option| option.keyword);
-    // SAFETY: allocated by PQconndefaults, freed once.
-    unsafe { pq_sys::PQconninfoFree(options) };
+    // SAFETY: libpq's list, used no more.
+    let pairs = unsafe { read_options(pq_sys::PQconndefaults(), |option| option.keyword) };
     pairs.into_iter().map(|(keyword, _)| keyword).collect()
 }
 
-fn read_options(
+/// Copies what is set in a list of options and frees it.
+///
+/// # Safety
+/// `options` comes from libpq (null when it had no memory) and is not used afterwards.
+pub unsafe fn read_options(
     options: *mut pq_sys::PQconninfoOption,
     value: impl Fn(&pq_sys::_PQconninfoOption) -> *mut c_char,
 ) -> Vec<(String, String)> {
     let mut pairs = Vec::new();
+    if options.is_null() {
+        return pairs;
+    }
     let mut next = options;
     // SAFETY: libpq ends the array with a null keyword; all strings in it are C strings.
     unsafe {
@@ -74,6 +73,7 @@ fn read_options(
             }
             next = next.add(1);
         }
+        pq_sys::PQconninfoFree(options);
     }
     pairs
 }

@@ -3,40 +3,74 @@
 
 use super::error::Error;
 use super::reactor;
-use std::io::{Read, Write};
-use std::net::{IpAddr, ToSocketAddrs};
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
-use std::sync::mpsc;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
-/// All addresses of a host, in the resolver's order.
-pub async fn addresses(host: &str) -> Result<Vec<IpAddr>, Error> {
-    if let Ok(address) = host.parse() {
-        return Ok(vec![address]);
+type Answer = Result<Vec<String>, String>;
+
+/// Look-ups that are not finished, also those that nobody waits for any more: a name server
+/// that is down keeps each for half a minute, and asking again would only add threads.
+static RUNNING: Mutex<BTreeMap<String, Arc<OnceLock<Answer>>>> = Mutex::new(BTreeMap::new());
+
+/// All addresses of a host, in the resolver's order, as `hostaddr` takes them.
+pub async fn addresses(host: &str) -> Result<Vec<String>, Error> {
+    if host.parse::<IpAddr>().is_ok() {
+        return Ok(vec![host.to_owned()]);
     }
-    let failed = |why: &dyn std::fmt::Display| {
-        Error::plain(format!("could not translate host name \"{host}\" to address: {why}"))
+    let failed =
+        |why| Error::plain(format!("could not translate host name \"{host}\" to address: {why}"));
+    let answer = look_up(host).map_err(|error| failed(error.to_string()))?;
+    // The thread cannot wake the reactor; most answers are there at the first or second look.
+    let mut pause = Duration::from_millis(1);
+    loop {
+        if let Some(answer) = answer.get() {
+            return answer.clone().map_err(failed);
+        }
+        reactor::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(16));
+    }
+}
+
+/// Starts a look-up, or joins the one of the same name that runs.
+fn look_up(host: &str) -> std::io::Result<Arc<OnceLock<Answer>>> {
+    let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(answer) = running.get(host) {
+        return Ok(answer.clone());
+    }
+    let answer = Arc::new(OnceLock::new());
+    let (name, result) = (host.to_owned(), answer.clone());
+    let work = move || {
+        // Nobody else sets it.
+        let _ = result.set(resolve(&name));
+        RUNNING.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
     };
-    let (mut done, mut signal) = UnixStream::pair().map_err(|error| failed(&error))?;
-    let (sender, answer) = mpsc::channel();
-    let name = host.to_owned();
-    let lookup = move || {
-        let found = (name.as_str(), 0).to_socket_addrs();
-        let found = found.map(|list| list.map(|address| address.ip()).collect::<Vec<_>>());
-        // The waiting side may be gone: then nobody wants the answer.
-        let _ = sender.send(found);
-        let _ = signal.write(&[1]);
-    };
-    without_signals(|| std::thread::Builder::new().spawn(lookup)).map_err(|e| failed(&e))?;
-    reactor::socket(done.as_raw_fd(), true, false).await;
-    let _ = done.read(&mut [0]);
-    let mut addresses = match answer.recv() {
-        Ok(Ok(addresses)) => addresses,
-        Ok(Err(error)) => return Err(failed(&error)),
-        Err(gone) => return Err(failed(&gone)),
-    };
-    addresses.dedup();
-    Ok(addresses)
+    without_signals(|| std::thread::Builder::new().spawn(work))?;
+    running.insert(host.to_owned(), answer.clone());
+    Ok(answer)
+}
+
+fn resolve(name: &str) -> Answer {
+    match (name, 0).to_socket_addrs() {
+        Ok(found) => {
+            let mut addresses: Vec<String> = found.map(address).collect();
+            addresses.dedup();
+            Ok(addresses)
+        }
+        // Without the standard library's own words before getaddrinfo's.
+        Err(error) => {
+            Err(error.to_string().rsplit(": ").next().unwrap_or("it is not known").to_owned())
+        }
+    }
+}
+
+/// A link-local address is nothing without its interface.
+fn address(found: SocketAddr) -> String {
+    match found {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), v6.scope_id()),
+        SocketAddr::V4(_) | SocketAddr::V6(_) => found.ip().to_string(),
+    }
 }
 
 /// A thread inherits the signal mask: with all blocked, Postgres' handlers run only on the

@@ -1,0 +1,135 @@
+//! What a connection string means: every single address to try, in order, so that each gets
+//! its own limit and no name is looked up inside libpq.
+
+use super::error::Error;
+use super::handle::Handle;
+use super::{reactor, resolve};
+use std::time::Duration;
+
+/// One try to connect: the parameters for a single address.
+pub type Attempt = Vec<(String, String)>;
+
+pub struct Attempts {
+    pub list: Vec<Attempt>,
+    /// Hosts that cannot even be tried: their names lead nowhere.
+    pub failures: Vec<Error>,
+    /// For each attempt.
+    pub limit: Duration,
+}
+
+/// An attempt in libpq's words.
+pub fn describe(attempt: &Attempt) -> String {
+    let get = |wanted: &str| {
+        attempt.iter().find(|(key, _)| key == wanted).map_or("", |(_, value)| value.as_str())
+    };
+    match (get("hostaddr"), get("host")) {
+        ("", "") => format!("server on the default socket, port {}", get("port")),
+        ("", host) => format!("server on \"{host}\", port {}", get("port")),
+        (address, "") => format!("server at {address}, port {}", get("port")),
+        (address, host) => format!("server at \"{host}\" ({address}), port {}", get("port")),
+    }
+}
+
+/// Takes a conninfo of several hosts and addresses apart. The limit is `connect_timeout`, where
+/// the parameters say so.
+pub async fn all(params: &[(&str, &str)], limit: Duration) -> Result<Attempts, Error> {
+    let mut base: Attempt =
+        params.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    base.push(("fallback_application_name".to_owned(), "pg_nodes".to_owned()));
+    base.push(("client_encoding".to_owned(), "UTF8".to_owned()));
+    let wanted = effective(&base)?;
+    let get = |key: &str| wanted.iter().find(|(known, _)| known == key).map(|(_, v)| v.as_str());
+    let own = get("connect_timeout").and_then(|seconds| seconds.parse().ok());
+    let limit = own.filter(|seconds| *seconds > 0).map_or(limit, Duration::from_secs);
+    let mut failures = Vec::new();
+    let mut places = Vec::new();
+    for place in places_of(get("host"), get("hostaddr"), get("port")) {
+        if !place.hostaddr.is_empty() || is_local(&place.host) {
+            places.push(place);
+            continue;
+        }
+        match reactor::timeout(limit, resolve::addresses(&place.host)).await {
+            Ok(Ok(addresses)) => places
+                .extend(addresses.into_iter().map(|hostaddr| Place { hostaddr, ..place.clone() })),
+            Ok(Err(error)) => failures.push(error),
+            Err(_) => failures.push(Error::plain(format!(
+                "host name \"{}\" did not resolve within {} ms",
+                place.host,
+                limit.as_millis()
+            ))),
+        }
+    }
+    Ok(Attempts { list: passes(&base, &places, get("target_session_attrs")), failures, limit })
+}
+
+/// The parameters together with what the environment and a service file add, as libpq reads
+/// them. It is asked to connect with one value that it refuses before it looks at any network;
+/// any other refusal is an error of the parameters.
+fn effective(base: &Attempt) -> Result<Attempt, Error> {
+    const REFUSED: &str = "channel_binding";
+    let mut refused = base.clone();
+    refused.retain(|(key, _)| key != REFUSED);
+    refused.push((REFUSED.to_owned(), "none of its values".to_owned()));
+    let refusal = Handle::start(&refused)?;
+    match refusal.failure() {
+        expected if expected.message.contains(REFUSED) => Ok(refusal.options()),
+        error => Err(error),
+    }
+}
+
+/// `prefer-standby` means two rounds; every other choice libpq makes on a single address too.
+fn passes(base: &Attempt, places: &[Place], wanted: Option<&str>) -> Vec<Attempt> {
+    let rounds = match wanted {
+        Some("prefer-standby") => vec![Some("standby"), Some("any")],
+        Some(_) | None => vec![None],
+    };
+    let attempt = |place: &Place, attrs: Option<&str>| {
+        let mut attempt = base.clone();
+        let mut set = |key: &str, value: &str| {
+            attempt.retain(|(known, _)| known != key);
+            if !value.is_empty() {
+                attempt.push((key.to_owned(), value.to_owned()));
+            }
+        };
+        set("host", &place.host);
+        set("hostaddr", &place.hostaddr);
+        set("port", &place.port);
+        if let Some(attrs) = attrs {
+            set("target_session_attrs", attrs);
+        }
+        attempt
+    };
+    rounds
+        .into_iter()
+        .flat_map(|attrs| places.iter().map(move |place| (place, attrs)))
+        .map(|(place, attrs)| attempt(place, attrs))
+        .collect()
+}
+
+#[derive(Clone)]
+struct Place {
+    host: String,
+    hostaddr: String,
+    port: String,
+}
+
+/// Lists of hosts, addresses and ports belong together by position; one port serves all.
+fn places_of(host: Option<&str>, hostaddr: Option<&str>, port: Option<&str>) -> Vec<Place> {
+    let split = |list: Option<&str>| -> Vec<String> {
+        list.map(|list| list.split(',').map(str::to_owned).collect()).unwrap_or_default()
+    };
+    let (hosts, addresses, ports) = (split(host), split(hostaddr), split(port));
+    let at = |list: &[String], i: usize| list.get(i).cloned().unwrap_or_default();
+    (0..hosts.len().max(addresses.len()).max(1))
+        .map(|i| Place {
+            host: at(&hosts, i),
+            hostaddr: at(&addresses, i),
+            port: if ports.len() == 1 { at(&ports, 0) } else { at(&ports, i) },
+        })
+        .collect()
+}
+
+/// A directory of Unix sockets, an abstract socket, or libpq's default.
+fn is_local(host: &str) -> bool {
+    host.is_empty() || host.starts_with('/') || host.starts_with('@')
+}
