@@ -15,6 +15,25 @@ fn kill(server: &Server, stopped: Stopped) {
     open_gate(server);
 }
 
+/// Once in hundreds of crashes of a subscriber Postgres loses that a copy is done: see
+/// `stuck.rs`. Then, and only then, the link starts over.
+fn apply_again(trio: &Trio) {
+    let said = trio.paris.psql("app", "CALL nodes.apply()");
+    if said.ok {
+        return;
+    }
+    assert!(said.output.contains("does not go on"), "apply failed:\n{said}");
+    trio.paris.sql("app", "SELECT nodes.remove_link('orders_feed')");
+    trio.apply();
+    trio.paris.sql(
+        "app",
+        "TRUNCATE orders, customers;
+         SELECT nodes.add_subscription('orders_feed', publisher => 'london',
+             subscriber => 'paris', tables => '{public.orders,public.customers}')",
+    );
+    trio.apply();
+}
+
 /// What the links are made of, on each of the three, once oslo has replayed that every table
 /// is copied; marks differ from run to run.
 fn made(trio: &Trio) -> Vec<String> {
@@ -84,7 +103,7 @@ fn a_killed_run_is_finished_by_the_next() {
         let paris = &trio.paris;
         if let Some(stopped) = stop_at(paris, n, "CALL nodes.apply()") {
             kill(paris, stopped);
-            trio.apply();
+            apply_again(&trio);
             assert_all_work(&trio, &expected);
             killed.0 = n;
         }

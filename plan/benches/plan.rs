@@ -1,9 +1,10 @@
 //! How long the planner takes: a registry of n nodes, each publishing to, and showing tables
-//! of, its neighbours (10 links a node); nothing of it is made yet.
+//! of, its neighbours (10 links a node), with nothing of it made yet and with all of it made;
+//! and one node that has all links.
 
 use nodes_plan::conninfo::Conninfo;
 use nodes_plan::desired::*;
-use nodes_plan::name::TableName;
+use nodes_plan::name::{TableName, extension_comment};
 use nodes_plan::observed::*;
 use nodes_plan::plan;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,20 +12,27 @@ use std::time::{Duration, Instant};
 
 const RUNS: usize = 11;
 const LINKS_PER_NODE: i32 = 10;
+const TABLES: [&str; 3] = ["orders", "customers", "items"];
 const GOAL: Duration = Duration::from_millis(50);
 
 fn main() {
     println!("planner, median of {RUNS} runs; goal: 10000 links under {GOAL:?}, and linear");
+    measure("new", [10, 100, 1000].map(|nodes| (ring(nodes), world(nodes))));
+    measure("made", [10, 100, 1000].map(|nodes| made(ring(nodes), world(nodes))));
+    measure("hub", [90, 1000, 10_000].map(|links| made(hub(links), world(2))));
+}
+
+/// Times the planner on ever larger registries; a link should cost the same in each.
+fn measure(what: &str, sizes: [(Registry, World); 3]) {
     let mut per_link = Vec::new();
-    for nodes in [10, 100, 1000] {
-        let (registry, world) = (registry(nodes), world(nodes));
+    for (registry, world) in sizes {
         let steps = plan(&registry, &world).steps.len();
         let took = median(|| plan(&registry, &world));
-        let links = registry.links.len();
+        let (nodes, links) = (registry.nodes.len(), registry.links.len());
         per_link.push(took.as_secs_f64() / links as f64);
-        println!("{nodes:>5} nodes {links:>6} links {steps:>6} steps: {took:>10.2?}");
+        println!("{what:>5} {nodes:>5} nodes {links:>6} links {steps:>6} steps: {took:>10.2?}");
     }
-    println!("cost of a link, 1000 nodes against 10: {:.2}", per_link[2] / per_link[0]);
+    println!("      cost of a link, largest against smallest: {:.2}", per_link[2] / per_link[0]);
 }
 
 fn median<T>(work: impl Fn() -> T) -> Duration {
@@ -41,27 +49,39 @@ fn median<T>(work: impl Fn() -> T) -> Duration {
     times[RUNS / 2]
 }
 
-fn registry(nodes: i32) -> Registry {
+fn empty(nodes: i32) -> Registry {
     let id = "3f2504e0-4f89-11d3-9a0c-0305e82c3301".to_owned();
     let mut registry = Registry { id, ..Registry::default() };
     for id in 0..nodes {
         let conninfo = Conninfo::default().with("host", format!("10.0.0.{id}"));
         let node = Node { id, name: format!("node {id}"), conninfo, removing: false };
         registry.nodes.insert(id, node);
+    }
+    registry
+}
+
+/// Every node linked to those after it.
+fn ring(nodes: i32) -> Registry {
+    let mut registry = empty(nodes);
+    for id in 0..nodes {
         for offset in 1..=LINKS_PER_NODE.min(nodes - 1) {
             let link_id = id * LINKS_PER_NODE + offset;
-            registry.links.push(Link {
-                id: link_id,
-                name: format!("link {link_id}"),
-                from: id,
-                to: (id + offset) % nodes,
-                state: LinkState::Active,
-                spec: spec(link_id),
-                keep_data: true,
-            });
+            registry.links.push(link(link_id, id, (id + offset) % nodes));
         }
     }
     registry
+}
+
+/// Two nodes and all links between them.
+fn hub(links: i32) -> Registry {
+    let mut registry = empty(2);
+    registry.links = (1..=links).map(|id| link(id, 0, 1)).collect();
+    registry
+}
+
+fn link(id: i32, from: NodeId, to: NodeId) -> Link {
+    let (name, state) = (format!("link {id}"), LinkState::Active);
+    Link { id, name, from, to, state, spec: spec(id), keep_data: true }
 }
 
 fn spec(link: i32) -> Spec {
@@ -91,7 +111,7 @@ fn world(nodes: i32) -> World {
             settings: BTreeMap::from([("wal_level".into(), "logical".into())]),
             fdw_available: true,
             schemas: vec![Schema { name: "public".into(), comment: None }],
-            relations: ["orders", "customers", "items"].map(relation).to_vec(),
+            relations: TABLES.map(relation).to_vec(),
             ..NodeFacts::default()
         };
         let seen = Observation::Seen { age: Duration::ZERO, facts: Box::new(facts) };
@@ -109,5 +129,79 @@ fn relation(name: &str) -> Relation {
         replica_identity: true,
         columns: ["id", "a", "b", "c"].map(column).to_vec(),
         ..Relation::default()
+    }
+}
+
+/// The same with everything made.
+fn made(registry: Registry, mut world: World) -> (Registry, World) {
+    for link in &registry.links {
+        let there = registry.nodes[&link.from].conninfo.clone();
+        let mark = registry.mark(link);
+        let tables = BTreeSet::from([TableName::new("public", "orders")]);
+        match &link.spec {
+            Spec::Foreign(spec) => {
+                let here = facts(&mut world, link.to);
+                here.fdw_comment = Some(extension_comment(&registry.id));
+                let (comment, schema) = (Some(mark.comment()), spec.local_schema.clone());
+                here.schemas.push(Schema { name: schema.clone(), comment: comment.clone() });
+                let imported = |name: &str| Relation {
+                    name: TableName::new(&schema, name),
+                    kind: "f".into(),
+                    server: Some(link.name.clone()),
+                    remote: Some(TableName::new("public", name)),
+                    ..relation(name)
+                };
+                here.relations.extend(TABLES.map(imported));
+                here.servers.push(Server {
+                    name: link.name.clone(),
+                    comment,
+                    options: there.iter().map(|(k, v)| (k.into(), v.into())).collect(),
+                    mappings: vec![Mapping {
+                        role: Some("admin".into()),
+                        options: Some(Conninfo::default()),
+                    }],
+                    tables: BTreeSet::new(),
+                });
+            }
+            Spec::Subscription(_) => {
+                let source = facts(&mut world, link.from);
+                let slot = Slot { name: mark.slot_name(), active: true, ..Slot::default() };
+                source.slots.push(slot);
+                let all = "insert, update, delete, truncate";
+                source.publications.push(Publication {
+                    name: link.name.clone(),
+                    comment: Some(mark.comment()),
+                    tables: tables.clone(),
+                    published: tables.clone(),
+                    options: BTreeMap::from([
+                        ("publish".into(), all.into()),
+                        ("publish_via_partition_root".into(), "false".into()),
+                    ]),
+                });
+                let ready =
+                    |table: &TableName| SubscribedTable { table: table.clone(), state: 'r' };
+                facts(&mut world, link.to).subscriptions.push(Subscription {
+                    name: link.name.clone(),
+                    comment: Some(mark.comment()),
+                    enabled: true,
+                    conninfo: Some(there),
+                    slot: Some(mark.slot_name()),
+                    publications: BTreeSet::from([link.name.clone()]),
+                    tables: tables.iter().map(|t| (t.to_string(), ready(t))).collect(),
+                    ..Subscription::default()
+                });
+            }
+            Spec::Standby(_) => {}
+        }
+    }
+    let steps = plan(&registry, &world).steps;
+    assert!(steps.is_empty(), "not all is made: {:?}", steps.first());
+    (registry, world)
+}
+
+fn facts(world: &mut World, node: NodeId) -> &mut NodeFacts {
+    match world.nodes.get_mut(&node) {
+        Some(Observation::Seen { facts, .. }) => facts,
+        Some(Observation::Unreachable { .. }) | None => panic!("no facts of node {node}"),
     }
 }

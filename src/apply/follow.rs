@@ -23,6 +23,9 @@ const NOTICE_INTERVAL: Duration = Duration::from_secs(1);
 /// may take to serve all subscriptions, does not come back by itself: workers are started
 /// again every `wal_retrieve_retry_interval`, 5 s by default.
 const STALL_LIMIT: Duration = Duration::from_secs(60);
+/// So many workers in a row that copied nothing: another one will not either. The statistics
+/// do not count those that fail to stream.
+const FRUITLESS_LIMIT: usize = 3;
 /// A walreceiver tries again every `wal_retrieve_retry_interval`.
 const STREAM_LIMIT: Duration = Duration::from_secs(15);
 
@@ -63,7 +66,29 @@ struct Progress {
     errors: i64,
     /// The apply worker's process; one that fails at once has another each time.
     worker: Option<String>,
+    /// The processes that copy now.
+    copiers: BTreeSet<String>,
     enabled: bool,
+}
+
+/// Counts the copy workers that came and went while nothing got further.
+#[derive(Default)]
+struct Fruitless {
+    reached: (i64, i64),
+    gone: usize,
+    present: BTreeSet<String>,
+}
+
+impl Fruitless {
+    fn count(&mut self, now: &Progress) -> usize {
+        let reached = (now.ready, now.rows);
+        if reached != self.reached {
+            (self.reached, self.gone) = (reached, 0);
+        }
+        self.gone += self.present.difference(&now.copiers).count();
+        self.present.clone_from(&now.copiers);
+        self.gone
+    }
 }
 
 const PROGRESS: &str = "
@@ -73,7 +98,9 @@ SELECT count(*) FILTER (WHERE r.srsubstate IN ('r', 's')), count(*),
   (SELECT coalesce(sum(e.sync_error_count + e.apply_error_count), 0)::bigint
    FROM pg_stat_subscription_stats e WHERE e.subid = s.oid),
   (SELECT min(w.pid) FROM pg_stat_subscription w WHERE w.subid = s.oid AND w.relid IS NULL),
-  s.subenabled
+  s.subenabled,
+  (SELECT string_agg(w.pid::text, ' ') FROM pg_stat_subscription w
+   WHERE w.subid = s.oid AND w.relid IS NOT NULL)
 FROM pg_subscription s JOIN pg_subscription_rel r ON r.srsubid = s.oid
 WHERE s.subname = $1
   AND s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -90,6 +117,12 @@ async fn progress(session: &mut Session, name: &str) -> std::result::Result<Prog
         errors: number(3),
         worker: answer.value(0, 4).map(str::to_owned),
         enabled: answer.value(0, 5) == Some("t"),
+        copiers: answer
+            .value(0, 6)
+            .unwrap_or_default()
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect(),
     })
 }
 
@@ -104,6 +137,7 @@ async fn watch_copy(
     let copying = copying && sessions.contains_key(&link.from);
     let (true, Some(session)) = (copying, sessions.get(&link.to)) else { return Ok(()) };
     let mut first: Option<Progress> = None;
+    let mut fruitless = Fruitless::default();
     let mut said = Instant::now();
     let (mut alive, mut worker) = (Instant::now(), None);
     let limit = stall_limit(world, link);
@@ -122,6 +156,9 @@ async fn watch_copy(
         }
         if !now.enabled {
             return Err("the subscription was disabled during the initial copy".to_owned());
+        }
+        if fruitless.count(&now) >= FRUITLESS_LIMIT {
+            return Err(stuck(&mut *session.lock().await, &link.name).await);
         }
         let lasting = now.worker.is_some() && now.worker == worker;
         if lasting {
@@ -143,6 +180,25 @@ async fn watch_copy(
         }
         reactor::sleep(PAUSE).await;
     }
+}
+
+/// Postgres drops the slot of a table's copy before it is on disk that the copy is done. A crash
+/// of the subscriber in between leaves a copy that only starting over can finish, and that is
+/// for a person: the table may hold more than was copied.
+async fn stuck(session: &mut Session, name: &str) -> String {
+    const TABLES: &str = "SELECT string_agg(format('%I.%I', n.nspname, c.relname), ', ') \
+         FROM pg_subscription s JOIN pg_subscription_rel r ON r.srsubid = s.oid \
+         JOIN pg_class c ON c.oid = r.srrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE s.subname = $1 AND r.srsubstate NOT IN ('r', 's') AND s.subdbid = \
+         (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let answer = session.connection.query(TABLES, &[Some(name)]).await;
+    let tables = answer.ok().and_then(|rows| rows.value(0, 0).map(str::to_owned));
+    format!(
+        "the initial copy of {} does not go on; the subscriber's server log says why. If its slot \
+         does not exist, that server crashed while the copy ended: empty the table there, take it \
+         off the link with nodes.alter_link(), run nodes.apply(), and add it again",
+        tables.as_deref().unwrap_or("some tables")
+    )
 }
 
 /// See [`STALL_LIMIT`].
