@@ -8,14 +8,19 @@
 pub mod conninfo;
 pub mod desired;
 pub mod health;
+pub mod lsn;
 pub mod name;
+pub mod node_health;
 pub mod observed;
 pub mod options;
+pub mod pulse;
 pub mod quote;
 pub mod render;
 pub mod rule;
 pub mod step;
 pub mod topology;
+pub mod transition;
+pub mod units;
 
 mod foreign;
 mod order;

@@ -152,5 +152,7 @@ pub fn rules() -> Vec<RuleRow> {
             rows.extend(rules.iter().map(row));
         }
     }
+    let health = |kind, id, when| RuleRow { kind, purpose: "health", id, when };
+    rows.extend(crate::node_health::RULES.iter().map(|rule| health("node", rule.id, rule.when)));
     rows
 }

@@ -1,0 +1,152 @@
+//! What a heartbeat brings: the part of a server's state that changes by itself, in one round
+//! trip. What is planned by is in [`crate::observed`].
+
+use crate::lsn::Lsn;
+use serde::{Deserialize, Serialize};
+
+/// One answer of one server.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pulse {
+    /// `server_version_num`.
+    pub version: i32,
+    pub system_identifier: String,
+    /// The timeline that it writes, or replays.
+    pub timeline: i64,
+    pub in_recovery: bool,
+    /// When the server was started, in seconds since 1970 by its own clock.
+    pub started: f64,
+    /// A random number of this start of the server, where pg_nodes is preloaded there.
+    pub boot_id: Option<String>,
+    /// The database of the session.
+    pub database: String,
+    /// How far its WAL is: written on a primary, replayed on a standby.
+    pub lsn: Option<Lsn>,
+    /// On a standby: how far it has received WAL by streaming.
+    pub received: Option<Lsn>,
+    /// On a standby: age of the last commit that it has replayed, in seconds.
+    pub replay_age: Option<f64>,
+    pub replay_paused: bool,
+    pub slots: Vec<SlotPulse>,
+    pub senders: Vec<Sender>,
+    pub receiver: Option<Receiver>,
+    pub subscriptions: Vec<SubscriptionPulse>,
+}
+
+/// A row of `pg_replication_slots`, as far as all versions and roles see it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SlotPulse {
+    #[serde(rename = "slot_name")]
+    pub name: String,
+    /// `physical` or `logical`.
+    #[serde(rename = "slot_type")]
+    pub kind: String,
+    pub plugin: Option<String>,
+    pub temporary: bool,
+    pub active: bool,
+    /// The process that reads it.
+    pub active_pid: Option<i32>,
+    pub restart_lsn: Option<Lsn>,
+    pub confirmed_flush_lsn: Option<Lsn>,
+    /// `reserved`, `extended`, `unreserved` or `lost`.
+    pub wal_status: Option<String>,
+    /// Bytes until the slot is in danger of being lost; `None` without
+    /// `max_slot_wal_keep_size`.
+    pub safe_wal_size: Option<i64>,
+    /// On a standby, 17 and later: a copy of a slot of the primary.
+    pub synced: bool,
+}
+
+/// A row of `pg_stat_replication`: a process that streams to somebody.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sender {
+    pub pid: i32,
+    /// `startup`, `catchup`, `streaming`, `backup` or `stopping`; `None`: not readable.
+    pub state: Option<String>,
+    pub sent_lsn: Option<Lsn>,
+    pub flush_lsn: Option<Lsn>,
+    pub replay_lsn: Option<Lsn>,
+    /// Seconds from the writing of WAL here to the word that it was replayed there.
+    pub replay_lag: Option<f64>,
+    pub sync_state: Option<String>,
+}
+
+/// The row of `pg_stat_wal_receiver`: how a standby receives.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Receiver {
+    pub status: Option<String>,
+    pub slot_name: Option<String>,
+    pub sender_host: Option<String>,
+    pub sender_port: Option<i32>,
+}
+
+/// A subscription of the session's database.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SubscriptionPulse {
+    pub name: String,
+    pub enabled: bool,
+    /// Whether its apply worker runs now.
+    pub running: bool,
+    /// Processes that copy tables now.
+    pub copying: i64,
+    pub tables: i64,
+    /// Tables whose initial copy is done.
+    pub ready: i64,
+    /// Rows and bytes of the copies that run now.
+    pub copied_rows: i64,
+    pub copied_bytes: i64,
+    /// Errors since the statistics were reset.
+    pub apply_errors: i64,
+    pub sync_errors: i64,
+    /// How far the publisher said that its WAL is, and what of it has arrived.
+    pub received_lsn: Option<Lsn>,
+    pub latest_end_lsn: Option<Lsn>,
+    /// Age of the last message of the publisher, in seconds.
+    pub silent_for: Option<f64>,
+}
+
+impl Pulse {
+    pub fn major(&self) -> i32 {
+        self.version / 10_000
+    }
+
+    pub fn slot(&self, name: &str) -> Option<&SlotPulse> {
+        self.slots.iter().find(|slot| slot.name == name)
+    }
+
+    /// Who streams to the reader of a slot.
+    pub fn sender_of(&self, slot: &SlotPulse) -> Option<&Sender> {
+        self.senders.iter().find(|sender| Some(sender.pid) == slot.active_pid)
+    }
+
+    pub fn subscription(&self, name: &str) -> Option<&SubscriptionPulse> {
+        self.subscriptions.iter().find(|subscription| subscription.name == name)
+    }
+
+    /// How far this server's WAL is: what a slot retains ends here.
+    pub fn wal_end(&self) -> Option<Lsn> {
+        if self.in_recovery { self.received.max(self.lsn) } else { self.lsn }
+    }
+
+    /// What must be the same for an inventory of the server to be still true: everything that
+    /// does not move by itself.
+    pub fn shape(&self) -> impl PartialEq + '_ {
+        let slots: Vec<_> = self.slots.iter().map(|slot| (&slot.name, &slot.wal_status)).collect();
+        let subscriptions: Vec<_> = self
+            .subscriptions
+            .iter()
+            .map(|found| (&found.name, found.enabled, found.tables, found.ready))
+            .collect();
+        let server = (self.version, self.timeline, self.in_recovery, self.started.to_bits());
+        (server, &self.system_identifier, &self.database, slots, subscriptions)
+    }
+
+    /// WAL that is kept for a slot, in bytes.
+    pub fn retained(&self, slot: &SlotPulse) -> Option<u64> {
+        Some(self.wal_end()?.since(slot.restart_lsn?))
+    }
+}
