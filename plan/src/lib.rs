@@ -8,6 +8,8 @@
 pub mod conninfo;
 pub mod desired;
 pub mod health;
+pub mod link_health;
+pub mod link_watch;
 pub mod lsn;
 pub mod name;
 pub mod node_health;

@@ -154,5 +154,17 @@ pub fn rules() -> Vec<RuleRow> {
     }
     let health = |kind, id, when| RuleRow { kind, purpose: "health", id, when };
     rows.extend(crate::node_health::RULES.iter().map(|rule| health("node", rule.id, rule.when)));
+    rows.extend(crate::link_health::RULES.iter().map(|rule| health("link", rule.id, rule.when)));
     rows
+}
+
+/// The number of a rule. By this name, serde does not take it for a text to be borrowed.
+pub type RuleId = &'static str;
+
+/// Reads the number of a rule of health back.
+pub(crate) fn known<'de, D: serde::Deserializer<'de>>(source: D) -> Result<RuleId, D::Error> {
+    let id = <std::borrow::Cow<'de, str> as serde::Deserialize>::deserialize(source)?;
+    let nodes = crate::node_health::RULES.iter().map(|rule| rule.id);
+    let mut all = nodes.chain(crate::link_health::RULES.iter().map(|rule| rule.id));
+    all.find(|known| *known == id).ok_or_else(|| serde::de::Error::custom("not a rule of health"))
 }

@@ -368,6 +368,18 @@ impl Operation {
         matches!(self, Operation::DropSlot { .. })
     }
 
+    /// Whether a plan that begins with it makes its link from nothing.
+    pub fn begins_link(&self) -> bool {
+        matches!(
+            self,
+            Operation::CreatePhysicalSlot { .. }
+                | Operation::CreatePublication { .. }
+                | Operation::CreateLogicalSlot { .. }
+                | Operation::CreateServer { .. }
+                | Operation::CreateFdwExtension { .. }
+        )
+    }
+
     /// The statement, byte for byte as it is sent.
     pub fn sql(&self) -> Sql {
         crate::render::render(self)

@@ -1,0 +1,725 @@
+//! What state a link is in, from what both its nodes said last and what the planner would do:
+//! numbered rules, the first that holds wins.
+
+use crate::desired::{Link, LinkId, LinkState, NodeId, Registry, Spec, StandbySpec};
+use crate::node_health::NodeState;
+use crate::pulse::{Pulse, Sender, SlotPulse, SubscriptionPulse};
+use crate::rule::RuleId;
+use crate::step::{Plan, Problem, ProblemKind};
+use crate::transition::Severity;
+use crate::units::{bytes, time};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+use LinkStatus::*;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkStatus {
+    /// It is made and its data does not flow yet.
+    Initializing,
+    /// The initial copy of its tables is under way.
+    Copying,
+    Streaming,
+    /// It streams, and is beyond one of its limits.
+    Lagging,
+    Paused,
+    /// Somebody must act, or it stays as it is.
+    Broken,
+    /// It is not made yet, or not there any more.
+    Missing,
+    /// It is there, but not as the registry says.
+    Drifted,
+    /// It cannot be judged: a node does not answer.
+    Waiting,
+    /// A foreign link whose server answers.
+    Up,
+    Removing,
+}
+
+impl LinkStatus {
+    pub fn label(self) -> &'static str {
+        match self {
+            LinkStatus::Initializing => "initializing",
+            LinkStatus::Copying => "copying",
+            LinkStatus::Streaming => "streaming",
+            LinkStatus::Lagging => "lagging",
+            LinkStatus::Paused => "paused",
+            LinkStatus::Broken => "broken",
+            LinkStatus::Missing => "missing",
+            LinkStatus::Drifted => "drifted",
+            LinkStatus::Waiting => "waiting",
+            LinkStatus::Up => "up",
+            LinkStatus::Removing => "removing",
+        }
+    }
+
+    /// Whether data flows as it should.
+    pub fn is_well(self) -> bool {
+        match self {
+            LinkStatus::Streaming | LinkStatus::Up => true,
+            LinkStatus::Initializing
+            | LinkStatus::Copying
+            | LinkStatus::Lagging
+            | LinkStatus::Paused
+            | LinkStatus::Broken
+            | LinkStatus::Missing
+            | LinkStatus::Drifted
+            | LinkStatus::Waiting
+            | LinkStatus::Removing => false,
+        }
+    }
+
+    /// Whether people must hear of it. What is neither well nor this is on its way, was asked
+    /// for, or is a node's trouble.
+    pub fn is_trouble(self) -> bool {
+        match self {
+            LinkStatus::Lagging
+            | LinkStatus::Broken
+            | LinkStatus::Missing
+            | LinkStatus::Drifted => true,
+            LinkStatus::Initializing
+            | LinkStatus::Copying
+            | LinkStatus::Streaming
+            | LinkStatus::Paused
+            | LinkStatus::Waiting
+            | LinkStatus::Up
+            | LinkStatus::Removing => false,
+        }
+    }
+
+    pub fn severity(self) -> Severity {
+        match self {
+            LinkStatus::Broken => Severity::Critical,
+            LinkStatus::Lagging | LinkStatus::Missing | LinkStatus::Drifted => Severity::Warning,
+            LinkStatus::Initializing
+            | LinkStatus::Copying
+            | LinkStatus::Streaming
+            | LinkStatus::Paused
+            | LinkStatus::Waiting
+            | LinkStatus::Up
+            | LinkStatus::Removing => Severity::Info,
+        }
+    }
+}
+
+/// One of the two nodes of a link.
+#[derive(Debug, Clone, Copy)]
+pub struct Side<'a> {
+    pub state: NodeState,
+    /// Its last heartbeat.
+    pub pulse: Option<&'a Pulse>,
+    /// Why it does not answer.
+    pub why: Option<&'a str>,
+}
+
+/// What the planner says of one link.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LinkPlan {
+    /// What forbids it.
+    pub refused: Option<Told>,
+    /// What it waits for.
+    pub waiting: Option<Told>,
+    /// What would be done first.
+    pub step: Option<PlannedStep>,
+}
+
+/// A problem of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    pub message: String,
+    pub hint: String,
+    pub rule: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedStep {
+    /// Whether the link is made from nothing.
+    pub creates: bool,
+    pub reason: String,
+    pub rule: String,
+}
+
+impl LinkPlan {
+    pub fn of(plan: &Plan, link: LinkId) -> Self {
+        let told = |kind| {
+            let is_it = |p: &&Problem| p.link == Some(link) && p.kind == kind;
+            plan.problems.iter().find(is_it).map(|problem| Told {
+                message: problem.message.clone(),
+                hint: problem.hint.clone(),
+                rule: problem.rule.to_owned(),
+            })
+        };
+        let step = plan.steps.iter().find(|step| step.link == Some(link));
+        LinkPlan {
+            refused: told(ProblemKind::Refused),
+            waiting: told(ProblemKind::Waiting),
+            step: step.map(|step| PlannedStep {
+                creates: step.operation.begins_link(),
+                reason: step.reason.clone(),
+                rule: step.rule.to_owned(),
+            }),
+        }
+    }
+}
+
+/// Beyond these a link is lagging; `None`: no limit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LinkLimits {
+    pub max_lag_bytes: Option<u64>,
+    pub max_lag: Option<Duration>,
+    /// WAL that its slot may keep, in bytes.
+    pub max_retained_wal: Option<u64>,
+}
+
+/// A foreign link's server, asked through the link itself as the mapped role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    pub took: Duration,
+    pub error: Option<String>,
+}
+
+/// All that is known of a link.
+#[derive(Debug, Clone, Copy)]
+pub struct LinkEvidence<'a> {
+    pub registry: &'a Registry,
+    pub link: &'a Link,
+    pub from: Side<'a>,
+    pub to: Side<'a>,
+    pub plan: &'a LinkPlan,
+    pub limits: &'a LinkLimits,
+    pub probe: Option<&'a Probe>,
+    /// From [`crate::link_watch::LinkWatch`]; `None`: it has a reader, or nobody watches.
+    pub unread: Option<Unread>,
+}
+
+/// How long nobody has read from a link that should be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unread {
+    pub length: Duration,
+    /// Whether it was read before.
+    pub was_read: bool,
+}
+
+/// A link's state with the reason for it, the next action, and numbers as far as known.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LinkHealth {
+    pub state: LinkStatus,
+    #[serde(deserialize_with = "crate::rule::known")]
+    pub rule: RuleId,
+    pub reason: Option<String>,
+    pub hint: Option<String>,
+    /// How far the target is behind the source.
+    pub lag_bytes: Option<u64>,
+    pub lag_seconds: Option<f64>,
+    /// WAL that its slot keeps.
+    pub retained_bytes: Option<u64>,
+    /// Whether somebody receives from it.
+    pub has_reader: Option<bool>,
+    pub tables: Option<i64>,
+    pub tables_ready: Option<i64>,
+    pub copied_rows: Option<i64>,
+    pub copied_bytes: Option<i64>,
+}
+
+/// What a rule finds: why, and what to do.
+#[derive(Debug, Default)]
+struct Why {
+    reason: Option<String>,
+    hint: Option<String>,
+}
+
+impl Why {
+    fn new(reason: impl Into<String>, hint: impl Into<String>) -> Option<Self> {
+        Some(Why { reason: Some(reason.into()), hint: Some(hint.into()) })
+    }
+
+    fn told(told: &Told) -> Option<Self> {
+        Why::new(told.message.clone(), told.hint.clone())
+    }
+
+    /// Nothing needs to be said.
+    fn well() -> Option<Self> {
+        Some(Why::default())
+    }
+}
+
+pub(crate) struct LinkRule {
+    pub id: &'static str,
+    pub when: &'static str,
+    state: LinkStatus,
+    /// Whether it is an event at once; else it must last, for it often passes by itself.
+    pub is_certain: bool,
+    /// `Some`: the rule holds.
+    why: fn(&Scene<'_>) -> Option<Why>,
+}
+
+const fn rule(
+    id: &'static str,
+    when: &'static str,
+    state: LinkStatus,
+    why: fn(&Scene<'_>) -> Option<Why>,
+) -> LinkRule {
+    LinkRule { id, when, state, is_certain: false, why }
+}
+
+const fn certain(rule: LinkRule) -> LinkRule {
+    LinkRule { is_certain: true, ..rule }
+}
+
+pub(crate) const RULES: &[LinkRule] = &[
+    rule("LH01", "something stands in the way of a removal", Removing, removal_stuck),
+    rule("LH02", "the link is being removed", Removing, removing),
+    certain(rule("LH03", "the planner refuses the link", Broken, refused)),
+    rule("LH04", "a node of the link does not answer", Waiting, silent_side),
+    rule("LH05", "the planner waits for something else first", Waiting, waiting),
+    rule("LH06", "the link is to be made", Missing, unmade),
+    rule("LH07", "the slot or the subscription is gone and can be made again", Missing, gone),
+    certain(rule("LH08", "the slot is gone or lost with changes in it", Broken, slot_lost)),
+    certain(rule("LH09", "the standby is not in recovery", Broken, promoted)),
+    rule("LH10", "the subscription was disabled by hand or by an error", Drifted, disabled),
+    rule("LH11", "an object is not as the link says", Drifted, drifted),
+    rule("LH12", "replay is paused on the standby", Paused, replay_paused),
+    rule("LH13", "its reader is connecting", Initializing, connecting),
+    rule("LH14", "nobody reads from it", Broken, unread),
+    rule("LH15", "its slot is read, but not by its target", Broken, read_by_another),
+    rule("LH16", "its slot keeps more WAL than max_retained_wal", Lagging, retains_too_much),
+    rule("LH17", "the subscription is paused", Paused, paused),
+    rule("LH18", "the initial copy is not done", Copying, copying),
+    rule("LH19", "it is behind by more than max_lag_bytes or max_lag", Lagging, lags_too_much),
+    rule("LH20", "the foreign server does not answer as the mapped role", Broken, probe_failed),
+    rule("LH21", "both nodes of a foreign link answer", Up, foreign),
+    rule("LH22", "it streams", Streaming, |_| Why::well()),
+];
+
+const APPLY: &str = "See nodes.plan(), then CALL nodes.apply().";
+
+/// How long a link may take to get a reader: PostgreSQL 15 starts one apply worker every
+/// `wal_retrieve_retry_interval` (5 s).
+pub(crate) const READER_LIMIT: Duration = Duration::from_secs(30);
+
+/// The evidence, sorted.
+struct Scene<'a> {
+    e: &'a LinkEvidence<'a>,
+    /// The last heartbeats, while they can be judged by.
+    source: Option<&'a Pulse>,
+    target: Option<&'a Pulse>,
+    slot_name: String,
+    slot: Option<&'a SlotPulse>,
+    sender: Option<&'a Sender>,
+    subscription: Option<&'a SubscriptionPulse>,
+    lag_bytes: Option<u64>,
+    lag_seconds: Option<f64>,
+    retained: Option<u64>,
+}
+
+/// Judges one link.
+pub fn link_health(evidence: &LinkEvidence<'_>) -> LinkHealth {
+    let scene = Scene::of(evidence);
+    let mut found = RULES.iter().filter_map(|rule| Some((rule, (rule.why)(&scene)?)));
+    // The last rule holds always.
+    let (rule, why) = found.next().unwrap_or((&RULES[RULES.len() - 1], Why::default()));
+    LinkHealth {
+        state: rule.state,
+        rule: rule.id,
+        reason: why.reason,
+        hint: why.hint,
+        lag_bytes: scene.lag_bytes,
+        lag_seconds: scene.lag_seconds,
+        retained_bytes: scene.retained,
+        has_reader: scene.has_reader(),
+        tables: scene.subscription.map(|s| s.tables),
+        tables_ready: scene.subscription.map(|s| s.ready),
+        copied_rows: scene.subscription.map(|s| s.copied_rows),
+        copied_bytes: scene.subscription.map(|s| s.copied_bytes),
+    }
+}
+
+impl<'a> Scene<'a> {
+    fn of(e: &'a LinkEvidence<'a>) -> Self {
+        let heard = |side: Side<'a>| side.pulse.filter(|_| side.state.answers());
+        let (source, target) = (heard(e.from), heard(e.to));
+        let slot_name = e.registry.mark(e.link).slot_name();
+        let slot = source.and_then(|source| source.slot(&slot_name));
+        let subscription = match &e.link.spec {
+            Spec::Subscription(_) => target.and_then(|target| target.subscription(&e.link.name)),
+            Spec::Standby(_) | Spec::Foreign(_) => None,
+        };
+        let mut scene = Scene {
+            e,
+            source,
+            target,
+            slot,
+            slot_name,
+            sender: source.zip(slot).and_then(|(source, slot)| source.sender_of(slot)),
+            subscription,
+            lag_bytes: None,
+            lag_seconds: None,
+            retained: source.zip(slot).and_then(|(source, slot)| source.retained(slot)),
+        };
+        scene.lag_bytes = scene.measure_bytes();
+        scene.lag_seconds = scene.measure_seconds();
+        scene
+    }
+
+    fn measure_bytes(&self) -> Option<u64> {
+        let reached = match &self.e.link.spec {
+            Spec::Foreign(_) => None,
+            Spec::Subscription(_) => self.slot?.confirmed_flush_lsn,
+            Spec::Standby(_) => {
+                let sent = self.sender.and_then(|sender| sender.replay_lsn);
+                sent.or(self.target.and_then(|target| target.lsn))
+            }
+        };
+        Some(self.source?.wal_end()?.since(reached?))
+    }
+
+    fn measure_seconds(&self) -> Option<f64> {
+        // An idle primary measures no time, and one that is idle is never late.
+        if self.lag_bytes? == 0 {
+            return Some(0.0);
+        }
+        let measured = self.sender.and_then(|sender| sender.replay_lag);
+        match &self.e.link.spec {
+            Spec::Foreign(_) | Spec::Subscription(_) => measured,
+            Spec::Standby(_) => measured.or(self.target.and_then(|target| target.replay_age)),
+        }
+    }
+
+    fn name(&self, node: NodeId) -> &'a str {
+        self.e.registry.node_name(node)
+    }
+
+    fn from(&self) -> &'a str {
+        self.name(self.e.link.from)
+    }
+
+    fn to(&self) -> &'a str {
+        self.name(self.e.link.to)
+    }
+
+    /// Only subscriptions can pause.
+    fn is_paused(&self) -> bool {
+        self.e.link.state == LinkState::Paused && self.is_subscription()
+    }
+
+    fn is_removing(&self) -> bool {
+        self.e.link.state == LinkState::Removing
+    }
+
+    fn is_foreign(&self) -> bool {
+        matches!(self.e.link.spec, Spec::Foreign(_))
+    }
+
+    fn is_subscription(&self) -> bool {
+        matches!(self.e.link.spec, Spec::Subscription(_))
+    }
+
+    fn is_standby(&self) -> bool {
+        matches!(self.e.link.spec, Spec::Standby(_))
+    }
+
+    /// Whether a slot on the source belongs to the link.
+    fn has_slot(&self) -> bool {
+        match &self.e.link.spec {
+            Spec::Subscription(_) | Spec::Standby(StandbySpec { slot: true }) => true,
+            Spec::Foreign(_) | Spec::Standby(StandbySpec { slot: false }) => false,
+        }
+    }
+
+    /// Whether the target's process that receives is there.
+    fn is_receiving(&self) -> Option<bool> {
+        match &self.e.link.spec {
+            Spec::Foreign(_) => None,
+            Spec::Subscription(_) => Some(self.subscription?.running),
+            Spec::Standby(_) => Some(self.target?.receiver.is_some()),
+        }
+    }
+
+    fn has_reader(&self) -> Option<bool> {
+        if self.has_slot() { Some(self.slot?.active) } else { self.is_receiving() }
+    }
+
+    /// `; its slot on "london" keeps 12 MB of WAL`, as far as that is so.
+    fn keeps(&self) -> String {
+        match self.retained {
+            Some(retained) if self.has_slot() => {
+                format!("; its slot on \"{}\" keeps {} of WAL", self.from(), bytes(retained))
+            }
+            Some(_) | None => String::new(),
+        }
+    }
+
+    /// What receives, in Postgres' words.
+    fn receiver(&self) -> &'static str {
+        if self.is_standby() { "walreceiver" } else { "apply worker" }
+    }
+
+    fn see_log(&self) -> String {
+        format!("The server log of \"{}\" says why.", self.to())
+    }
+}
+
+fn removal_stuck(scene: &Scene<'_>) -> Option<Why> {
+    let obstacle = scene.e.plan.refused.as_ref().or(scene.e.plan.waiting.as_ref());
+    obstacle.filter(|_| scene.is_removing()).and_then(Why::told)
+}
+
+fn removing(scene: &Scene<'_>) -> Option<Why> {
+    scene.is_removing().then(|| Why::new("nodes.apply() has not run since", APPLY)).flatten()
+}
+
+fn refused(scene: &Scene<'_>) -> Option<Why> {
+    scene.e.plan.refused.as_ref().and_then(Why::told)
+}
+
+fn silent_side(scene: &Scene<'_>) -> Option<Why> {
+    let link = scene.e.link;
+    let sides = [(link.from, scene.e.from), (link.to, scene.e.to)];
+    let silent =
+        |side: &Side<'_>| !side.state.answers() || (side.pulse.is_none() && !scene.is_foreign());
+    let (node, side) = sides.into_iter().find(|(_, side)| silent(side))?;
+    let name = scene.name(node);
+    let why = side.why.map(|why| format!(": {why}")).unwrap_or_default();
+    let reason = match side.state {
+        NodeState::Up | NodeState::Suspect | NodeState::Unknown => {
+            format!("node \"{name}\" has not been heard yet{why}")
+        }
+        NodeState::Down | NodeState::Refused | NodeState::WrongIdentity => {
+            format!("node \"{name}\" is {}{why}", side.state.label())
+        }
+    };
+    Why::new(reason, format!("See nodes.explain({}).", crate::quote::literal(name)))
+}
+
+/// That a node did not answer is known better from its heartbeats.
+const NO_ANSWER: &str = "RG03";
+
+fn waiting(scene: &Scene<'_>) -> Option<Why> {
+    let told = scene.e.plan.waiting.as_ref().filter(|told| told.rule != NO_ANSWER);
+    told.and_then(Why::told)
+}
+
+fn unmade(scene: &Scene<'_>) -> Option<Why> {
+    let step = scene.e.plan.step.as_ref().filter(|step| step.creates)?;
+    Why::new(step.reason.clone(), APPLY)
+}
+
+fn gone(scene: &Scene<'_>) -> Option<Why> {
+    if scene.is_subscription() && scene.subscription.is_none() {
+        let reason = format!("there is no subscription of its name on \"{}\"", scene.to());
+        return Why::new(reason, APPLY);
+    }
+    if scene.is_standby() && scene.has_slot() && scene.slot.is_none() {
+        let reason = format!("there is no slot \"{}\" on \"{}\"", scene.slot_name, scene.from());
+        return Why::new(reason, APPLY);
+    }
+    None
+}
+
+fn slot_lost(scene: &Scene<'_>) -> Option<Why> {
+    let lost = |slot: &SlotPulse| slot.wal_status.as_deref() == Some("lost");
+    let what = match scene.slot {
+        Some(slot) if lost(slot) => "has lost its WAL",
+        Some(_) => return None,
+        None if scene.is_subscription() => "is gone",
+        None => return None,
+    };
+    let reason = format!(
+        "its slot \"{}\" on \"{}\" {what}: changes have been missed",
+        scene.slot_name,
+        scene.from()
+    );
+    let hint = if scene.is_standby() {
+        format!(
+            "Drop that slot with pg_drop_replication_slot(), CALL nodes.apply(), and clone \
+             \"{}\" anew if its server log asks for WAL that is gone.",
+            scene.to()
+        )
+    } else {
+        "Remove the link, run nodes.apply(), empty the tables on the subscriber and add the \
+         subscription again: it copies them anew."
+            .to_owned()
+    };
+    Why::new(reason, hint)
+}
+
+fn promoted(scene: &Scene<'_>) -> Option<Why> {
+    let target = scene.target.filter(|target| scene.is_standby() && !target.in_recovery)?;
+    let reason =
+        format!("node \"{}\" is a primary of its own (timeline {})", scene.to(), target.timeline);
+    let hint = "If it was promoted on purpose, remove the link with nodes.remove_link(); if it is \
+                to follow again, nodes.plan() says how.";
+    Why::new(reason, hint)
+}
+
+fn disabled(scene: &Scene<'_>) -> Option<Why> {
+    let found = scene.subscription.filter(|found| !found.enabled && !scene.is_paused())?;
+    let errors = match found.apply_errors {
+        0 => String::new(),
+        errors => format!(" after {errors} errors"),
+    };
+    let reason = format!(
+        "its subscription on \"{}\" was disabled by hand or by disable_on_error{errors}{}",
+        scene.to(),
+        scene.keeps()
+    );
+    let name = crate::quote::literal(&scene.e.link.name);
+    let hint = format!(
+        "When the maintenance is over, or its error in the server log of \"{}\" mended: CALL \
+         nodes.apply(). If it is to rest for longer: nodes.pause_link({name}).",
+        scene.to()
+    );
+    Why::new(reason, hint)
+}
+
+fn drifted(scene: &Scene<'_>) -> Option<Why> {
+    Why::new(scene.e.plan.step.as_ref()?.reason.clone(), APPLY)
+}
+
+fn replay_paused(scene: &Scene<'_>) -> Option<Why> {
+    scene.target.filter(|target| scene.is_standby() && target.replay_paused)?;
+    let reason = format!("replay is paused on \"{}\"{}", scene.to(), scene.keeps());
+    Why::new(reason, "Run SELECT pg_wal_replay_resume() there to go on.")
+}
+
+fn connecting(scene: &Scene<'_>) -> Option<Why> {
+    if scene.is_paused() || scene.has_reader() != Some(false) {
+        return None;
+    }
+    let unread = scene.e.unread;
+    let is_new = unread.is_some_and(|unread| !unread.was_read);
+    let is_late = unread.is_some_and(|unread| unread.length >= READER_LIMIT);
+    if is_late || !(is_new || scene.is_receiving() == Some(true)) {
+        return None;
+    }
+    let reason =
+        format!("the {} of \"{}\" connects to \"{}\"", scene.receiver(), scene.to(), scene.from());
+    Why::new(reason, format!("If it lasts: {}", scene.see_log()))
+}
+
+fn unread(scene: &Scene<'_>) -> Option<Why> {
+    if scene.is_paused() || scene.has_reader() != Some(false) {
+        return None;
+    }
+    let failures = match scene.subscription.map_or(0, |found| found.apply_errors) {
+        0 => String::new(),
+        1 => "; its apply worker has failed once".to_owned(),
+        errors => format!("; its apply worker has failed {errors} times"),
+    };
+    let reason = if scene.has_slot() {
+        let keeps = match scene.retained {
+            Some(retained) => format!(", which keeps {} of WAL", bytes(retained)),
+            None => String::new(),
+        };
+        format!("nobody reads its slot on \"{}\"{keeps}{failures}", scene.from())
+    } else {
+        format!("no walreceiver runs on \"{}\"", scene.to())
+    };
+    let hint = format!(
+        "The server log of \"{}\" says why its {} does not stay connected to \"{}\".",
+        scene.to(),
+        scene.receiver(),
+        scene.from()
+    );
+    Why::new(reason, hint)
+}
+
+fn read_by_another(scene: &Scene<'_>) -> Option<Why> {
+    let pid = scene.slot?.active_pid.filter(|_| !scene.is_paused())?;
+    if scene.has_reader() != Some(true) || scene.is_receiving() != Some(false) {
+        return None;
+    }
+    let reason = format!(
+        "no {} runs on \"{}\", yet process {pid} on \"{}\" holds its slot",
+        scene.receiver(),
+        scene.to(),
+        scene.from()
+    );
+    let hint = format!(
+        "pg_stat_replication on \"{}\" shows who that is: a connection that is already dead goes \
+         after wal_sender_timeout, a copy of \"{}\" must be stopped.",
+        scene.from(),
+        scene.to()
+    );
+    Why::new(reason, hint)
+}
+
+fn retains_too_much(scene: &Scene<'_>) -> Option<Why> {
+    let limit = scene.e.limits.max_retained_wal?;
+    let retained = scene.retained.filter(|retained| *retained > limit && scene.has_slot())?;
+    let paused = if scene.is_paused() { "it is paused and " } else { "" };
+    let reason = format!(
+        "{paused}its slot on \"{}\" keeps {} of WAL, more than max_retained_wal ({})",
+        scene.from(),
+        bytes(retained),
+        bytes(limit)
+    );
+    let hint = if scene.is_paused() {
+        let name = crate::quote::literal(&scene.e.link.name);
+        format!("Run nodes.resume_link({name}), or see to the disk of \"{}\".", scene.from())
+    } else {
+        slow_hint(scene)
+    };
+    Why::new(reason, hint)
+}
+
+fn slow_hint(scene: &Scene<'_>) -> String {
+    let what = if scene.is_standby() {
+        "for queries that hold replay up (pg_stat_database_conflicts, max_standby_streaming_delay)"
+    } else {
+        "for a large transaction, locks, or tables without an index for their replica identity"
+    };
+    format!("Look on \"{}\" {what}, and at the network.", scene.to())
+}
+
+fn paused(scene: &Scene<'_>) -> Option<Why> {
+    if !scene.is_paused() {
+        return None;
+    }
+    let name = crate::quote::literal(&scene.e.link.name);
+    let reason = format!("it was paused with nodes.pause_link(){}", scene.keeps());
+    Why::new(reason, format!("Run nodes.resume_link({name}) to go on."))
+}
+
+fn copying(scene: &Scene<'_>) -> Option<Why> {
+    let found = scene.subscription.filter(|found| found.ready < found.tables)?;
+    let mut reason = format!("{} of {} tables are copied", found.ready, found.tables);
+    if found.sync_errors == 0 {
+        return Why::new(reason, "It goes on by itself.");
+    }
+    reason.push_str(&format!("; copies have failed {} times", found.sync_errors));
+    Why::new(reason, scene.see_log())
+}
+
+fn lags_too_much(scene: &Scene<'_>) -> Option<Why> {
+    let limits = scene.e.limits;
+    let far = |lag: u64| {
+        let limit = limits.max_lag_bytes.filter(|limit| lag > *limit)?;
+        Some(format!("{} behind, more than max_lag_bytes ({})", bytes(lag), bytes(limit)))
+    };
+    let late = |lag: f64| {
+        let limit = limits.max_lag.filter(|limit| lag > limit.as_secs_f64())?;
+        let lag = time(Duration::try_from_secs_f64(lag).ok()?);
+        Some(format!("{lag} behind, more than max_lag ({})", time(limit)))
+    };
+    let beyond = scene.lag_bytes.and_then(far).or_else(|| scene.lag_seconds.and_then(late))?;
+    Why::new(format!("\"{}\" is {beyond}", scene.to()), slow_hint(scene))
+}
+
+fn probe_failed(scene: &Scene<'_>) -> Option<Why> {
+    let error = scene.e.probe.filter(|_| scene.is_foreign())?.error.as_ref()?;
+    let reason = format!("\"{}\" cannot query \"{}\": {error}", scene.to(), scene.from());
+    let hint = format!(
+        "Let \"{}\" in on \"{}\" (pg_hba.conf, rights), or correct that node with \
+         nodes.alter_node() or nodes.set_password(), then CALL nodes.apply().",
+        scene.to(),
+        scene.from()
+    );
+    Why::new(reason, hint)
+}
+
+fn foreign(scene: &Scene<'_>) -> Option<Why> {
+    scene.is_foreign().then(Why::well).flatten()
+}
