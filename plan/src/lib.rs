@@ -7,6 +7,7 @@
 
 pub mod conninfo;
 pub mod desired;
+pub mod growth;
 pub mod health;
 pub mod link_health;
 pub mod link_watch;
