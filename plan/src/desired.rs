@@ -116,6 +116,12 @@ pub const SUBSCRIPTION_OPTIONS: &[&str] = &[
 ];
 
 impl SubscriptionSpec {
+    /// The initial copy runs beside the apply worker: with a worker, an origin, a walsender and
+    /// a slot of its own, one at least.
+    pub fn copies(&self) -> i64 {
+        i64::from(self.copy_data)
+    }
+
     /// The options that belong to the publication.
     pub fn publication_options(&self) -> BTreeMap<String, String> {
         self.options_in(PUBLICATION_OPTIONS)

@@ -8,6 +8,7 @@
 pub mod conninfo;
 pub mod desired;
 pub mod growth;
+pub mod headroom;
 pub mod health;
 pub mod link_health;
 pub mod link_watch;

@@ -81,6 +81,7 @@ pub struct NodeFacts {
     /// Object ids of all subscriptions of the server, of every database.
     pub subscription_oids: BTreeSet<u32>,
     pub background_workers: i64,
+    pub usage: Usage,
     /// The extension `postgres_fdw`: whether it can be made, and its comment where it exists.
     pub fdw_available: bool,
     pub fdw_comment: Option<String>,
@@ -103,6 +104,14 @@ impl NodeFacts {
     /// A setting that is a whole number.
     pub fn number(&self, name: &str) -> Option<i64> {
         self.setting(name)?.parse().ok()
+    }
+
+    /// The setting that limits replication origins: one of its own from 18 on.
+    pub fn origins_setting(&self) -> &'static str {
+        match self.setting("max_active_replication_origins") {
+            Some(_) => "max_active_replication_origins",
+            None => "max_replication_slots",
+        }
     }
 
     pub fn slot(&self, name: &str) -> Option<&Slot> {
@@ -136,6 +145,22 @@ impl NodeFacts {
     pub fn role(&self, name: &str) -> Option<&Role> {
         self.roles.iter().find(|role| role.name == name)
     }
+}
+
+/// How much of its limits a server uses now.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Usage {
+    /// Client sessions, of every database.
+    pub connections: i64,
+    /// Apply workers, parallel ones, and workers of initial copies, of every database.
+    pub logical_workers: i64,
+    /// Workers of initial copies, of the subscription that has most.
+    pub sync_workers: i64,
+    /// Parallel apply workers, of the subscription that has most; none before 16.
+    pub parallel_workers: i64,
+    /// Replication origins, of every database.
+    pub origins: i64,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -26,13 +26,15 @@ impl Headroom<'_> {
             "{} on node \"{}\" is {limit}, of which {} are in use; {} needs {} more",
             self.setting, self.node_name, self.used, self.purpose, self.needed
         );
-        let hint = format!(
-            "Set {} to at least {} there and restart that server.",
-            self.setting,
-            self.used + self.needed
-        );
-        Some(Verdict::refuse(self.node, message, hint))
+        Some(Verdict::refuse(self.node, message, raise(self.setting, self.used + self.needed)))
     }
+}
+
+/// How a limit is raised.
+pub(crate) fn raise(setting: &str, value: i64) -> String {
+    // Limits per subscription are the ones that can change while the server runs.
+    let then = if setting.ends_with("_per_subscription") { "reload" } else { "restart" };
+    format!("Set {setting} to at least {value} there and {then} that server.")
 }
 
 /// An object that stands where ours should be, and is not ours.

@@ -176,10 +176,8 @@ fn no_publisher_room(ctx: &Context<'_>) -> Vec<Verdict> {
     .collect()
 }
 
-/// The initial copy runs beside the apply worker: with a worker, a walsender and a slot of its
-/// own, one at least.
 fn copies(ctx: &Context<'_>) -> i64 {
-    i64::from(spec(ctx).is_some_and(|spec| spec.copy_data))
+    spec(ctx).map_or(0, SubscriptionSpec::copies)
 }
 
 fn no_subscriber_room(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -201,11 +199,7 @@ fn no_subscriber_room(ctx: &Context<'_>) -> Vec<Verdict> {
         purpose,
     };
     let copies = copies(ctx);
-    // Before 18 max_replication_slots also limits the replication origins.
-    let origins = match target.number("max_active_replication_origins") {
-        Some(_) => "max_active_replication_origins",
-        None => "max_replication_slots",
-    };
+    let origins = target.origins_setting();
     [
         headroom("max_logical_replication_workers", subscriptions, 1 + copies, "a subscription"),
         headroom(origins, subscriptions, 1 + copies, "a subscription (origins)"),

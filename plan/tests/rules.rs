@@ -4,6 +4,7 @@
 
 use nodes_plan::conninfo::{Conninfo, Secret, passfile_line};
 use nodes_plan::desired::*;
+use nodes_plan::headroom::headroom;
 use nodes_plan::name::{Mark, TableName, extension_comment};
 use nodes_plan::observed::*;
 use nodes_plan::{plan, rules};
@@ -235,14 +236,18 @@ impl Case {
         self
     }
 
-    /// The plan, a line for each step or problem: rule, node, statement or message and hint.
-    fn lines(&self) -> Vec<String> {
+    fn world(&self) -> World {
         let mut world = World::default();
         for (id, facts) in &self.facts {
             let facts = Box::new(facts.clone());
             world.nodes.insert(*id, Observation::Seen { age: Duration::ZERO, facts });
         }
-        let plan = plan(&self.registry, &world);
+        world
+    }
+
+    /// The plan, a line for each step or problem: rule, node, statement or message and hint.
+    fn lines(&self) -> Vec<String> {
+        let plan = plan(&self.registry, &self.world());
         let steps = plan.steps.iter().map(|step| {
             let node = step.node.map_or("registry", |node| self.registry.node_name(node));
             format!("{} {node}: {}", step.rule, step.operation.sql().masked())
@@ -942,4 +947,46 @@ fn hostile_names_are_quoted_wherever_they_land() {
             assert!(create.contains(&quoted), "{create}");
         }
     }
+}
+
+/// The rooms of a node, as resource, used, needed, limit.
+fn rooms(case: &Case, node: NodeId) -> BTreeMap<String, (i64, i64, i64)> {
+    let rooms = headroom(&case.registry, &case.world());
+    let of_node = rooms.into_iter().filter(|room| room.node == node);
+    of_node.map(|room| (room.resource, (room.used, room.needed, room.limit))).collect()
+}
+
+#[test]
+fn headroom_counts_what_links_have_and_what_they_will_need() {
+    let new = Case::subscription().with(LONDON, |f| f.walsenders = 2);
+    let publisher = rooms(&new, LONDON);
+    assert_eq!(publisher["replication slots"], (0, 2, 10), "one more for the copy");
+    assert_eq!(publisher["walsenders"], (2, 2, 10));
+    let subscriber = rooms(&new, PARIS);
+    assert_eq!(subscriber["logical replication workers"], (0, 2, 4));
+    assert_eq!(subscriber["replication origins"], (0, 2, 10));
+    assert_eq!(subscriber["sync workers per subscription"], (0, 1, 2));
+    let made = Case::subscription_made();
+    assert_eq!(rooms(&made, LONDON)["replication slots"], (1, 1, 10), "the copy is done");
+    assert_eq!(rooms(&made, PARIS)["logical replication workers"], (0, 1, 4));
+    let paused = made.link(|link| link.state = LinkState::Paused);
+    assert_eq!(rooms(&paused, PARIS)["logical replication workers"], (0, 0, 4));
+    let standby = rooms(&Case::standby_made(), PARIS);
+    assert_eq!((standby["replication slots"], standby["walsenders"]), ((1, 1, 10), (0, 1, 10)));
+    assert!(!standby.contains_key("connections"), "nothing is said of an unknown limit");
+    assert_eq!(rooms(&Case::foreign().silent(LONDON), LONDON), BTreeMap::new());
+}
+
+/// What the planner refuses for want of room is tight.
+#[test]
+fn what_is_refused_for_want_of_room_is_tight() {
+    let case = Case::subscription().with(LONDON, |f| {
+        f.settings.insert("max_replication_slots".into(), "1".into());
+    });
+    let world = case.world();
+    let refused = plan(&case.registry, &world).problems.into_iter().find(|p| p.rule == "SU06");
+    let rooms = headroom(&case.registry, &world);
+    let tight: Vec<_> = rooms.into_iter().filter(|room| room.is_tight()).collect();
+    assert_eq!(tight.len(), 1, "{tight:#?}");
+    assert_eq!(tight[0].hint, refused.map(|problem| problem.hint));
 }
