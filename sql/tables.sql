@@ -27,7 +27,9 @@ CREATE TABLE nodes.node (
   conninfo text NOT NULL,
   admin_conninfo text,
   password_required boolean NOT NULL DEFAULT false,
-  state text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'removing'))
+  state text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'removing')),
+  options jsonb NOT NULL DEFAULT '{}',
+  system_identifier text
 );
 COMMENT ON TABLE nodes.node IS 'registered servers; change it with nodes.add_node(), nodes.alter_node(), nodes.remove_node()';
 COMMENT ON COLUMN nodes.node.id IS 'internal number';
@@ -36,6 +38,8 @@ COMMENT ON COLUMN nodes.node.conninfo IS 'how the other nodes reach it, without 
 COMMENT ON COLUMN nodes.node.admin_conninfo IS 'how this registry reaches it; NULL: as the other nodes do';
 COMMENT ON COLUMN nodes.node.password_required IS 'registered by a role that is no superuser: connections must prove themselves with a password';
 COMMENT ON COLUMN nodes.node.state IS 'active, or removing until its last link is gone';
+COMMENT ON COLUMN nodes.node.options IS 'heartbeat_interval and node_timeout of its own, in milliseconds';
+COMMENT ON COLUMN nodes.node.system_identifier IS 'learnt at the first contact; a server with another one is not the node';
 
 CREATE TABLE nodes.secret (
   node integer PRIMARY KEY REFERENCES nodes.node (id) ON DELETE CASCADE,
@@ -56,6 +60,9 @@ CREATE TABLE nodes.link (
   spec jsonb NOT NULL,
   state text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'paused', 'removing')),
   keep_data boolean NOT NULL DEFAULT true,
+  heal boolean NOT NULL DEFAULT false,
+  limits jsonb NOT NULL DEFAULT '{}',
+  pending boolean NOT NULL DEFAULT true,
   CHECK (from_node <> to_node)
 );
 CREATE UNIQUE INDEX link_name_key ON nodes.link (name) WHERE state <> 'removing';
@@ -68,6 +75,9 @@ COMMENT ON COLUMN nodes.link.to_node IS 'where the data goes or appears';
 COMMENT ON COLUMN nodes.link.spec IS 'the details, by kind';
 COMMENT ON COLUMN nodes.link.state IS 'active, paused, or removing until both sides are clean';
 COMMENT ON COLUMN nodes.link.keep_data IS 'on removal: foreign tables stay';
+COMMENT ON COLUMN nodes.link.heal IS 'what people change by hand is changed back by itself; otherwise it is only reported';
+COMMENT ON COLUMN nodes.link.limits IS 'max_lag_bytes and max_retained_wal in bytes and max_lag in seconds, where the link has its own';
+COMMENT ON COLUMN nodes.link.pending IS 'what was last said of the link, or of its nodes, has not been brought about yet';
 
 CREATE TABLE nodes.event (
   id bigserial PRIMARY KEY,

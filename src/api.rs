@@ -1,13 +1,17 @@
 //! What SQL sees: functions of a few lines that check, call the other rooms and answer.
 
+mod ask;
 mod link;
 mod node;
 mod plan;
+mod seen;
 mod status;
+mod wake;
 
 use crate::apply;
 use crate::catalog::Rows;
 use crate::error::{Error, Result};
+use crate::pg::units::{self, Unit};
 use nodes_plan::name::check_name;
 use pgrx::JsonB;
 use serde_json::Value;
@@ -39,4 +43,16 @@ fn plain_options(options: JsonB) -> Result<BTreeMap<String, String>> {
             }
         })
         .collect()
+}
+
+/// A value with a unit among JSON options: a string that a setting would take, or a number of
+/// the unit. Negative ones and those below `least` are refused.
+fn with_unit(option: &str, value: &str, unit: Unit, least: i32) -> Result<u64> {
+    let bad = |why: String| Error::BadOption { option: option.to_owned(), why };
+    let number = units::parse(value, unit)
+        .map_err(|hint| bad(hint.unwrap_or_else(|| "It must be a number with a unit.".into())))?;
+    u64::try_from(number)
+        .ok()
+        .filter(|_| number >= least)
+        .ok_or_else(|| bad(format!("It must be at least {least}.")))
 }

@@ -18,6 +18,7 @@ use desired::Desired;
 use execute::Execution;
 use nodes_plan::desired::{LinkId, NodeId};
 use nodes_plan::observed::World;
+use nodes_plan::pulse::Pulse;
 use nodes_plan::step::{Plan, Problem, ProblemKind};
 use report::Report;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,8 +48,8 @@ pub fn check_active(rows: &Rows) -> Result<()> {
 /// One look at all nodes, and what it means.
 pub struct Look {
     pub world: World,
-    /// Each node's answer to [`identity::IDENTITY`].
-    pub identities: BTreeMap<NodeId, String>,
+    /// The heartbeats of nodes that answer, and how long they took.
+    pub pulses: BTreeMap<NodeId, (Pulse, Duration)>,
     pub plan: Plan,
 }
 
@@ -56,9 +57,9 @@ pub struct Look {
 pub fn look(desired: &Desired) -> Look {
     reactor::block_on(async {
         let (world, mut sessions) = observe::world(&desired.targets(), Sessions::new()).await;
-        let identities = identity::of_all(&mut sessions).await;
+        let pulses = observe::pulses(&mut sessions).await;
         let plan = nodes_plan::plan(&desired.registry, &world);
-        Look { world, identities, plan }
+        Look { world, pulses, plan }
     })
 }
 
@@ -80,7 +81,7 @@ pub fn pause(duration: Duration) {
 pub fn apply(timeout: Option<Duration>) -> Result<()> {
     let work = async {
         let mut report = Report::default();
-        let done = rounds(&mut report).await;
+        let done = rounds(&mut report, None).await;
         done.and_then(|()| report.finish())
     };
     reactor::block_on(async {
@@ -94,16 +95,28 @@ pub fn apply(timeout: Option<Duration>) -> Result<()> {
     })
 }
 
-async fn rounds(report: &mut Report) -> Result<()> {
+/// The same for some links, within an event loop that goes on meanwhile: says nothing, watches
+/// nothing to its end, and returns what could not be made right, in words.
+pub async fn converge(links: BTreeSet<LinkId>) -> Result<Vec<String>> {
+    let mut report = Report::quiet();
+    rounds(&mut report, Some(&links)).await?;
+    Ok(report.into_lines())
+}
+
+async fn rounds(report: &mut Report, only: Option<&BTreeSet<LinkId>>) -> Result<()> {
     let mut sessions = Sessions::new();
     for _ in 0..MAX_ROUNDS {
         let desired = spi::in_own_transaction(load_active)?;
         let (world, open) = observe::world(&desired.linked_targets(), sessions).await;
-        let plan = runnable(nodes_plan::plan(&desired.registry, &world), report.failed_links());
+        let plan = nodes_plan::plan(&desired.registry, &world);
+        let plan = runnable(plan, report.failed_links(), only);
         report.total = desired.registry.links.len();
         report.problems(&desired, &plan.problems);
         if plan.steps.is_empty() || report.failed_without_link {
-            follow_unfinished(&desired, &world, open, report).await?;
+            settle(&desired, &plan, report, only)?;
+            if only.is_none() {
+                follow_unfinished(&desired, &world, open, report).await?;
+            }
             return Ok(());
         }
         let mut execution = Execution::new(&desired, open);
@@ -112,13 +125,35 @@ async fn rounds(report: &mut Report) -> Result<()> {
     Err(Error::NoConvergence(MAX_ROUNDS))
 }
 
-/// What the plan asks for of links that have not failed in this run.
-fn runnable(plan: Plan, failed: &BTreeSet<LinkId>) -> Plan {
-    let runs = |link: Option<LinkId>| link.is_none_or(|link| !failed.contains(&link));
+/// What the plan asks for of links that have not failed in this run, and of no others than
+/// those that are meant.
+fn runnable(plan: Plan, failed: &BTreeSet<LinkId>, only: Option<&BTreeSet<LinkId>>) -> Plan {
+    let meant = |link: LinkId| only.is_none_or(|only| only.contains(&link));
+    let runs = |link: Option<LinkId>| link.is_none_or(|l| meant(l) && !failed.contains(&l));
     Plan {
         steps: plan.steps.into_iter().filter(|step| runs(step.link)).collect(),
-        problems: plan.problems,
+        problems: plan.problems.into_iter().filter(|p| p.link.is_none_or(meant)).collect(),
     }
+}
+
+/// Links without a step or an obstacle have been brought about; from now on a difference is
+/// somebody's change.
+fn settle(
+    desired: &Desired,
+    plan: &Plan,
+    report: &Report,
+    only: Option<&BTreeSet<LinkId>>,
+) -> Result<()> {
+    let obstacle = |problem: &Problem| !matches!(problem.kind, ProblemKind::Warning);
+    let obstructed: BTreeSet<LinkId> =
+        plan.problems.iter().filter(|p| obstacle(p)).filter_map(|p| p.link).collect();
+    let done = desired.registry.links.iter().map(|link| link.id).filter(|link| {
+        only.is_none_or(|only| only.contains(link))
+            && !obstructed.contains(link)
+            && !report.failed_links().contains(link)
+    });
+    let done: Vec<LinkId> = done.collect();
+    spi::in_own_transaction(|| catalog::settle_links(&done))
 }
 
 /// The last round has nothing to do, but what it began may still be on its way: initial

@@ -4,7 +4,8 @@
 use crate::error::{Error, Result};
 use crate::pg::spi;
 use nodes_plan::desired::{LinkId, LinkState, NodeId, Spec};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// A row of `nodes.node` with its secrets.
 #[derive(Clone, Deserialize)]
@@ -17,6 +18,34 @@ pub struct NodeRow {
     pub removing: bool,
     pub password: Option<String>,
     pub admin_password: Option<String>,
+    pub options: NodeOptions,
+    pub system_identifier: Option<String>,
+}
+
+/// What a node may have of its own; the column `options`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeOptions {
+    /// In milliseconds, both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heartbeat_interval: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_timeout: Option<u32>,
+}
+
+/// What a link may have of its own; the column `limits`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OwnLimits {
+    /// In bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_lag_bytes: Option<u64>,
+    /// In seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_lag: Option<u64>,
+    /// In bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_retained_wal: Option<u64>,
 }
 
 /// A row of `nodes.link`.
@@ -29,6 +58,9 @@ pub struct LinkRow {
     pub spec: Spec,
     pub state: LinkState,
     pub keep_data: bool,
+    pub heal: bool,
+    pub limits: OwnLimits,
+    pub pending: bool,
 }
 
 /// Everything that the registry says.
@@ -51,12 +83,14 @@ SELECT json_build_object(
   'nodes', (SELECT coalesce(json_agg(json_build_object(
       'id', n.id, 'name', n.name, 'conninfo', n.conninfo, 'admin_conninfo', n.admin_conninfo,
       'password_required', n.password_required, 'removing', n.state = 'removing',
+      'options', n.options, 'system_identifier', n.system_identifier,
       'password', s.password, 'admin_password', s.admin_password) ORDER BY n.id), '[]')
     FROM nodes.node n LEFT JOIN nodes.secret s ON s.node = n.id),
   'links', (SELECT coalesce(json_agg(json_build_object(
       'id', id, 'name', name, 'from_node', from_node, 'to_node', to_node,
       'spec', spec || jsonb_build_object('kind', kind), 'state', state,
-      'keep_data', keep_data) ORDER BY id), '[]')
+      'keep_data', keep_data, 'heal', heal, 'limits', limits, 'pending', pending)
+      ORDER BY id), '[]')
     FROM nodes.link)
 )::text";
 
@@ -111,13 +145,22 @@ pub struct NewNode<'a> {
     pub password_required: bool,
     pub password: Option<&'a str>,
     pub admin_password: Option<&'a str>,
+    pub options: NodeOptions,
+    /// Whether another server may be there now.
+    pub elsewhere: bool,
 }
 
 pub fn insert_node(node: &NewNode<'_>) -> Result<()> {
     let id = spi::write_returning(
-        "INSERT INTO nodes.node (name, conninfo, admin_conninfo, password_required) \
-         VALUES ($1, $2, $3, $4::boolean) ON CONFLICT DO NOTHING RETURNING id::text",
-        &[Some(node.name), Some(node.conninfo), node.admin_conninfo, flag(node.password_required)],
+        "INSERT INTO nodes.node (name, conninfo, admin_conninfo, password_required, options) \
+         VALUES ($1, $2, $3, $4::boolean, $5::jsonb) ON CONFLICT DO NOTHING RETURNING id::text",
+        &[
+            Some(node.name),
+            Some(node.conninfo),
+            node.admin_conninfo,
+            flag(node.password_required),
+            Some(&json(&node.options)?),
+        ],
     )?;
     let id = id.ok_or_else(|| Error::DuplicateNode(node.name.to_owned()))?;
     write_secret(&id, node)
@@ -126,9 +169,22 @@ pub fn insert_node(node: &NewNode<'_>) -> Result<()> {
 pub fn update_node(id: NodeId, node: &NewNode<'_>) -> Result<()> {
     let id = id.to_string();
     spi::write(
-        "UPDATE nodes.node SET conninfo = $2, admin_conninfo = $3, password_required = $4::boolean \
+        "UPDATE nodes.node SET conninfo = $2, admin_conninfo = $3, \
+         password_required = $4::boolean, options = $5::jsonb, \
+         system_identifier = CASE WHEN $6::boolean THEN NULL ELSE system_identifier END \
          WHERE id = $1::integer",
-        &[Some(&id), Some(node.conninfo), node.admin_conninfo, flag(node.password_required)],
+        &[
+            Some(&id),
+            Some(node.conninfo),
+            node.admin_conninfo,
+            flag(node.password_required),
+            Some(&json(&node.options)?),
+            flag(node.elsewhere),
+        ],
+    )?;
+    spi::write(
+        "UPDATE nodes.link SET pending = true WHERE $1::integer IN (from_node, to_node)",
+        &[Some(&id)],
     )?;
     write_secret(&id, node)
 }
@@ -169,17 +225,18 @@ pub fn delete_node(id: NodeId) -> Result<()> {
     spi::write("DELETE FROM nodes.node WHERE id = $1::integer", &[Some(&id.to_string())])
 }
 
-pub fn insert_link(name: &str, from: NodeId, to: NodeId, spec: &Spec) -> Result<()> {
+pub fn insert_link(name: &str, from: NodeId, to: NodeId, spec: &Spec, heal: bool) -> Result<()> {
     let id = spi::write_returning(
-        "INSERT INTO nodes.link (name, kind, from_node, to_node, spec) \
-         VALUES ($1, $2, $3::integer, $4::integer, $5::jsonb - 'kind') \
+        "INSERT INTO nodes.link (name, kind, from_node, to_node, spec, heal) \
+         VALUES ($1, $2, $3::integer, $4::integer, $5::jsonb - 'kind', $6::boolean) \
          ON CONFLICT DO NOTHING RETURNING id::text",
         &[
             Some(name),
             Some(spec.kind()),
             Some(&from.to_string()),
             Some(&to.to_string()),
-            Some(&spec_json(spec)?),
+            Some(&json(spec)?),
+            flag(heal),
         ],
     )?;
     id.map(|_| ()).ok_or_else(|| Error::DuplicateLink(name.to_owned()))
@@ -187,13 +244,21 @@ pub fn insert_link(name: &str, from: NodeId, to: NodeId, spec: &Spec) -> Result<
 
 pub fn update_link_spec(id: LinkId, spec: &Spec) -> Result<()> {
     spi::write(
-        "UPDATE nodes.link SET spec = $2::jsonb - 'kind' WHERE id = $1::integer",
-        &[Some(&id.to_string()), Some(&spec_json(spec)?)],
+        "UPDATE nodes.link SET spec = $2::jsonb - 'kind', pending = true WHERE id = $1::integer",
+        &[Some(&id.to_string()), Some(&json(spec)?)],
     )
 }
 
-fn spec_json(spec: &Spec) -> Result<String> {
-    serde_json::to_string(spec).map_err(|source| Error::Json { context: "link", source })
+/// Whether a link heals by itself, and its own limits: what the worker goes by, and no server.
+pub fn update_link_watch(id: LinkId, heal: bool, limits: &OwnLimits) -> Result<()> {
+    spi::write(
+        "UPDATE nodes.link SET heal = $2::boolean, limits = $3::jsonb WHERE id = $1::integer",
+        &[Some(&id.to_string()), flag(heal), Some(&json(limits)?)],
+    )
+}
+
+fn json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|source| Error::Json { context: "registry", source })
 }
 
 /// Sets a link's state; `keep_data` matters on removal only.
@@ -204,7 +269,8 @@ pub fn set_link_state(id: LinkId, state: LinkState, keep_data: bool) -> Result<(
         LinkState::Removing => "removing",
     };
     spi::write(
-        "UPDATE nodes.link SET state = $2, keep_data = $3::boolean WHERE id = $1::integer",
+        "UPDATE nodes.link SET state = $2, keep_data = $3::boolean, pending = true \
+         WHERE id = $1::integer",
         &[Some(&id.to_string()), Some(state), flag(keep_data)],
     )
 }
@@ -257,18 +323,90 @@ pub struct Event<'a> {
     pub kind: &'a str,
     pub severity: &'a str,
     pub message: &'a str,
+    /// JSON.
+    pub detail: Option<&'a str>,
 }
 
+/// Appends a row and notifies the channel `pg_nodes` of it, as far as a payload is long.
 pub fn append_event(event: &Event<'_>) -> Result<()> {
     spi::write(
-        "INSERT INTO nodes.event (node, link, kind, severity, message) VALUES ($1, $2, $3, $4, $5)",
-        &[event.node, event.link, Some(event.kind), Some(event.severity), Some(event.message)],
+        "WITH added AS (INSERT INTO nodes.event (node, link, kind, severity, message, detail) \
+         VALUES ($1, $2, $3, $4, $5, $6::jsonb) RETURNING *) \
+         SELECT pg_notify('pg_nodes', CASE WHEN octet_length(payload) < 8000 THEN payload \
+         ELSE short END) FROM (SELECT to_jsonb(added)::text, \
+         (to_jsonb(added) - 'message' - 'detail')::text FROM added) told(payload, short)",
+        &[
+            event.node,
+            event.link,
+            Some(event.kind),
+            Some(event.severity),
+            Some(event.message),
+            event.detail,
+        ],
+    )
+}
+
+/// Removes old events.
+pub fn forget_events(retention: Duration) -> Result<()> {
+    spi::write(
+        "DELETE FROM nodes.event WHERE at < clock_timestamp() - $1::interval",
+        &[Some(&format!("{} seconds", retention.as_secs()))],
     )
 }
 
 /// Runs one of the registry's own steps (`nodes_plan::step::Operation::ForgetLink`, …).
 pub fn run_step(sql: &str) -> Result<()> {
     spi::write(sql, &[])
+}
+
+/// Something that changes with every row of the registry that is added, changed or removed;
+/// `None` where the extension is not there.
+pub fn fingerprint() -> Result<Option<String>> {
+    if !is_installed()? {
+        return Ok(None);
+    }
+    spi::read_text(
+        "SELECT concat_ws(' ', \
+         (SELECT sum(hashtextextended(ctid::text, xmin::text::bigint)) FROM nodes.registry), \
+         (SELECT sum(hashtextextended(ctid::text, xmin::text::bigint)) FROM nodes.node), \
+         (SELECT sum(hashtextextended(ctid::text, xmin::text::bigint)) FROM nodes.secret), \
+         (SELECT sum(hashtextextended(ctid::text, xmin::text::bigint)) FROM nodes.link))",
+        &[],
+    )
+}
+
+/// The boot id of this server, where pg_nodes is preloaded, and the name of this database.
+pub fn here() -> Result<(Option<String>, String)> {
+    let boot_id = spi::read_text("SELECT current_setting('pg_nodes.boot_id', true)", &[])?;
+    let database = spi::read_text("SELECT current_database()::text", &[])?;
+    Ok((boot_id, database.unwrap_or_default()))
+}
+
+/// Whether the extension is there.
+pub fn is_installed() -> Result<bool> {
+    let found =
+        spi::read_text("SELECT extname::text FROM pg_extension WHERE extname = 'pg_nodes'", &[])?;
+    Ok(found.is_some())
+}
+
+/// Notes which servers the nodes are, where that is not known yet.
+pub fn learn_identities(identities: &[(NodeId, String)]) -> Result<()> {
+    identities.iter().try_for_each(|(node, system_identifier)| {
+        spi::write(
+            "UPDATE nodes.node SET system_identifier = $2 \
+             WHERE id = $1::integer AND system_identifier IS NULL",
+            &[Some(&node.to_string()), Some(system_identifier)],
+        )
+    })
+}
+
+/// Notes that what was said of these links has been brought about.
+pub fn settle_links(links: &[LinkId]) -> Result<()> {
+    let list: Vec<String> = links.iter().map(LinkId::to_string).collect();
+    spi::write(
+        "UPDATE nodes.link SET pending = false WHERE pending AND id = ANY ($1::integer[])",
+        &[Some(&format!("{{{}}}", list.join(",")))],
+    )
 }
 
 /// This server's answer to [`crate::apply::identity::IDENTITY`].

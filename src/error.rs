@@ -73,6 +73,8 @@ pub enum Error {
     Peer(#[from] crate::libpq::error::Error),
     #[error("{context}: {source}")]
     Json { context: &'static str, source: serde_json::Error },
+    #[error("{message}")]
+    Local { code: PgSqlErrorCode, message: String, detail: Option<String> },
     #[error("could not read the registry: {0}")]
     Spi(#[from] pgrx::spi::Error),
 }
@@ -111,6 +113,7 @@ impl Error {
             Error::ApplyFailed { sqlstate, .. } => code_of(sqlstate.as_deref()),
             Error::Timeout(_) => C::ERRCODE_QUERY_CANCELED,
             Error::Peer(error) => code_of(error.sqlstate.as_deref()),
+            Error::Local { code, .. } => *code,
             Error::Json { .. } | Error::Spi(_) => C::ERRCODE_INTERNAL_ERROR,
         }
     }
@@ -130,6 +133,7 @@ impl Error {
             )),
             Error::ApplyFailed { lines, .. } => Some(lines.join("\n")),
             Error::Peer(error) => error.detail.clone(),
+            Error::Local { detail, .. } => detail.clone(),
             _ => None,
         }
     }

@@ -1,23 +1,114 @@
 //! Settings of pg_nodes.
 
-use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+use crate::pg::process;
+use crate::pg::shmem::Limits;
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
+use std::ffi::CString;
 use std::time::Duration;
 
 static CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static STEP_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(300_000);
+static HEARTBEAT_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1_000);
+static NODE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5_000);
+static INVENTORY_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60);
+static EVENT_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 60);
+static AUTO_APPLY: GucSetting<bool> = GucSetting::<bool>::new(true);
+static MAX_LAG_BYTES: GucSetting<i32> = GucSetting::<i32>::new(1024 * 1024);
+static MAX_LAG: GucSetting<i32> = GucSetting::<i32>::new(60);
+static MAX_RETAINED_WAL: GucSetting<i32> = GucSetting::<i32>::new(10 * 1024);
+static MAX_NODES: GucSetting<i32> = GucSetting::<i32>::new(128);
+static MAX_LINKS: GucSetting<i32> = GucSetting::<i32>::new(1024);
+static BOOT_ID: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+
+fn milliseconds(setting: &GucSetting<i32>) -> Duration {
+    Duration::from_millis(setting.get().unsigned_abs().into())
+}
+
+fn seconds(setting: &GucSetting<i32>) -> Duration {
+    Duration::from_secs(setting.get().unsigned_abs().into())
+}
 
 /// How long one address of a node may take to answer a connection attempt.
 pub fn connect_timeout() -> Duration {
-    Duration::from_millis(CONNECT_TIMEOUT.get().unsigned_abs().into())
+    milliseconds(&CONNECT_TIMEOUT)
 }
 
 /// `statement_timeout` on the nodes; zero: none.
 pub fn step_timeout() -> Duration {
-    Duration::from_millis(STEP_TIMEOUT.get().unsigned_abs().into())
+    milliseconds(&STEP_TIMEOUT)
 }
 
-/// Defines the settings; they exist whether the library is preloaded or not.
+/// From one heartbeat of a node to the next.
+pub fn heartbeat_interval() -> Duration {
+    milliseconds(&HEARTBEAT_INTERVAL)
+}
+
+/// A node that was not heard for so long is down.
+pub fn node_timeout() -> Duration {
+    milliseconds(&NODE_TIMEOUT)
+}
+
+/// How often a worker asks its nodes for everything that is planned by.
+pub fn inventory_interval() -> Duration {
+    seconds(&INVENTORY_INTERVAL)
+}
+
+/// How long rows of `nodes.event` are kept; zero: for ever.
+pub fn event_retention() -> Duration {
+    seconds(&EVENT_RETENTION) * 60
+}
+
+/// Whether workers apply what is committed.
+pub fn auto_apply() -> bool {
+    AUTO_APPLY.get()
+}
+
+/// Bytes of WAL that a link may lag behind; `None`: any.
+pub fn max_lag_bytes() -> Option<u64> {
+    limit(&MAX_LAG_BYTES).map(|kilobytes| kilobytes * 1024)
+}
+
+/// How long a link may lag behind; `None`: any.
+pub fn max_lag() -> Option<Duration> {
+    limit(&MAX_LAG).map(Duration::from_secs)
+}
+
+/// Bytes of WAL that a link's slot may retain; `None`: any.
+pub fn max_retained_wal() -> Option<u64> {
+    limit(&MAX_RETAINED_WAL).map(|megabytes| megabytes * 1024 * 1024)
+}
+
+/// -1 stands for none.
+fn limit(setting: &GucSetting<i32>) -> Option<u64> {
+    u64::try_from(setting.get()).ok()
+}
+
+/// Whether `shared_preload_libraries` is being worked on.
+pub fn is_preloading() -> bool {
+    // SAFETY: reads a flag of this process.
+    unsafe { pg_sys::process_shared_preload_libraries_in_progress }
+}
+
+/// What shared memory is sized by.
+pub fn shared_memory_limits() -> Limits {
+    let number = |setting: &GucSetting<i32>| setting.get().unsigned_abs() as usize;
+    Limits { nodes: number(&MAX_NODES), links: number(&MAX_LINKS) }
+}
+
+/// Defines the settings; all but those of the postmaster exist whether the library is
+/// preloaded or not.
 pub fn init() {
+    define_session_settings();
+    define_worker_settings();
+    define_limits();
+    if is_preloading() {
+        define_postmaster_settings();
+    }
+    // SAFETY: called from _PG_init with a static C string.
+    unsafe { pg_sys::MarkGUCPrefixReserved(c"pg_nodes".as_ptr()) };
+}
+
+fn define_session_settings() {
     GucRegistry::define_int_guc(
         c"pg_nodes.connect_timeout",
         c"How long one address of a node may take to answer a connection attempt.",
@@ -38,6 +129,126 @@ pub fn init() {
         GucContext::Userset,
         GucFlags::UNIT_MS,
     );
-    // SAFETY: called from _PG_init with a static C string.
-    unsafe { pgrx::pg_sys::MarkGUCPrefixReserved(c"pg_nodes".as_ptr()) };
+}
+
+fn define_worker_settings() {
+    GucRegistry::define_int_guc(
+        c"pg_nodes.heartbeat_interval",
+        c"From one heartbeat of a node to the next.",
+        c"A node can have its own: nodes.alter_node(options => '{\"heartbeat_interval\": \"250ms\"}').",
+        &HEARTBEAT_INTERVAL,
+        100,
+        3_600_000,
+        GucContext::Sighup,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"pg_nodes.node_timeout",
+        c"A node that was not heard for so long is down.",
+        c"A node can have its own: nodes.alter_node(options => '{\"node_timeout\": \"20s\"}').",
+        &NODE_TIMEOUT,
+        200,
+        3_600_000,
+        GucContext::Sighup,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"pg_nodes.inventory_interval",
+        c"How often the worker asks its nodes for everything that is planned by.",
+        c"What changes is asked for at once; this finds what changed unseen.",
+        &INVENTORY_INTERVAL,
+        1,
+        86_400,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"pg_nodes.event_retention",
+        c"How long rows of nodes.event are kept; 0 for ever.",
+        c"",
+        &EVENT_RETENTION,
+        0,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_MIN,
+    );
+    GucRegistry::define_bool_guc(
+        c"pg_nodes.auto_apply",
+        c"Whether the worker applies changes of the registry as soon as they are committed.",
+        c"Off: nothing happens until somebody calls nodes.apply().",
+        &AUTO_APPLY,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+}
+
+fn define_limits() {
+    GucRegistry::define_int_guc(
+        c"pg_nodes.max_lag_bytes",
+        c"A link that is further behind than this is lagging; -1 for no limit.",
+        c"A link can have its own: nodes.alter_link(limits => '{\"max_lag_bytes\": \"16MB\"}').",
+        &MAX_LAG_BYTES,
+        -1,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_KB,
+    );
+    GucRegistry::define_int_guc(
+        c"pg_nodes.max_lag",
+        c"A link that is behind for longer than this is lagging; -1 for no limit.",
+        c"A link can have its own: nodes.alter_link(limits => '{\"max_lag\": \"5min\"}').",
+        &MAX_LAG,
+        -1,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"pg_nodes.max_retained_wal",
+        c"A link whose slot retains more WAL than this is lagging; -1 for no limit.",
+        c"A link can have its own: nodes.alter_link(limits => '{\"max_retained_wal\": \"50GB\"}').",
+        &MAX_RETAINED_WAL,
+        -1,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_MB,
+    );
+}
+
+fn define_postmaster_settings() {
+    GucRegistry::define_int_guc(
+        c"pg_nodes.max_nodes",
+        c"How many nodes shared memory has room for, those of all databases together.",
+        c"",
+        &MAX_NODES,
+        1,
+        10_000,
+        GucContext::Postmaster,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"pg_nodes.max_links",
+        c"How many links shared memory has room for, those of all databases together.",
+        c"",
+        &MAX_LINKS,
+        1,
+        100_000,
+        GucContext::Postmaster,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"pg_nodes.boot_id",
+        c"A random number of this start of the server, by which it knows itself among the nodes.",
+        c"",
+        &BOOT_ID,
+        GucContext::Internal,
+        GucFlags::NO_SHOW_ALL | GucFlags::DISALLOW_IN_FILE,
+    );
+    process::set_internal_setting(c"pg_nodes.boot_id", &random_id());
+}
+
+/// 64 random bits: the standard library seeds every hasher with them.
+fn random_id() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    format!("{:016x}", RandomState::new().hash_one(()))
 }

@@ -16,6 +16,9 @@ mod guc;
 mod libpq;
 mod observe;
 mod pg;
+mod record;
+mod shmem;
+mod worker;
 
 use pgrx::prelude::*;
 
@@ -28,4 +31,9 @@ extension_sql_file!("../sql/surface.sql", name = "surface", finalize);
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     guc::init();
+    if guc::is_preloading() {
+        pg::shmem::request(guc::shared_memory_limits());
+        pg::hooks::install();
+        pg::process::register_launcher();
+    }
 }

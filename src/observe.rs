@@ -8,13 +8,15 @@ use futures_util::future::join_all;
 use nodes_plan::conninfo::Conninfo;
 use nodes_plan::desired::{Interest, NodeId};
 use nodes_plan::observed::{NodeFacts, Observation, World};
+use nodes_plan::pulse::Pulse;
 use serde::Deserialize;
 use serde_json::Value;
 use session::{Session, Target};
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const FACTS: &str = include_str!("observe/facts.sql");
+const PULSE: &str = include_str!("observe/pulse.sql");
 const SUPERUSER_FACTS: &str = include_str!("observe/superuser_facts.sql");
 
 /// Open sessions by node; a node that did not answer has none.
@@ -57,6 +59,28 @@ async fn ask(
     let mut session = Session::open(target).await?;
     let facts = facts(&mut session, interest).await?;
     Ok((session, facts))
+}
+
+/// One heartbeat.
+pub async fn pulse(session: &mut Session) -> Result<Pulse> {
+    let answer = session.ask_again(c"pulse", PULSE, &[]).await?;
+    from_json(answer.value(0, 0).unwrap_or("null"))
+}
+
+/// A heartbeat of every session, all at the same time; one that does not answer is left out.
+pub async fn pulses(sessions: &mut Sessions) -> BTreeMap<NodeId, (Pulse, Duration)> {
+    let asked = sessions.iter_mut().map(async |(node, session)| {
+        let begun = Instant::now();
+        let answer = pulse(session).await.ok();
+        answer.map(|answer| (*node, (answer, begun.elapsed())))
+    });
+    join_all(asked).await.into_iter().flatten().collect()
+}
+
+/// The heartbeat of this very session's server, over SPI: by it a server knows itself.
+pub fn own_pulse(read: impl FnOnce(&str) -> Result<Option<String>>) -> Result<Pulse> {
+    let as_text = format!("SELECT ({PULSE})::text");
+    from_json(read(&as_text)?.as_deref().unwrap_or("null"))
 }
 
 /// What a superuser learns on top.

@@ -1,7 +1,14 @@
 //! The one room with `unsafe` against Postgres: small safe wrappers, named for what they do.
 
+pub mod databases;
 pub mod fd;
+pub mod hooks;
+pub mod latch;
 pub mod lock;
+pub mod process;
+pub mod shmem;
 pub mod spi;
+pub mod units;
 pub mod user;
 pub mod wait;
+pub mod xact;

@@ -132,6 +132,14 @@ impl Pulse {
         if self.in_recovery { self.received.max(self.lsn) } else { self.lsn }
     }
 
+    /// Whether both are of one server and database.
+    pub fn is_same_server(&self, other: &Pulse) -> bool {
+        let key = |pulse: &Pulse| (pulse.started.to_bits(), pulse.boot_id.clone());
+        self.system_identifier == other.system_identifier
+            && self.database == other.database
+            && key(self) == key(other)
+    }
+
     /// What must be the same for an inventory of the server to be still true: everything that
     /// does not move by itself.
     pub fn shape(&self) -> impl PartialEq + '_ {

@@ -1,11 +1,12 @@
 //! `nodes.add_standby()`, `nodes.add_subscription()`, `nodes.add_foreign_schema()` and what
 //! changes or removes links. They change rows only; `nodes.apply()` does the rest.
 
-use super::{active_rows, checked_name, plain_options};
+use super::{active_rows, checked_name, plain_options, with_unit};
 use crate::apply::desired::Desired;
 use crate::apply::{conninfo, identity};
-use crate::catalog::{self, LinkRow, Rows};
+use crate::catalog::{self, LinkRow, OwnLimits, Rows};
 use crate::error::{Error, Result};
+use crate::pg::units::Unit;
 use crate::pg::user;
 use nodes_plan::desired::{ForeignSpec, LinkState, NodeId, Spec, StandbySpec, SubscriptionSpec};
 use nodes_plan::name::TableName;
@@ -21,11 +22,12 @@ fn add_standby(
     primary_node: &str,
     slot: default!(bool, "true"),
     name: default!(Option<&str>, "NULL"),
+    heal: default!(bool, "false"),
 ) -> std::result::Result<String, ErrorReport> {
-    Ok(new_standby(standby, primary_node, slot, name.unwrap_or(standby))?)
+    Ok(new_standby(standby, primary_node, slot, name.unwrap_or(standby), heal)?)
 }
 
-fn new_standby(standby: &str, primary: &str, slot: bool, name: &str) -> Result<String> {
+fn new_standby(standby: &str, primary: &str, slot: bool, name: &str, heal: bool) -> Result<String> {
     let rows = active_rows()?;
     let (from, to) = (rows.usable_node(primary)?.id, rows.usable_node(standby)?.id);
     check_distinct(from, to, standby)?;
@@ -43,7 +45,7 @@ fn new_standby(standby: &str, primary: &str, slot: bool, name: &str) -> Result<S
             return Err(Error::StandbyCycle { standby: standby.to_owned(), chain });
         }
     }
-    insert(name, from, to, &Spec::Standby(StandbySpec { slot }))?;
+    insert(name, from, to, &Spec::Standby(StandbySpec { slot }), heal)?;
     Ok(format!("\"{standby}\" will follow \"{primary}\"; nodes.plan() shows how"))
 }
 
@@ -55,6 +57,7 @@ fn add_subscription(
     tables: default!(Option<Names>, "NULL"),
     copy_data: default!(bool, "true"),
     options: default!(JsonB, "'{}'"),
+    heal: default!(bool, "false"),
 ) -> std::result::Result<String, ErrorReport> {
     let spec = SubscriptionSpec {
         tables: tables.map(table_names).transpose()?,
@@ -62,7 +65,7 @@ fn add_subscription(
         options: subscription_options(options)?,
     };
     let (from, to) = ends(publisher, subscriber)?;
-    insert(name, from.0, to.0, &Spec::Subscription(spec))?;
+    insert(name, from.0, to.0, &Spec::Subscription(spec), heal)?;
     Ok(format!("\"{}\" will subscribe to \"{}\"; nodes.plan() shows how", to.1, from.1))
 }
 
@@ -117,6 +120,7 @@ fn add_foreign_schema(
     options: default!(JsonB, "'{}'"),
     public: default!(bool, "false"),
     name: default!(Option<&str>, "NULL"),
+    heal: default!(bool, "false"),
 ) -> std::result::Result<String, ErrorReport> {
     let spec = ForeignSpec {
         local_schema: local_schema.to_owned(),
@@ -134,7 +138,7 @@ fn add_foreign_schema(
     if on_node.is_none() {
         check_local_schema(local_schema)?;
     }
-    insert(name.unwrap_or(local_schema), from.0, to.0, &Spec::Foreign(spec))?;
+    insert(name.unwrap_or(local_schema), from.0, to.0, &Spec::Foreign(spec), heal)?;
     Ok(format!(
         "schema \"{local_schema}\" on \"{}\" will show \"{}\" of \"{}\"; nodes.plan() shows how",
         to.1, remote_schema, from.1
@@ -191,9 +195,9 @@ fn check_distinct(from: NodeId, to: NodeId, name: &str) -> Result<()> {
     if from == to { Err(Error::SelfLink(name.to_owned())) } else { Ok(()) }
 }
 
-fn insert(name: &str, from: NodeId, to: NodeId, spec: &Spec) -> Result<()> {
+fn insert(name: &str, from: NodeId, to: NodeId, spec: &Spec, heal: bool) -> Result<()> {
     checked_name(name)?;
-    catalog::insert_link(name, from, to, spec)
+    catalog::insert_link(name, from, to, spec, heal)
 }
 
 #[pg_extern(volatile, parallel_unsafe)]
@@ -205,12 +209,37 @@ fn alter_link(
     writable: default!(Option<bool>, "NULL"),
     public: default!(Option<bool>, "NULL"),
     roles: default!(Option<Names>, "NULL"),
+    heal: default!(Option<bool>, "NULL"),
+    limits: default!(Option<JsonB>, "NULL"),
 ) -> std::result::Result<String, ErrorReport> {
     let rows = active_rows()?;
     let row = rows.link(name)?;
     let change = Change { tables, options, slot, writable, public, roles };
-    catalog::update_link_spec(row.id, &change.applied_to(&row.spec)?)?;
+    let spec = change.applied_to(&row.spec)?;
+    if spec != row.spec {
+        catalog::update_link_spec(row.id, &spec)?;
+    }
+    let limits = limits.map(own_limits).transpose()?.unwrap_or(row.limits);
+    catalog::update_link_watch(row.id, heal.unwrap_or(row.heal), &limits)?;
     Ok(format!("link \"{name}\" changed; nodes.plan() shows what follows"))
+}
+
+/// `limits => '{"max_lag": "5min"}'`; a limit that is left out is as the setting of its name says.
+fn own_limits(limits: JsonB) -> Result<OwnLimits> {
+    let mut read = OwnLimits::default();
+    for (limit, value) in plain_options(limits)? {
+        let (place, unit, bytes) = match limit.as_str() {
+            "max_lag_bytes" => (&mut read.max_lag_bytes, Unit::Kilobytes, 1 << 10),
+            "max_lag" => (&mut read.max_lag, Unit::Seconds, 1),
+            "max_retained_wal" => (&mut read.max_retained_wal, Unit::Megabytes, 1 << 20),
+            _ => {
+                let known = vec!["max_lag_bytes", "max_lag", "max_retained_wal"];
+                return Err(Error::UnknownOption { option: limit, known });
+            }
+        };
+        *place = Some(with_unit(&limit, &value, unit, 0)? * bytes);
+    }
+    Ok(read)
 }
 
 /// What `nodes.alter_link()` was given; `None` stays as it is.

@@ -1,11 +1,13 @@
 //! `nodes.add_node()` and its kin.
 
-use super::{active_rows, checked_name};
+use super::{active_rows, checked_name, plain_options, with_unit};
 use crate::apply::conninfo;
-use crate::catalog::{self, NewNode, NodeRow, Rows};
+use crate::catalog::{self, NewNode, NodeOptions, NodeRow, Rows};
 use crate::error::{Error, Result};
+use crate::pg::units::Unit;
 use crate::pg::user;
 use nodes_plan::desired::LinkState;
+use pgrx::JsonB;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
@@ -15,8 +17,9 @@ fn add_node(
     conninfo: &str,
     admin_conninfo: default!(Option<&str>, "NULL"),
     password: default!(Option<&str>, "NULL"),
+    options: default!(Option<JsonB>, "NULL"),
 ) -> std::result::Result<String, ErrorReport> {
-    Ok(register(name, conninfo, admin_conninfo, password)?)
+    Ok(register(name, conninfo, admin_conninfo, password, options)?)
 }
 
 fn register(
@@ -24,6 +27,7 @@ fn register(
     conninfo: &str,
     admin_conninfo: Option<&str>,
     password: Option<&str>,
+    options: Option<JsonB>,
 ) -> Result<String> {
     checked_name(name)?;
     let rows = active_rows()?;
@@ -32,7 +36,8 @@ fn register(
     }
     let parts = Parts::read(name, conninfo, admin_conninfo, password)?;
     catalog::ensure_registry()?;
-    catalog::insert_node(&parts.row(name))?;
+    let options = options.map(node_options).transpose()?.unwrap_or_default();
+    catalog::insert_node(&NewNode { options, ..parts.row(name) })?;
     Ok(format!("node \"{name}\" registered: {}", parts.conninfo))
 }
 
@@ -76,8 +81,29 @@ impl Parts {
             password_required: self.password_required,
             password: self.password.as_deref(),
             admin_password: self.admin_password.as_deref(),
+            options: NodeOptions::default(),
+            elsewhere: false,
         }
     }
+}
+
+/// `options => '{"heartbeat_interval": "250ms"}'`; an option that is left out is as the setting
+/// of its name says.
+fn node_options(options: JsonB) -> Result<NodeOptions> {
+    let mut read = NodeOptions::default();
+    for (option, value) in plain_options(options)? {
+        let (place, least) = match option.as_str() {
+            "heartbeat_interval" => (&mut read.heartbeat_interval, 100),
+            "node_timeout" => (&mut read.node_timeout, 200),
+            _ => {
+                let known = vec!["heartbeat_interval", "node_timeout"];
+                return Err(Error::UnknownOption { option, known });
+            }
+        };
+        let value = with_unit(&option, &value, Unit::Milliseconds, least)?;
+        *place = u32::try_from(value).ok();
+    }
+    Ok(read)
 }
 
 /// To libpq an empty password is none: it goes on to the password file of our own user.
@@ -91,8 +117,9 @@ fn alter_node(
     conninfo: default!(Option<&str>, "NULL"),
     admin_conninfo: default!(Option<&str>, "NULL"),
     password: default!(Option<&str>, "NULL"),
+    options: default!(Option<JsonB>, "NULL"),
 ) -> std::result::Result<String, ErrorReport> {
-    Ok(change(name, conninfo, admin_conninfo, password)?)
+    Ok(change(name, conninfo, admin_conninfo, password, options)?)
 }
 
 fn change(
@@ -100,6 +127,7 @@ fn change(
     conninfo: Option<&str>,
     admin_conninfo: Option<&str>,
     password: Option<&str>,
+    options: Option<JsonB>,
 ) -> Result<String> {
     let rows = active_rows()?;
     let row = rows.node(name)?;
@@ -119,7 +147,9 @@ fn change(
     // A superuser vouches for an address that is given, not for one that was there.
     let password_required = parts.password_required || conninfo.is_none() && row.password_required;
     let parts = Parts { admin_password, password_required, ..parts };
-    catalog::update_node(row.id, &parts.row(name))?;
+    let options = options.map(node_options).transpose()?.unwrap_or(row.options);
+    let elsewhere = conninfo.is_some() || admin_conninfo.is_some();
+    catalog::update_node(row.id, &NewNode { options, elsewhere, ..parts.row(name) })?;
     Ok(format!("node \"{name}\" is now: {}; nodes.apply() tells the others", parts.conninfo))
 }
 
@@ -143,6 +173,8 @@ fn set_password(node: &str, password: Option<&str>) -> std::result::Result<Strin
         password_required: row.password_required,
         password,
         admin_password: row.admin_password.as_deref(),
+        options: row.options,
+        elsewhere: false,
     };
     catalog::update_node(row.id, &stored)?;
     Ok(format!("password of node \"{node}\" changed; nodes.apply() tells the others"))

@@ -1,25 +1,19 @@
-//! `nodes.status`, `nodes.link_status`, `nodes.slots`, `nodes.topology()`: looks at the
-//! servers now, all at once, and shows what they say.
+//! `nodes.status`, `nodes.link_status`, `nodes.slots`, `nodes.headroom`, `nodes.explain()`,
+//! `nodes.topology()`, and what waits for them.
 
+use super::seen::Seen;
+use crate::apply;
 use crate::apply::desired::Desired;
-use crate::apply::{self, Look, check};
-use crate::catalog::{self, Rows};
-use crate::error::{Error, Result};
-use nodes_plan::desired::{Link, LinkState};
-use nodes_plan::health::{LinkHealth, link_health};
-use nodes_plan::observed::Slot;
-use pgrx::datum::Interval;
+use crate::catalog::Rows;
+use crate::record::NodeRecord;
+use nodes_plan::desired::{Link, LinkState, NodeId, Spec};
+use nodes_plan::growth::time_left;
+use nodes_plan::node_health::NodeState;
+use nodes_plan::pulse::{Pulse, SlotPulse};
+use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use std::time::{Duration, Instant};
-
-fn look() -> Result<(Desired, Look)> {
-    let rows = Rows::load()?;
-    apply::check_active(&rows)?;
-    let desired = Desired::from_rows(&rows)?;
-    let look = apply::look(&desired);
-    Ok((desired, look))
-}
+use std::time::Duration;
 
 #[pg_extern(volatile, parallel_unsafe)]
 #[expect(clippy::type_complexity, reason = "pgrx reads the columns from the type")]
@@ -31,40 +25,96 @@ fn observe_nodes() -> std::result::Result<
             name!(is_self, bool),
             name!(group_id, Option<String>),
             name!(health, &'static str),
+            name!(since, Option<TimestampWithTimeZone>),
             name!(role, Option<&'static str>),
             name!(version, Option<String>),
             name!(timeline, Option<i64>),
+            name!(lsn, Option<String>),
+            name!(lag_bytes, Option<i64>),
+            name!(lag_seconds, Option<f64>),
             name!(walsenders, Option<i64>),
+            name!(round_trip_ms, Option<f64>),
+            name!(round_trip_p50_ms, Option<f64>),
+            name!(round_trip_p99_ms, Option<f64>),
+            name!(connected_since, Option<TimestampWithTimeZone>),
+            name!(last_seen, Option<TimestampWithTimeZone>),
             name!(error, Option<String>),
+            name!(hint, Option<String>),
         ),
     >,
     ErrorReport,
 > {
-    let (desired, look) = look()?;
-    let here = catalog::identity()?;
-    let rows: Vec<_> = desired
-        .registry
-        .nodes
-        .values()
-        .map(|node| {
-            let facts = look.world.facts(node.id);
-            let is_self = look.identities.get(&node.id) == Some(&here);
-            let error = facts.is_none().then(|| desired.redact(&look.world.silence(node.id)));
-            let standby = |in_recovery| if in_recovery { "standby" } else { "primary" };
-            (
-                node.name.clone(),
-                is_self,
-                facts.map(|facts| facts.system_identifier.clone()),
-                if facts.is_some() { "up" } else { "down" },
-                facts.map(|facts| standby(facts.in_recovery)),
-                facts.map(|f| format!("{}.{}", f.major(), f.version % 10_000)),
-                facts.map(|facts| facts.timeline),
-                facts.map(|facts| facts.walsenders),
-                error,
-            )
-        })
-        .collect();
+    let seen = Seen::now()?;
+    let mut rows = Vec::new();
+    for node in seen.desired.registry.nodes.values() {
+        let record = seen.node(node.id);
+        let pulse = record.and_then(|record| record.pulse.as_ref());
+        let lag = pulse.and_then(|pulse| replay_lag(&seen, pulse));
+        let ms = |seconds: f64| (seconds * 1e6).round() / 1e3;
+        let trip = record.and_then(|record| record.round_trip);
+        rows.push((
+            node.name.clone(),
+            record.is_some_and(|record| record.is_self),
+            pulse.map(|pulse| pulse.system_identifier.clone()),
+            record.map_or(NodeState::Unknown, |record| record.state).label(),
+            record.map(|record| timestamp(record.since)),
+            pulse.map(|pulse| role(&seen, node.id, pulse)),
+            pulse.map(|pulse| format!("{}.{}", pulse.major(), pulse.version % 10_000)),
+            pulse.map(|pulse| pulse.timeline),
+            pulse.and_then(|pulse| pulse.lsn).map(|lsn| lsn.to_string()),
+            lag.map(|(bytes, _)| as_bigint(bytes)),
+            lag.and_then(|(_, seconds)| seconds),
+            pulse.map(|pulse| pulse.senders.len() as i64),
+            trip.map(|trip| ms(trip.last)),
+            trip.map(|trip| ms(trip.p50)),
+            trip.map(|trip| ms(trip.p99)),
+            record.and_then(|record| record.connected_since).map(timestamp),
+            record.and_then(|record| record.last_seen).map(timestamp),
+            record.and_then(|record| record.reason.clone()),
+            hint(&seen, record),
+        ));
+    }
     Ok(TableIterator::new(rows))
+}
+
+/// A node's own hint, or that nobody watches.
+fn hint(seen: &Seen, record: Option<&NodeRecord>) -> Option<String> {
+    let own = record.and_then(|record| record.hint.clone());
+    own.or_else(|| seen.unwatched.map(str::to_owned))
+}
+
+fn timestamp(epoch: f64) -> TimestampWithTimeZone {
+    pgrx::datum::to_timestamp(epoch)
+}
+
+fn as_bigint(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// `cascaded`: a standby that follows a standby.
+fn role(seen: &Seen, node: NodeId, pulse: &Pulse) -> &'static str {
+    if !pulse.in_recovery {
+        return "primary";
+    }
+    let upstream = seen.desired.registry.links.iter().find(|link| {
+        link.to == node
+            && link.state != LinkState::Removing
+            && matches!(link.spec, Spec::Standby(_))
+    });
+    let upstream = upstream.and_then(|link| seen.node(link.from)?.pulse.as_ref());
+    if upstream.is_some_and(|upstream| upstream.in_recovery) { "cascaded" } else { "standby" }
+}
+
+/// How far a standby's replay is behind the primary of its group: bytes, and seconds since the
+/// last commit that it has replayed, none if it has replayed all there is.
+fn replay_lag(seen: &Seen, pulse: &Pulse) -> Option<(u64, Option<f64>)> {
+    let replayed = pulse.lsn.filter(|_| pulse.in_recovery)?;
+    let pulses = seen.nodes.values().filter_map(|record| record.pulse.as_ref());
+    let primaries = pulses
+        .filter(|other| other.system_identifier == pulse.system_identifier && !other.in_recovery);
+    let written = primaries.filter_map(|primary| primary.lsn).max()?;
+    let bytes = written.since(replayed);
+    Some((bytes, if bytes == 0 { Some(0.0) } else { pulse.replay_age }))
 }
 
 #[pg_extern(volatile, parallel_unsafe)]
@@ -77,33 +127,68 @@ fn observe_links() -> std::result::Result<
             name!(kind, &'static str),
             name!(from_node, String),
             name!(to_node, String),
-            name!(state, &'static str),
+            name!(state, String),
+            name!(since, Option<TimestampWithTimeZone>),
+            name!(lag_bytes, Option<i64>),
+            name!(lag_seconds, Option<f64>),
+            name!(retained_bytes, Option<i64>),
+            name!(time_left, Option<Interval>),
+            name!(tables, Option<i64>),
+            name!(tables_ready, Option<i64>),
+            name!(rows_copied, Option<i64>),
+            name!(bytes_copied, Option<i64>),
+            name!(rows_expected, Option<i64>),
+            name!(copy_time_left, Option<Interval>),
+            name!(probe_ms, Option<f64>),
             name!(reason, Option<String>),
             name!(hint, Option<String>),
         ),
     >,
     ErrorReport,
 > {
-    let (desired, look) = look()?;
-    let rows: Vec<_> = desired
-        .registry
-        .links
-        .iter()
-        .map(|link| {
-            let LinkHealth { state, reason, hint } =
-                link_health(&desired.registry, &look.world, link, &look.plan);
-            (
-                link.name.clone(),
-                link.spec.kind(),
-                desired.registry.node_name(link.from).to_owned(),
-                desired.registry.node_name(link.to).to_owned(),
-                state,
-                reason.map(|reason| desired.redact(&reason)),
-                hint,
-            )
-        })
-        .collect();
+    let seen = Seen::now()?;
+    let mut rows = Vec::new();
+    for link in &seen.desired.registry.links {
+        let record = seen.links.get(&link.id);
+        let health = record.map(|record| &record.health);
+        let probe = record.and_then(|record| record.probe.as_ref());
+        let copying = health.filter(|health| health.tables_ready < health.tables);
+        rows.push((
+            link.name.clone(),
+            link.spec.kind(),
+            seen.desired.registry.node_name(link.from).to_owned(),
+            seen.desired.registry.node_name(link.to).to_owned(),
+            health.map_or("unknown", |health| health.state.label()).to_owned(),
+            record.map(|record| timestamp(record.since)),
+            health.and_then(|health| health.lag_bytes).map(as_bigint),
+            health.and_then(|health| health.lag_seconds),
+            health.and_then(|health| health.retained_bytes).map(as_bigint),
+            slot_time_left(&seen, link).map(interval),
+            health.and_then(|health| health.tables),
+            health.and_then(|health| health.tables_ready),
+            copying.and_then(|health| health.copied_rows),
+            copying.and_then(|health| health.copied_bytes),
+            record.and_then(|record| record.expected_rows),
+            record.and_then(|record| record.copy_time_left()).map(interval),
+            probe.map(|probe| probe.took.as_secs_f64() * 1e3),
+            health.and_then(|health| health.reason.as_deref()).map(|r| seen.desired.redact(r)),
+            health.and_then(|health| health.hint.clone()),
+        ));
+    }
     Ok(TableIterator::new(rows))
+}
+
+fn interval(duration: Duration) -> Interval {
+    let seconds = duration.as_secs().min(i32::MAX as u64);
+    // Within range: a number of seconds is at most some thousand days.
+    Interval::from_seconds(seconds as f64)
+}
+
+/// When the link's slot is lost at the present rate.
+fn slot_time_left(seen: &Seen, link: &Link) -> Option<Duration> {
+    let record = seen.node(link.from)?;
+    let slot = record.pulse.as_ref()?.slot(&seen.desired.registry.mark(link).slot_name())?;
+    time_left(slot.safe_wal_size?, *record.growth.get(&slot.name)?)
 }
 
 #[pg_extern(volatile, parallel_unsafe)]
@@ -118,28 +203,106 @@ fn observe_slots() -> std::result::Result<
             name!(active, bool),
             name!(wal_status, Option<String>),
             name!(link, Option<String>),
+            name!(owner, &'static str),
+            name!(retained_bytes, Option<i64>),
+            name!(bytes_per_second, Option<f64>),
+            name!(time_left, Option<Interval>),
+            name!(danger, Option<String>),
         ),
     >,
     ErrorReport,
 > {
-    let (desired, look) = look()?;
-    let links = &desired.registry.links;
-    let owner = |slot: &Slot| {
-        links
-            .iter()
-            .find(|link| desired.registry.mark(link).slot_name() == slot.name)
-            .map(|link| link.name.clone())
-    };
+    let seen = Seen::now()?;
     let mut rows = Vec::new();
-    for node in desired.registry.nodes.values() {
-        for slot in look.world.facts(node.id).map_or(&[][..], |facts| &facts.slots) {
+    for node in seen.desired.registry.nodes.values() {
+        let Some(record) = seen.node(node.id) else { continue };
+        let Some(pulse) = &record.pulse else { continue };
+        for slot in &pulse.slots {
+            let link = owner(&seen, slot);
+            let growth = record.growth.get(&slot.name).copied();
+            let left = slot.safe_wal_size.zip(growth).and_then(|(s, g)| time_left(s, g));
             rows.push((
                 node.name.clone(),
                 slot.name.clone(),
                 slot.kind.clone(),
                 slot.active,
                 slot.wal_status.clone(),
-                owner(slot),
+                link.map(|link| link.name.clone()),
+                whose(slot, link.is_some()),
+                pulse.retained(slot).map(as_bigint),
+                growth,
+                left.map(interval),
+                danger(slot, pulse),
+            ));
+        }
+    }
+    Ok(TableIterator::new(rows))
+}
+
+fn owner<'a>(seen: &'a Seen, slot: &SlotPulse) -> Option<&'a Link> {
+    let registry = &seen.desired.registry;
+    registry.links.iter().find(|link| registry.mark(link).slot_name() == slot.name)
+}
+
+/// Who made a slot, by what slots are called.
+fn whose(slot: &SlotPulse, of_link: bool) -> &'static str {
+    let is_copy = slot.name.starts_with("pg_") && slot.name.contains("_sync_");
+    if of_link {
+        "link"
+    } else if slot.name.starts_with("nodes_") {
+        "another registry"
+    } else if is_copy {
+        "initial copy"
+    } else if slot.active || slot.temporary {
+        "another tool"
+    } else {
+        "nobody"
+    }
+}
+
+fn danger(slot: &SlotPulse, pulse: &Pulse) -> Option<String> {
+    match slot.wal_status.as_deref() {
+        Some("lost") => Some("it is lost: its reader can never go on".to_owned()),
+        Some("unreserved") => {
+            Some("it is lost at the next checkpoint unless it is read".to_owned())
+        }
+        _ if !slot.active && !slot.synced => {
+            let kept = nodes_plan::units::bytes(pulse.retained(slot)?);
+            Some(format!("nobody reads it; it keeps {kept} of WAL, and ever more"))
+        }
+        _ => None,
+    }
+}
+
+#[pg_extern(volatile, parallel_unsafe)]
+#[expect(clippy::type_complexity, reason = "pgrx reads the columns from the type")]
+fn observe_headroom() -> std::result::Result<
+    TableIterator<
+        'static,
+        (
+            name!(node, String),
+            name!(resource, String),
+            name!(used, i64),
+            name!(needed, i64),
+            name!(max, i64),
+            name!(setting, String),
+            name!(hint, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let seen = Seen::now()?;
+    let mut rows = Vec::new();
+    for node in seen.desired.registry.nodes.values() {
+        for room in seen.node(node.id).map_or(&[][..], |record| &record.rooms) {
+            rows.push((
+                node.name.clone(),
+                room.resource.to_owned(),
+                room.used,
+                room.needed,
+                room.limit,
+                room.setting.to_owned(),
+                room.hint.clone(),
             ));
         }
     }
@@ -148,87 +311,9 @@ fn observe_slots() -> std::result::Result<
 
 #[pg_extern(volatile, parallel_unsafe)]
 fn topology() -> std::result::Result<String, ErrorReport> {
-    let (desired, look) = look()?;
-    Ok(nodes_plan::topology::draw(&desired.registry, &look.world))
-}
-
-#[pg_extern(volatile, parallel_unsafe)]
-#[expect(clippy::type_complexity, reason = "pgrx reads the columns from the type")]
-fn test_node(
-    name: &str,
-) -> std::result::Result<
-    TableIterator<
-        'static,
-        (
-            name!(factor, &'static str),
-            name!(ok, bool),
-            name!(detail, String),
-            name!(hint, Option<&'static str>),
-        ),
-    >,
-    ErrorReport,
-> {
     let rows = Rows::load()?;
     apply::check_active(&rows)?;
-    let id = rows.node(name)?.id;
     let desired = Desired::from_rows(&rows)?;
-    let targets = desired.targets();
-    let tested = targets.iter().find(|(target, _)| target.id == id);
-    let findings =
-        tested.map_or(vec![], |(target, interest)| check::test(&desired, target, interest));
-    Ok(TableIterator::new(findings.into_iter().map(|f| (f.factor, f.ok, f.detail, f.hint))))
-}
-
-/// How often the waiting functions look.
-const PAUSE: Duration = Duration::from_millis(200);
-
-#[pg_extern(volatile, parallel_unsafe)]
-fn wait_for_link(
-    name: &str,
-    timeout: default!(Interval, "'1 minute'"),
-) -> std::result::Result<String, ErrorReport> {
-    let state = wait(timeout, &format!("link \"{name}\""), || {
-        let (desired, look) = look()?;
-        let live = |link: &&Link| link.state != LinkState::Removing;
-        let mut links = desired.registry.links.iter().filter(live);
-        let link = links.clone().find(|link| link.name == name).ok_or_else(|| {
-            let known = links.by_ref().map(|link| link.name.clone()).collect();
-            Error::UnknownLink { name: name.to_owned(), known }
-        })?;
-        let health = link_health(&desired.registry, &look.world, link, &look.plan);
-        Ok(matches!(health.state, "streaming" | "up").then_some(health.state))
-    })?;
-    Ok(format!("link \"{name}\" is {state}"))
-}
-
-#[pg_extern(volatile, parallel_unsafe)]
-fn wait_for_node(
-    name: &str,
-    timeout: default!(Interval, "'1 minute'"),
-) -> std::result::Result<String, ErrorReport> {
-    wait(timeout, &format!("node \"{name}\""), || {
-        let id = Rows::load()?.node(name)?.id;
-        let (_, look) = look()?;
-        Ok(look.world.facts(id).map(|_| ()))
-    })?;
-    Ok(format!("node \"{name}\" is up"))
-}
-
-/// Looks again and again until `found` answers or the time is over.
-fn wait<T>(
-    timeout: Interval,
-    what: &str,
-    mut found: impl FnMut() -> Result<Option<T>>,
-) -> Result<T> {
-    let limit = super::plan::duration(timeout)?;
-    let started = Instant::now();
-    loop {
-        if let Some(answer) = found()? {
-            return Ok(answer);
-        }
-        if started.elapsed() >= limit {
-            return Err(Error::Timeout(what.to_owned()));
-        }
-        apply::pause(PAUSE);
-    }
+    let look = apply::look(&desired);
+    Ok(nodes_plan::topology::draw(&desired.registry, &look.world))
 }

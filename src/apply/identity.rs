@@ -5,13 +5,10 @@ use super::desired::Desired;
 use crate::catalog;
 use crate::error::{Error, Result};
 use crate::libpq::reactor;
-use crate::observe::Sessions;
 use crate::observe::session::{Session, Target};
 use futures_util::StreamExt;
-use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use nodes_plan::desired::NodeId;
-use std::collections::BTreeMap;
 
 /// Asked here by SPI and there by libpq: equal for one server and one database only.
 pub const IDENTITY: &str = "SELECT system_identifier::text || '/' || \
@@ -42,15 +39,6 @@ pub fn this_node(desired: &Desired) -> Result<NodeId> {
 
 async fn ask(target: &Target) -> Result<String> {
     identity(&mut Session::open(target).await?).await
-}
-
-/// What every open session's server says; one that does not answer is left out.
-pub async fn of_all(sessions: &mut Sessions) -> BTreeMap<NodeId, String> {
-    let asked = sessions.iter_mut().map(async |(node, session)| {
-        let answer = identity(session).await.ok();
-        answer.map(|answer| (*node, answer))
-    });
-    join_all(asked).await.into_iter().flatten().collect()
 }
 
 async fn identity(session: &mut Session) -> Result<String> {

@@ -23,9 +23,20 @@ pub struct Report {
     lines: Vec<String>,
     sqlstate: Option<String>,
     said: BTreeSet<String>,
+    quiet: bool,
 }
 
 impl Report {
+    /// One that only remembers: nobody listens.
+    pub fn quiet() -> Self {
+        Report { quiet: true, ..Report::default() }
+    }
+
+    /// What could not be made right, in words.
+    pub fn into_lines(self) -> Vec<String> {
+        self.lines
+    }
+
     /// Links that nothing more is done for in this run.
     pub fn failed_links(&self) -> &BTreeSet<LinkId> {
         &self.failed_links
@@ -33,7 +44,7 @@ impl Report {
 
     /// Tells of steps that took effect as one.
     pub fn done(&self, desired: &Desired, steps: &[Step], took: Duration) {
-        let Some(first) = steps.first() else { return };
+        let Some(first) = steps.first().filter(|_| !self.quiet) else { return };
         let node = first.node.map_or("registry", |node| desired.registry.node_name(node));
         let link = match first.link {
             Some(link) => format!(" for link \"{}\"", desired.link_name(link)),
@@ -65,7 +76,7 @@ impl Report {
             if is_failure(problem) {
                 let line = format!("{line}. {}", problem.hint);
                 self.fail(problem.link, line, Some("55000"));
-            } else {
+            } else if !self.quiet {
                 warn(line, Some(problem.hint.clone()));
             }
         }
@@ -83,6 +94,7 @@ impl Report {
                 kind: "apply failed",
                 severity: "warning",
                 message: line,
+                detail: None,
             };
             spi::in_own_transaction(|| catalog::append_event(&event))?;
         }

@@ -1,7 +1,7 @@
 //! What a connection string means: every single address to try, in order, so that each gets
 //! its own limit and no name is looked up inside libpq.
 
-use super::error::Error;
+use super::error::{Cause, Error};
 use super::handle::Handle;
 use super::{reactor, resolve};
 use std::time::Duration;
@@ -52,11 +52,14 @@ pub async fn all(params: &[(&str, &str)], limit: Duration) -> Result<Attempts, E
             Ok(Ok(addresses)) => places
                 .extend(addresses.into_iter().map(|hostaddr| Place { hostaddr, ..place.clone() })),
             Ok(Err(error)) => failures.push(error),
-            Err(_) => failures.push(Error::plain(format!(
-                "host name \"{}\" did not resolve within {} ms",
-                place.host,
-                limit.as_millis()
-            ))),
+            Err(_) => failures.push(Error::of(
+                Cause::Name,
+                format!(
+                    "host name \"{}\" did not resolve within {} ms",
+                    place.host,
+                    limit.as_millis()
+                ),
+            )),
         }
     }
     Ok(Attempts { list: passes(&base, &places, get("target_session_attrs")), failures, limit })

@@ -1,10 +1,10 @@
 //! One connection: opened, asked and closed without ever blocking.
 
 use super::attempt::{self, Attempt, Attempts};
-use super::error::Error;
+use super::error::{Cause, Error};
 use super::handle::{Handle, c_string};
 use super::{guard, reactor};
-use crate::pg::fd::ExternalFd;
+use crate::pg::fd::{self, ExternalFd};
 use pq_sys::{ExecStatusType, PGVerbosity, PostgresPollingStatusType as Polling};
 use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -20,7 +20,13 @@ pub struct Connection {
 
 /// What the peer said besides results, until somebody takes it; bounded, should nobody do so.
 #[derive(Default)]
-struct Notices(RefCell<Vec<String>>);
+struct Notices(RefCell<Vec<Notice>>);
+
+struct Notice {
+    /// The last word on a connection.
+    fatal: bool,
+    error: Error,
+}
 
 impl Notices {
     const MOST: usize = 100;
@@ -34,9 +40,9 @@ impl Notices {
         if let Ok(mut list) = notices.0.try_borrow_mut()
             && list.len() < Self::MOST
         {
-            let severity = notice.get(pq_sys::PG_DIAG_SEVERITY).unwrap_or_default();
-            let message = notice.get(pq_sys::PG_DIAG_MESSAGE_PRIMARY).unwrap_or_default();
-            list.push(format!("{severity}: {message}"));
+            let severity = notice.get(pq_sys::PG_DIAG_SEVERITY_NONLOCALIZED).unwrap_or_default();
+            let fatal = severity == "FATAL" || severity == "PANIC";
+            list.push(Notice { fatal, error: notice.error() });
         }
     }
 }
@@ -51,11 +57,11 @@ impl Connection {
             match reactor::timeout(limit, Self::open(&attempt)).await {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error)) => failures.push(error),
-                Err(_) => failures.push(Error::plain(format!(
-                    "{} did not answer within {} ms",
-                    attempt::describe(&attempt),
-                    limit.as_millis()
-                ))),
+                Err(_) => {
+                    let (place, limit) = (attempt::describe(&attempt), limit.as_millis());
+                    let message = format!("{place} did not answer within {limit} ms");
+                    failures.push(Error::of(Cause::Silent, message));
+                }
             }
         }
         Err(Error::joined(failures))
@@ -63,10 +69,11 @@ impl Connection {
 
     async fn open(attempt: &Attempt) -> Result<Self, Error> {
         let fd = ExternalFd::reserve().ok_or_else(|| Error {
+            cause: Cause::Descriptors,
             sqlstate: Some("53000".to_owned()),
-            message: "too many open files in this server process".to_owned(),
+            message: fd::EXHAUSTED.to_owned(),
             detail: None,
-            hint: Some("Raise max_files_per_process.".to_owned()),
+            hint: Some(fd::EXHAUSTED_HINT.to_owned()),
         })?;
         let handle = Handle::start(attempt)?;
         let notices = Rc::new(Notices::default());
@@ -250,10 +257,28 @@ impl Connection {
         Error { sqlstate: error.sqlstate.or_else(|| Some("08006".to_owned())), ..error }
     }
 
-    /// Notices and warnings since the last call, severity first.
-    #[expect(dead_code, reason = "the executor does not show them yet")]
-    pub fn take_notices(&mut self) -> Vec<String> {
-        self.notices.0.take()
+    /// Waits, while nothing is asked, until the connection is of no more use, and tells why:
+    /// in the peer's last words, where it had any.
+    pub async fn until_lost(&mut self) -> Error {
+        loop {
+            match self.socket() {
+                Ok(socket) => reactor::socket(socket, true, false).await,
+                Err(error) => return error,
+            }
+            // SAFETY: the handle is valid.
+            if unsafe { pq_sys::PQconsumeInput(self.handle.raw()) } == 0 || self.handle.is_bad() {
+                return self.last_words().unwrap_or_else(|| self.lost());
+            }
+            // What comes unasked is read here: notices, changed settings.
+            // SAFETY: as above.
+            unsafe { pq_sys::PQisBusy(self.handle.raw()) };
+        }
+    }
+
+    /// What the peer said before it closed the connection.
+    fn last_words(&self) -> Option<Error> {
+        let said = self.notices.0.take();
+        said.into_iter().rev().find(|notice| notice.fatal).map(|notice| notice.error)
     }
 
     /// `server_version_num` of the peer.
@@ -309,7 +334,7 @@ impl RawResult {
             ExecStatusType::PGRES_COMMAND_OK | ExecStatusType::PGRES_EMPTY_QUERY => {
                 Ok(Rows::default())
             }
-            _ => Err(self.error()),
+            _ => Err(Fields(self.0).error()),
         }
     }
 
@@ -325,17 +350,6 @@ impl RawResult {
             Rows((0..rows).map(|row| (0..columns).map(|c| value(row, c)).collect()).collect())
         }
     }
-
-    fn error(&self) -> Error {
-        let fields = Fields(self.0);
-        let message = fields.get(pq_sys::PG_DIAG_MESSAGE_PRIMARY);
-        Error {
-            sqlstate: fields.get(pq_sys::PG_DIAG_SQLSTATE),
-            message: message.unwrap_or_else(|| "the connection was lost".to_owned()),
-            detail: fields.get(pq_sys::PG_DIAG_MESSAGE_DETAIL),
-            hint: fields.get(pq_sys::PG_DIAG_MESSAGE_HINT),
-        }
-    }
 }
 
 /// The fields of an error or notice; made only of a valid result.
@@ -347,6 +361,17 @@ impl Fields {
         unsafe {
             let text = pq_sys::PQresultErrorField(self.0, c_int::from(code));
             (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
+        }
+    }
+
+    fn error(&self) -> Error {
+        let message = self.get(pq_sys::PG_DIAG_MESSAGE_PRIMARY);
+        Error {
+            cause: Cause::Other,
+            sqlstate: self.get(pq_sys::PG_DIAG_SQLSTATE),
+            message: message.unwrap_or_else(|| "the connection was lost".to_owned()),
+            detail: self.get(pq_sys::PG_DIAG_MESSAGE_DETAIL),
+            hint: self.get(pq_sys::PG_DIAG_MESSAGE_HINT),
         }
     }
 }

@@ -1,9 +1,25 @@
 //! What went wrong on a connection, in the peer's or libpq's words.
 
+/// What kept us from a peer that did not speak itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// A host name leads nowhere.
+    Name,
+    /// Nobody listens there.
+    Refused,
+    /// No answer in time.
+    Silent,
+    /// Postgres allows this process no more descriptors.
+    Descriptors,
+    /// Anything else: a connection that broke, TLS, nonsense.
+    Other,
+}
+
 /// An error of a peer (with its SQLSTATE) or of the way to it (without).
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
+    pub cause: Cause,
     pub sqlstate: Option<String>,
     pub message: String,
     pub detail: Option<String>,
@@ -13,7 +29,13 @@ pub struct Error {
 impl Error {
     /// A failure without the peer's own words.
     pub fn plain(message: impl Into<String>) -> Self {
-        Error { sqlstate: None, message: message.into(), detail: None, hint: None }
+        let (sqlstate, detail, hint) = (None, None, None);
+        Error { cause: Cause::Other, sqlstate, message: message.into(), detail, hint }
+    }
+
+    /// A failure whose cause is known.
+    pub fn of(cause: Cause, message: impl Into<String>) -> Self {
+        Error { cause, ..Error::plain(message) }
     }
 
     /// libpq's text about a connection. Where the peer has spoken, the text holds the SQLSTATE
@@ -29,16 +51,35 @@ impl Error {
             format!("{before}: {after}")
         });
         let message = one_line(&lines.collect::<Vec<_>>().join("\n"));
-        Error { sqlstate, ..Error::plain(message) }
+        let refused = [libc::ECONNREFUSED, libc::ENOENT].map(words_of);
+        let cause = match refused.iter().any(|words| message.contains(words)) {
+            true if sqlstate.is_none() => Cause::Refused,
+            true | false => Cause::Other,
+        };
+        Error { sqlstate, ..Error::of(cause, message) }
     }
 
     /// One error of many attempts; a peer's answer says more than its silence.
     pub fn joined(errors: Vec<Error>) -> Self {
         let sqlstate = errors.iter().find_map(|error| error.sqlstate.clone());
+        let first = errors.first().map_or(Cause::Other, |error| error.cause);
+        let mixed = errors.iter().any(|error| error.cause != first);
+        let silent = errors.iter().any(|error| error.cause == Cause::Silent);
+        let cause = match (mixed, silent) {
+            (false, _) => first,
+            (true, true) => Cause::Silent,
+            (true, false) => Cause::Other,
+        };
         let mut messages: Vec<String> = errors.into_iter().map(|error| error.message).collect();
         messages.dedup();
-        Error { sqlstate, ..Error::plain(messages.join("; ")) }
+        Error { sqlstate, ..Error::of(cause, messages.join("; ")) }
     }
+}
+
+/// The operating system's words for an error, in the language in which libpq says them too.
+fn words_of(errno: i32) -> String {
+    let text = std::io::Error::from_raw_os_error(errno).to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 /// `…FATAL:  28P01: password authentication failed` in three parts.

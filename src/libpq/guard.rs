@@ -2,7 +2,7 @@
 //! with libpq 15 loaded first dies in `dblink_cancel_query`). Checked before the first
 //! connection; several copies of one version are fine.
 
-use super::error::Error;
+use super::error::{Cause, Error};
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::sync::OnceLock;
@@ -24,6 +24,7 @@ fn look() -> Result<(), Error> {
     }
     let list: Vec<String> = found.iter().map(|(path, v)| format!("{path} is {v}")).collect();
     Err(Error {
+        cause: Cause::Other,
         sqlstate: Some("0A000".to_owned()),
         message: "two versions of libpq are loaded into this server process".to_owned(),
         detail: Some(format!("{}.", list.join(", "))),

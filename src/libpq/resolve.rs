@@ -1,7 +1,7 @@
 //! Names to addresses without blocking: `getaddrinfo` has no other way than a thread. The
 //! thread touches nothing of Postgres and takes none of its signals.
 
-use super::error::Error;
+use super::error::{Cause, Error};
 use super::reactor;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -19,8 +19,12 @@ pub async fn addresses(host: &str) -> Result<Vec<String>, Error> {
     if host.parse::<IpAddr>().is_ok() {
         return Ok(vec![host.to_owned()]);
     }
-    let failed =
-        |why| Error::plain(format!("could not translate host name \"{host}\" to address: {why}"));
+    let failed = |why| {
+        Error::of(
+            Cause::Name,
+            format!("could not translate host name \"{host}\" to address: {why}"),
+        )
+    };
     let answer = look_up(host).map_err(|error| failed(error.to_string()))?;
     // The thread cannot wake the reactor; most answers are there at the first or second look.
     let mut pause = Duration::from_millis(1);

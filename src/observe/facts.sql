@@ -128,7 +128,8 @@ SELECT json_build_object(
     SELECT json_object_agg(name, setting) FROM pg_show_all_settings() WHERE name IN (
       'wal_level', 'max_wal_senders', 'max_replication_slots', 'max_active_replication_origins',
       'max_logical_replication_workers', 'max_sync_workers_per_subscription',
-      'max_worker_processes', 'output_plugin_libraries', 'wal_retrieve_retry_interval',
+      'max_worker_processes', 'max_parallel_apply_workers_per_subscription', 'max_connections',
+      'superuser_reserved_connections', 'reserved_connections', 'output_plugin_libraries', 'wal_retrieve_retry_interval',
       'default_transaction_read_only', 'primary_conninfo', 'primary_slot_name',
       'hot_standby_feedback')),
   'slots', (
@@ -141,6 +142,18 @@ SELECT json_build_object(
       'client backend', 'autovacuum launcher', 'autovacuum worker', 'startup', 'walreceiver',
       'walsender', 'walwriter', 'checkpointer', 'background writer', 'archiver',
       'slotsync worker', 'walsummarizer', 'standalone backend', 'io worker')),
+  'usage', (
+    SELECT json_build_object(
+      'connections', (SELECT count(*) FROM pg_stat_get_activity(NULL)
+                      WHERE backend_type = 'client backend'),
+      'logical_workers', coalesce(sum(workers), 0),
+      'sync_workers', coalesce(max(copying), 0),
+      'parallel_workers', coalesce(max(parallel), 0),
+      'origins', (SELECT count(*) FROM pg_replication_origin))
+    FROM (
+      SELECT count(*) AS workers, count(*) FILTER (WHERE w.relid IS NOT NULL) AS copying,
+        count(*) FILTER (WHERE to_jsonb(w)->>'leader_pid' IS NOT NULL) AS parallel
+      FROM pg_stat_get_subscription(NULL) w WHERE w.pid IS NOT NULL GROUP BY w.subid) each),
   'publications', (SELECT coalesce(json_agg(publication), '[]') FROM publications),
   'subscriptions', (SELECT coalesce(json_agg(subscription), '[]') FROM subscriptions),
   'subscription_oids', (SELECT coalesce(json_agg(oid::bigint), '[]') FROM pg_subscription),

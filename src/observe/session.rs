@@ -25,6 +25,13 @@ pub struct Target {
     pub step_timeout: Duration,
 }
 
+impl Target {
+    /// Whether a session for one would do for the other.
+    pub fn is_same(&self, other: &Target) -> bool {
+        self.conninfo == other.conninfo && self.password_required == other.password_required
+    }
+}
+
 pub struct Session {
     pub connection: Connection,
     /// Names of the questions that the node has prepared.
@@ -76,6 +83,12 @@ impl Session {
             self.prepared.insert(name);
         }
         self.connection.query_prepared(&name.to_string_lossy(), params).await
+    }
+
+    /// Changes what `pg_stat_activity` there shows as `application_name`.
+    pub async fn rename(&mut self, name: &str) -> std::result::Result<(), PeerError> {
+        let sql = "SELECT set_config('application_name', $1, false)";
+        self.connection.query(sql, &[Some(name)]).await.map(|_| ())
     }
 
     /// Hides what the session runs from `pg_stat_activity`, or shows it again; where the role

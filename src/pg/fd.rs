@@ -1,6 +1,7 @@
 //! Descriptors that Postgres does not open itself but must count (fd.c, `AcquireExternalFD`).
 
-use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
 
 /// One reserved descriptor, given back on drop.
 #[derive(Debug)]
@@ -19,4 +20,15 @@ impl Drop for ExternalFd {
         // SAFETY: infallible, and paired with the reservation.
         unsafe { pg_sys::ReleaseExternalFD() }
     }
+}
+
+/// What to do when none is left.
+pub const EXHAUSTED: &str = "too many open files in this server process";
+pub const EXHAUSTED_HINT: &str = "Raise max_files_per_process.";
+
+/// Ends the transaction: without a descriptor nothing can be waited for.
+pub fn raise_exhausted() -> ! {
+    let code = PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES;
+    ErrorReport::new(code, EXHAUSTED, "").set_hint(EXHAUSTED_HINT).report(PgLogLevel::ERROR);
+    unreachable!("an ERROR unwinds")
 }

@@ -25,11 +25,20 @@ pub fn with_apply_lock<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     .execute()
 }
 
+/// Takes the lock if nobody has it; the holder releases it.
+pub fn try_acquire() -> Result<bool> {
+    spi::in_own_transaction(|| take(&KEY.to_string()))
+}
+
+fn take(key: &str) -> Result<bool> {
+    let got = spi::read_text("SELECT pg_try_advisory_lock($1::bigint)::text", &[Some(key)])?;
+    Ok(got.as_deref() == Some("true"))
+}
+
 fn acquire() -> Result<()> {
     let key = KEY.to_string();
     spi::in_own_transaction(|| {
-        let got = spi::read_text("SELECT pg_try_advisory_lock($1::bigint)::text", &[Some(&key)])?;
-        if got.as_deref() == Some("true") {
+        if take(&key)? {
             return Ok(());
         }
         let holder = spi::read_text(HOLDER, &[Some(&key)])?;
@@ -48,7 +57,8 @@ const HOLDER: &str = "SELECT format('process %s (role %I, since %s)', l.pid, a.u
      AND l.objid = ($1::bigint & 4294967295)::bigint::oid \
      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())";
 
-fn release() {
+/// Gives the lock back.
+pub fn release() {
     // SAFETY: releasing a session lock that this backend holds needs no transaction and raises
     // no error (`LockRelease`, lock.c): it is safe while an error is being handled.
     unsafe {

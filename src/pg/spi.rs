@@ -1,6 +1,7 @@
 //! SQL in this server: parameters and answers are text, rights are the registry owner's.
 
 use super::user::as_owner;
+use super::xact;
 use crate::error::Result;
 use pgrx::datum::DatumWithOid;
 use pgrx::{Spi, pg_sys};
@@ -41,10 +42,22 @@ pub fn write_returning(sql: &str, args: &[Option<&str>]) -> Result<Option<String
     })
 }
 
-/// Runs `work` and commits. Only for procedures that [`call_is_atomic`] has let through. The
-/// commit is asynchronous: what is written so (logs, forgotten links) can be found out again,
-/// and a commit that waited for a synchronous standby could wait for the one being made.
+/// Runs `work` and commits, in a background worker or in a procedure that [`call_is_atomic`]
+/// has let through. The commit is asynchronous: what is written so (logs, events, forgotten
+/// links) can be found out again, and a commit that waited for a synchronous standby could wait
+/// for the one being made.
 pub fn in_own_transaction<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    if xact::is_open() {
+        in_procedure(work)
+    } else {
+        xact::run(|| {
+            commit_asynchronously();
+            work()
+        })
+    }
+}
+
+fn in_procedure<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     // SAFETY: the procedure was called outside a transaction block; connect, commit and finish
     // are paired, and an error in between aborts the transaction, which closes the connection.
     unsafe {

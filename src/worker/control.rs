@@ -1,0 +1,166 @@
+//! The control task: follows the registry, plans, tells of changes, and has links made right.
+
+use super::converge::Converge;
+use super::events::Event;
+use super::registry::Registry;
+use super::state::{Shared, State, Watched};
+use super::{Ended, Fleet, events};
+use crate::catalog;
+use crate::guc;
+use crate::libpq::reactor;
+use crate::pg::{process, spi};
+use crate::shmem;
+use futures_util::future;
+use nodes_plan::desired::NodeId;
+use nodes_plan::headroom::{Room, headroom};
+use nodes_plan::node_health::NodeState;
+use nodes_plan::transition::Severity;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+/// The longest time between two turns.
+const TICK: Duration = Duration::from_millis(500);
+/// Old events are removed this often.
+const CLEANING: Duration = Duration::from_secs(3600);
+/// A turn that comes so late was not late by itself: the machine was suspended.
+const ABSENCE: Duration = Duration::from_secs(5);
+
+/// Turns until the worker is not needed here.
+pub async fn run(shared: Shared, fleet: Fleet, database: u32) -> Ended {
+    let mut registry = Registry::default();
+    let mut converge = Converge::default();
+    let mut cleaned: Option<Instant> = None;
+    loop {
+        if process::reload_settings() {
+            shared.state_mut().touch_all();
+        }
+        if shmem::is_held(database) {
+            return Ended::SentAway;
+        }
+        if !registry.look(&shared, &fleet, database) {
+            return Ended::Absent;
+        }
+        turn(&shared, &fleet, &mut converge);
+        if cleaned.is_none_or(|at| at.elapsed() >= CLEANING) {
+            cleaned = Some(Instant::now());
+            events::forget_older_than(guc::event_retention());
+        }
+        rest(&shared).await;
+    }
+}
+
+/// Judges what time alone has changed, plans what has changed by itself, and tells.
+fn turn(shared: &Shared, fleet: &Fleet, converge: &mut Converge) {
+    let mut state = shared.state_mut();
+    let ids: Vec<NodeId> = state.nodes.keys().copied().collect();
+    for id in ids {
+        state.judge(id);
+    }
+    let now = state.now();
+    state.links.touch_due(now);
+    learn(&mut state);
+    if state.replan && !state.awaits_inventories() {
+        state.plan();
+    }
+    converge.turn(&mut state, shared, fleet);
+    let told = std::mem::take(&mut state.events);
+    drop(state);
+    events::tell(&told);
+    shared.state().show_activity();
+}
+
+/// Notes which servers the nodes are that have answered for the first time.
+fn learn(state: &mut State) {
+    if spi::in_recovery() {
+        return;
+    }
+    let Some(rows) = state.rows.clone() else { return };
+    let unknown = rows.nodes.iter().filter(|row| row.system_identifier.is_none());
+    let learnt: Vec<(NodeId, String)> = unknown
+        .filter_map(|row| {
+            let node = state.nodes.get(&row.id).filter(|n| n.watch.state() == NodeState::Up)?;
+            Some((row.id, node.pulse.as_ref()?.system_identifier.clone()))
+        })
+        .filter(|(id, _)| !state.learnt.contains(id))
+        .collect();
+    if learnt.is_empty() {
+        return;
+    }
+    if spi::in_own_transaction(|| catalog::learn_identities(&learnt)).is_ok() {
+        state.learnt.extend(learnt.iter().map(|(id, _)| *id));
+        for (id, identity) in learnt {
+            if let Some(node) = state.nodes.get_mut(&id) {
+                node.watch.expect(Some(identity));
+            }
+        }
+    }
+}
+
+impl State {
+    /// The difference between what should be and what is, as far as it is known now.
+    fn plan(&mut self) {
+        self.replan = false;
+        let Some(desired) = self.desired.clone() else { return };
+        let world = self.world();
+        let plan = nodes_plan::plan(&desired.registry, &world);
+        self.links.planned(&plan);
+        let rooms = headroom(&desired.registry, &world);
+        for (id, node) in &mut self.nodes {
+            let rooms = rooms.iter().filter(|room| room.node == *id).cloned().collect();
+            // What is not known now was tight or not as it was.
+            if node.watch.state().answers() {
+                self.events.extend(tight(node, &rooms));
+                node.rooms = rooms;
+            }
+        }
+        self.touch_all();
+        self.planned = Some(plan);
+    }
+
+    fn show_activity(&self) {
+        let up = self.nodes.values().filter(|n| n.watch.state() == NodeState::Up).count();
+        process::show_activity(&format!("watching {} nodes, {up} up", self.nodes.len()));
+    }
+}
+
+/// What has become tight since the last look.
+fn tight(node: &Watched, rooms: &Vec<Room>) -> Vec<Event> {
+    let was = |room: &Room| {
+        let before = node.rooms.iter().find(|before| before.resource == room.resource);
+        before.is_some_and(Room::is_tight)
+    };
+    let event = |room: &Room| Event {
+        node: Some(node.name.clone()),
+        link: None,
+        kind: "headroom",
+        severity: Severity::Warning,
+        message: format!(
+            "node \"{}\" runs out of {}: {} of {} are in use, its links need {}",
+            node.name, room.resource, room.used, room.limit, room.needed
+        ),
+        rule: "",
+        hint: room.hint.clone(),
+    };
+    rooms.iter().filter(|room| room.is_tight() && !was(room)).map(event).collect()
+}
+
+/// Waits for a change, the latch, the time when silence means more than before, or a tick.
+async fn rest(shared: &Shared) {
+    let next = {
+        let state = shared.state();
+        let nodes = state.nodes.values().filter_map(|n| n.watch.deadline(&n.limits()));
+        nodes.chain(state.links.deadline()).min().map(|at| state.instant(at))
+    };
+    let begun = Instant::now();
+    let tick = begun + TICK;
+    let until = next.map_or(tick, |at| at.clamp(begun + Duration::from_millis(1), tick));
+    let (changed, latch) = (pin!(shared.changed().taken()), pin!(reactor::latch()));
+    let sleep = pin!(reactor::sleep_until(until));
+    future::select(future::select(changed, latch), sleep).await;
+    let absence = begun.elapsed();
+    if absence >= TICK + ABSENCE {
+        for node in shared.state_mut().nodes.values_mut() {
+            node.watch.excuse(absence);
+        }
+    }
+}

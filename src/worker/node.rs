@@ -1,0 +1,162 @@
+//! One node's task: keeps a connection open and sends heartbeats through it, and between them
+//! the question for everything that is planned by. Ends only when it is dropped.
+
+use super::backoff::Backoff;
+use super::state::Shared;
+use crate::error::Error;
+use crate::libpq::error::Cause;
+use crate::libpq::reactor::{self, Elapsed};
+use crate::observe;
+use crate::observe::session::Session;
+use futures_util::future::{self, Either};
+use nodes_plan::desired::NodeId;
+use nodes_plan::node_health::{Failure, FailureKind};
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+/// How long the question for everything may take.
+const INVENTORY_LIMIT: Duration = Duration::from_secs(30);
+
+/// Watches a node for as long as it is polled.
+pub async fn watch(shared: Shared, id: NodeId) {
+    let mut backoff = Backoff::default();
+    loop {
+        match open(&shared, id).await {
+            Ok(session) => {
+                shared.connected(id);
+                let failure = keep(&shared, id, session, &mut backoff).await;
+                shared.failed(id, failure);
+            }
+            Err(failure) => shared.failed(id, failure),
+        }
+        // A nudge says that the node may be back.
+        let pause = pin!(reactor::sleep(backoff.next()));
+        let nudge = shared.nudge(id);
+        future::select(pause, pin!(nudge.taken())).await;
+    }
+}
+
+async fn open(shared: &Shared, id: NodeId) -> Result<Session, Failure> {
+    let Some(target) = shared.target(id) else {
+        return Err(Failure::new(FailureKind::NoAddress, "it is not registered any more"));
+    };
+    let limit = target.connect_timeout;
+    match reactor::timeout(limit, Session::open(&target)).await {
+        Ok(Ok(session)) => Ok(session),
+        Ok(Err(error)) => Err(failure(&error, FailureKind::of_connect)),
+        Err(Elapsed) => {
+            let message = format!("it did not let us in within {} ms", limit.as_millis());
+            Err(Failure::new(FailureKind::Silent, message))
+        }
+    }
+}
+
+/// Sends heartbeats until the connection is of no more use.
+async fn keep(shared: &Shared, id: NodeId, mut session: Session, backoff: &mut Backoff) -> Failure {
+    let mut label = String::new();
+    loop {
+        let begun = Instant::now();
+        if let Err(failure) = beat(shared, id, &mut session).await {
+            return failure;
+        }
+        backoff.reset();
+        if let Err(failure) = name_session(shared, &mut session, &mut label).await {
+            return failure;
+        }
+        if shared.wants_inventory(id)
+            && let Err(failure) = take_inventory(shared, id, &mut session).await
+        {
+            return failure;
+        }
+        if let Some(failure) = rest(shared, id, &mut session, begun).await {
+            return failure;
+        }
+    }
+}
+
+async fn beat(shared: &Shared, id: NodeId, session: &mut Session) -> Result<(), Failure> {
+    let begun = Instant::now();
+    let limit = shared.limits(id).patience();
+    match reactor::timeout(limit, observe::pulse(session)).await {
+        Ok(Ok(pulse)) => {
+            shared.answered(id, pulse, begun.elapsed());
+            Ok(())
+        }
+        Ok(Err(error)) => Err(failure(&error, FailureKind::of_query)),
+        Err(Elapsed) => Err(Failure::new(FailureKind::Silent, "a heartbeat was not answered")),
+    }
+}
+
+/// Tells the peer's `pg_stat_activity` who watches it, once that is known.
+async fn name_session(
+    shared: &Shared,
+    session: &mut Session,
+    label: &mut String,
+) -> Result<(), Failure> {
+    let wanted = shared.label();
+    if wanted == *label {
+        return Ok(());
+    }
+    let renamed = session.rename(&wanted).await;
+    *label = wanted;
+    renamed.map_err(|error| failure(&Error::Peer(error), FailureKind::of_query))
+}
+
+async fn take_inventory(shared: &Shared, id: NodeId, session: &mut Session) -> Result<(), Failure> {
+    let interest = shared.interest(id);
+    match reactor::timeout(INVENTORY_LIMIT, observe::facts(session, &interest)).await {
+        Ok(Ok(facts)) => {
+            shared.took_inventory(id, facts);
+            Ok(())
+        }
+        Ok(Err(error)) => Err(failure(&error, FailureKind::of_query)),
+        Err(Elapsed) => {
+            Err(Failure::new(FailureKind::Silent, "it did not tell what it has in time"))
+        }
+    }
+}
+
+/// Waits until it is time for the next heartbeat. A connection that ends meanwhile is noticed
+/// at once; a nudge asks for a heartbeat now.
+async fn rest(
+    shared: &Shared,
+    id: NodeId,
+    session: &mut Session,
+    begun: Instant,
+) -> Option<Failure> {
+    let next = begun + shared.limits(id).heartbeat_interval;
+    let nudge = shared.nudge(id);
+    let (sleep, nudged) = (pin!(reactor::sleep_until(next)), pin!(nudge.taken()));
+    let lost = pin!(session.connection.until_lost());
+    match future::select(future::select(sleep, nudged), lost).await {
+        Either::Left(_) => None,
+        Either::Right((error, _)) => Some(failure(&Error::Peer(error), |sqlstate| {
+            match FailureKind::of_query(sqlstate) {
+                // Without a word of the peer's own the connection is simply gone.
+                FailureKind::Faulty => FailureKind::Lost,
+                kind => kind,
+            }
+        })),
+    }
+}
+
+/// An error as the node's watch understands it.
+fn failure(error: &Error, of_sqlstate: impl Fn(&str) -> FailureKind) -> Failure {
+    let (kind, sqlstate) = match error {
+        Error::Peer(peer) => {
+            let kind = match (&peer.sqlstate, peer.cause) {
+                (_, Cause::Descriptors) => FailureKind::NoResources,
+                (Some(sqlstate), _) if sqlstate.starts_with("08") => FailureKind::Lost,
+                (Some(sqlstate), _) => of_sqlstate(sqlstate),
+                (None, Cause::Name) => FailureKind::NoAddress,
+                (None, Cause::Refused) => FailureKind::NobodyListens,
+                (None, Cause::Silent) => FailureKind::Silent,
+                (None, Cause::Other) => FailureKind::Faulty,
+            };
+            (kind, peer.sqlstate.clone())
+        }
+        Error::PasswordMissing(_) | Error::PasswordUnused(_) => (FailureKind::Rejected, None),
+        _ => (FailureKind::Faulty, None),
+    };
+    Failure { sqlstate, ..Failure::new(kind, error.to_string()) }
+}

@@ -1,0 +1,148 @@
+//! The registry as the worker reads it: again when something was committed, and, because a
+//! standby is not told of commits, when its rows look different.
+
+use super::state::{Shared, State, Watched};
+use super::{Ended, Fleet};
+use crate::apply::{self, desired::Desired};
+use crate::catalog::{self, Rows};
+use crate::error::Result;
+use crate::observe::session::Target;
+use crate::pg::{process, spi, xact};
+use crate::shmem;
+use nodes_plan::desired::{LinkState, NodeId, Spec};
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// Whether the extension is there, and whether a standby's registry has changed, is looked for
+/// this often.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// The beginning, or why there is none: the database does not have the extension, or cannot be
+/// read.
+pub fn begin() -> std::result::Result<Shared, Ended> {
+    let read = || Ok(if catalog::is_installed()? { Some(catalog::here()?) } else { None });
+    match xact::run(read) {
+        Ok(here) => here.map(Shared::new).ok_or(Ended::Absent),
+        Err(error) => {
+            process::log("the worker cannot begin", Some(&error.to_string()), None);
+            Err(Ended::Failed)
+        }
+    }
+}
+
+#[derive(Default)]
+pub struct Registry {
+    looked: Option<Instant>,
+    fingerprint: Option<String>,
+    told: Option<String>,
+}
+
+impl Registry {
+    /// Looks whether there is something new, and takes it in; `false`: the extension is gone.
+    pub fn look(&mut self, shared: &Shared, fleet: &Fleet, database: u32) -> bool {
+        let woken = shmem::take_wake(database);
+        let due = self.looked.is_none_or(|at| at.elapsed() >= INTERVAL);
+        if !woken && !due {
+            return true;
+        }
+        self.looked = Some(Instant::now());
+        let standby = spi::in_recovery();
+        let read = || {
+            if !catalog::is_installed()? {
+                return Ok(None);
+            }
+            let fingerprint = if standby { catalog::fingerprint()? } else { None };
+            let unchanged = standby && fingerprint == self.fingerprint || !standby && !woken;
+            let rows = if unchanged { None } else { Some(Rows::load()?) };
+            Ok(Some((fingerprint, rows)))
+        };
+        match xact::run(read) {
+            Ok(None) => return false,
+            Ok(Some((fingerprint, rows))) => {
+                self.fingerprint = fingerprint;
+                let taken = rows.map_or(Ok(()), |rows| take(rows, shared, fleet, database));
+                self.tell(taken);
+            }
+            Err(error) => self.tell(Err(error)),
+        }
+        true
+    }
+
+    /// One line of the log for a registry that cannot be read, and none for its repetition.
+    fn tell(&mut self, outcome: Result<()>) {
+        let said = outcome.err().map(|error| error.to_string());
+        if let Some(said) = said.as_ref().filter(|said| self.told.as_ref() != Some(said)) {
+            process::log("the worker cannot read the registry", Some(said), None);
+        }
+        self.told = said;
+    }
+}
+
+/// Takes new rows in: begins to watch nodes, goes on with others, leaves those that are gone.
+fn take(rows: Rows, shared: &Shared, fleet: &Fleet, database: u32) -> Result<()> {
+    // A copy of a registry touches nobody.
+    let passive = apply::check_active(&rows).is_err();
+    let desired = if passive { None } else { Some(Rc::new(Desired::from_rows(&rows)?)) };
+    let targets: Vec<Target> = desired.as_ref().map_or(vec![], |desired| {
+        desired.targets().into_iter().map(|(target, _)| target).collect()
+    });
+    let mut state = shared.state_mut();
+    let present: BTreeSet<NodeId> = targets.iter().map(|target| target.id).collect();
+    let gone: Vec<NodeId> =
+        state.nodes.keys().copied().filter(|node| !present.contains(node)).collect();
+    for node in gone {
+        state.nodes.remove(&node);
+        fleet.leave(node);
+    }
+    for target in targets {
+        take_node(&mut state, target, &rows, shared, fleet);
+    }
+    state.links.take(&rows, passive);
+    state.learnt.clear();
+    state.settled.clear();
+    state.desired = desired;
+    state.rows = Some(Rc::new(rows));
+    state.replan = true;
+    shmem::retain(database, &state.keys());
+    Ok(())
+}
+
+fn take_node(state: &mut State, target: Target, rows: &Rows, shared: &Shared, fleet: &Fleet) {
+    let Some(row) = rows.nodes.iter().find(|row| row.id == target.id) else { return };
+    let (id, now) = (target.id, state.now());
+    let expected = row.system_identifier.clone().filter(|_| !may_become_clone(rows, id));
+    let node = match state.nodes.get_mut(&id) {
+        Some(node) => {
+            if !node.target.is_same(&target) {
+                node.target = target;
+                node.watch.forget(now);
+                fleet.watch(shared, id);
+            }
+            node
+        }
+        None => {
+            fleet.watch(shared, id);
+            let node = Watched::new(&row.name, target, row.options, now);
+            state.nodes.entry(id).or_insert(node)
+        }
+    };
+    node.name.clone_from(&row.name);
+    node.options = row.options;
+    node.watch.expect(expected);
+    // What it should have may be different now, and so may what must be asked of it.
+    node.taken = None;
+    node.nudge.give();
+    state.stale_nodes.insert(id);
+    state.judge(id);
+}
+
+/// Whether a node is to be a standby: until it is cloned it is another server. Which one it must
+/// be then is a rule of the planner.
+fn may_become_clone(rows: &Rows, node: NodeId) -> bool {
+    rows.links.iter().any(|link| {
+        link.to_node == node
+            && link.state != LinkState::Removing
+            && matches!(link.spec, Spec::Standby(_))
+    })
+}

@@ -1,0 +1,356 @@
+//! What the worker knows, shared by its tasks: they run in turn in one thread, and none holds a
+//! borrow while it waits.
+
+use super::events::Event;
+use super::links::Links;
+use super::nudge::Nudge;
+use super::round_trips::RoundTrips;
+use crate::apply::desired::Desired;
+use crate::catalog::{NodeOptions, Rows};
+use crate::guc;
+use crate::observe::session::Target;
+use crate::record::{Epoch, NodeRecord, epoch_now};
+use nodes_plan::desired::{Interest, LinkId, NodeId};
+use nodes_plan::growth::Growth;
+use nodes_plan::headroom::Room;
+use nodes_plan::node_health::{Failure, NodeLimits, NodeState, NodeWatch};
+use nodes_plan::observed::{NodeFacts, Observation, World};
+use nodes_plan::pulse::Pulse;
+use nodes_plan::step::Plan;
+use std::cell::{Ref, RefCell, RefMut};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// One of the worker's tasks holds each of these.
+#[derive(Clone)]
+pub struct Shared(Rc<Inner>);
+
+struct Inner {
+    state: RefCell<State>,
+    /// Something happened that the control task must see to.
+    changed: Nudge,
+}
+
+pub struct State {
+    begun: Instant,
+    /// This server's boot id and this database's name.
+    here: (Option<String>, String),
+    pub rows: Option<Rc<Rows>>,
+    pub desired: Option<Rc<Desired>>,
+    pub nodes: BTreeMap<NodeId, Watched>,
+    pub links: Links,
+    pub events: Vec<Event>,
+    /// Nodes and links whose records are not published yet.
+    pub stale_nodes: BTreeSet<NodeId>,
+    /// Something came in that no plan has seen.
+    pub replan: bool,
+    pub planned: Option<Plan>,
+    /// Nodes whose identity was noted, and links that were brought about, since the registry
+    /// was read.
+    pub learnt: BTreeSet<NodeId>,
+    pub settled: BTreeSet<LinkId>,
+    /// What shared memory lacked room for, as far as it was told.
+    pub told_full: BTreeSet<&'static str>,
+}
+
+/// One node.
+pub struct Watched {
+    pub name: String,
+    pub target: Target,
+    pub options: NodeOptions,
+    pub watch: NodeWatch,
+    pub pulse: Option<Pulse>,
+    pub last_seen: Option<Epoch>,
+    pub connected_since: Option<Epoch>,
+    pub round_trips: RoundTrips,
+    pub growth: BTreeMap<String, Growth>,
+    pub rooms: Vec<Room>,
+    pub inventory: Option<Box<NodeFacts>>,
+    /// When the inventory was taken; `None`: it is wanted now.
+    pub taken: Option<Instant>,
+    pub nudge: Rc<Nudge>,
+}
+
+impl Watched {
+    pub fn new(name: &str, target: Target, options: NodeOptions, now: Duration) -> Self {
+        Watched {
+            name: name.to_owned(),
+            target,
+            options,
+            watch: NodeWatch::new(now, None),
+            pulse: None,
+            last_seen: None,
+            connected_since: None,
+            round_trips: RoundTrips::default(),
+            growth: BTreeMap::new(),
+            rooms: Vec::new(),
+            inventory: None,
+            taken: None,
+            nudge: Rc::default(),
+        }
+    }
+
+    pub fn limits(&self) -> NodeLimits {
+        let own = |milliseconds: Option<u32>| milliseconds.map(|n| Duration::from_millis(n.into()));
+        NodeLimits {
+            heartbeat_interval: own(self.options.heartbeat_interval)
+                .unwrap_or_else(guc::heartbeat_interval),
+            node_timeout: own(self.options.node_timeout).unwrap_or_else(guc::node_timeout),
+        }
+    }
+
+    /// The node's facts, if it answers and is the node.
+    pub fn observation(&self, now: Duration) -> Observation {
+        match &self.inventory {
+            Some(facts) if self.watch.state().answers() => {
+                Observation::Seen { age: Duration::ZERO, facts: facts.clone() }
+            }
+            Some(_) | None => Observation::Unreachable {
+                error: self.watch.reason(now).unwrap_or_else(|| "not asked yet".to_owned()),
+            },
+        }
+    }
+}
+
+impl Shared {
+    pub fn new(here: (Option<String>, String)) -> Self {
+        let state = State {
+            begun: Instant::now(),
+            here,
+            rows: None,
+            desired: None,
+            nodes: BTreeMap::new(),
+            links: Links::default(),
+            events: Vec::new(),
+            stale_nodes: BTreeSet::new(),
+            replan: false,
+            planned: None,
+            learnt: BTreeSet::new(),
+            settled: BTreeSet::new(),
+            told_full: BTreeSet::new(),
+        };
+        Shared(Rc::new(Inner { state: RefCell::new(state), changed: Nudge::default() }))
+    }
+
+    pub fn state(&self) -> Ref<'_, State> {
+        self.0.state.borrow()
+    }
+
+    pub fn state_mut(&self) -> RefMut<'_, State> {
+        self.0.state.borrow_mut()
+    }
+
+    pub fn changed(&self) -> &Nudge {
+        &self.0.changed
+    }
+
+    /// How to connect to a node for watching it.
+    pub fn target(&self, id: NodeId) -> Option<Target> {
+        let state = self.state();
+        let node = state.nodes.get(&id)?;
+        let limit = node.target.connect_timeout.min(node.limits().node_timeout);
+        Some(Target { connect_timeout: limit, ..node.target.clone() })
+    }
+
+    pub fn nudge(&self, id: NodeId) -> Rc<Nudge> {
+        self.state().nodes.get(&id).map(|node| node.nudge.clone()).unwrap_or_default()
+    }
+
+    pub fn limits(&self, id: NodeId) -> NodeLimits {
+        let default = NodeLimits {
+            heartbeat_interval: guc::heartbeat_interval(),
+            node_timeout: guc::node_timeout(),
+        };
+        self.state().nodes.get(&id).map_or(default, Watched::limits)
+    }
+
+    /// `application_name` of the sessions: which node watches, as far as it is known.
+    pub fn label(&self) -> String {
+        self.state()
+            .myself()
+            .map_or_else(String::new, |(_, node)| format!("pg_nodes {}", node.name))
+    }
+
+    pub fn connected(&self, id: NodeId) {
+        if let Some(node) = self.state_mut().nodes.get_mut(&id) {
+            node.connected_since = Some(epoch_now());
+        }
+    }
+
+    /// A heartbeat came back.
+    pub fn answered(&self, id: NodeId, pulse: Pulse, took: Duration) {
+        if self.state_mut().answered(id, pulse, took) {
+            self.0.changed.give();
+        }
+    }
+
+    pub fn failed(&self, id: NodeId, failure: Failure) {
+        self.state_mut().failed(id, failure);
+        self.0.changed.give();
+    }
+
+    pub fn wants_inventory(&self, id: NodeId) -> bool {
+        let interval = guc::inventory_interval();
+        let due = |node: &Watched| node.taken.is_none_or(|at| at.elapsed() >= interval);
+        self.state().nodes.get(&id).is_some_and(|node| node.watch.state().answers() && due(node))
+    }
+
+    pub fn interest(&self, id: NodeId) -> Interest {
+        let state = self.state();
+        state.desired.as_ref().map_or_else(Interest::default, |d| d.registry.interest(id))
+    }
+
+    pub fn took_inventory(&self, id: NodeId, facts: NodeFacts) {
+        let mut state = self.state_mut();
+        if let Some(node) = state.nodes.get_mut(&id) {
+            node.inventory = Some(Box::new(facts));
+            node.taken = Some(Instant::now());
+            state.replan = true;
+        }
+        drop(state);
+        self.0.changed.give();
+    }
+}
+
+impl State {
+    /// Time since the worker began.
+    pub fn now(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// The instant that such a time stands for.
+    pub fn instant(&self, at: Duration) -> Instant {
+        self.begun + at
+    }
+
+    fn is_here(&self, pulse: &Pulse) -> bool {
+        self.here.0.is_some() && pulse.boot_id == self.here.0 && pulse.database == self.here.1
+    }
+
+    /// The node that this server and database are.
+    pub fn myself(&self) -> Option<(NodeId, &Watched)> {
+        let me = |node: &Watched| node.pulse.as_ref().is_some_and(|pulse| self.is_here(pulse));
+        self.nodes.iter().find(|(_, node)| me(node)).map(|(id, node)| (*id, node))
+    }
+
+    /// Whether the control task has something to do.
+    fn answered(&mut self, id: NodeId, pulse: Pulse, took: Duration) -> bool {
+        let now = self.now();
+        let Some(node) = self.nodes.get_mut(&id) else { return false };
+        node.watch.answered(now, &pulse.system_identifier);
+        node.round_trips.add(took);
+        node.last_seen = Some(epoch_now());
+        note_growth(&mut node.growth, &pulse, now);
+        let previous = node.pulse.replace(pulse);
+        let changed = match (&previous, &node.pulse) {
+            (Some(before), Some(after)) => before.shape() != after.shape(),
+            _ => true,
+        };
+        if changed {
+            node.taken = None;
+        }
+        let told = self.judge(id);
+        self.stale_nodes.insert(id);
+        self.links.touch(id);
+        changed || told
+    }
+
+    fn failed(&mut self, id: NodeId, failure: Failure) {
+        let now = self.now();
+        let failure = self.redacted(failure);
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        node.watch.failed(now, failure);
+        node.connected_since = None;
+        node.taken = None;
+        self.judge(id);
+        self.stale_nodes.insert(id);
+        self.links.touch(id);
+    }
+
+    fn redacted(&self, failure: Failure) -> Failure {
+        match &self.desired {
+            Some(desired) => Failure { message: desired.redact(&failure.message), ..failure },
+            None => failure,
+        }
+    }
+
+    /// Judges a node anew; whether people must hear of it.
+    pub fn judge(&mut self, id: NodeId) -> bool {
+        let now = self.now();
+        let Some(node) = self.nodes.get_mut(&id) else { return false };
+        let (before, limits) = (node.watch.state(), node.limits());
+        let transition = node.watch.judge(now, &limits);
+        if node.watch.state() != before {
+            self.stale_nodes.insert(id);
+            self.links.touch(id);
+            self.replan = true;
+        }
+        let Some(transition) = transition else { return false };
+        self.events.push(Event::of_node(&node.name, &transition));
+        true
+    }
+
+    /// Asks every node for everything again, at once.
+    pub fn look_again(&mut self) {
+        for node in self.nodes.values_mut() {
+            node.taken = None;
+            node.nudge.give();
+        }
+        self.replan = true;
+    }
+
+    /// Has everything judged and published again.
+    pub fn touch_all(&mut self) {
+        self.stale_nodes = self.nodes.keys().copied().collect();
+        self.links.touch_all();
+    }
+
+    /// What is planned by: what every node that answers said last.
+    pub fn world(&self) -> World {
+        let now = self.now();
+        let nodes = self.nodes.iter().map(|(id, node)| (*id, node.observation(now)));
+        World { nodes: nodes.collect() }
+    }
+
+    /// Whether somebody who answers has yet to say what it has.
+    pub fn awaits_inventories(&self) -> bool {
+        let awaited = |n: &Watched| n.taken.is_none() && n.watch.state() == NodeState::Up;
+        self.nodes.values().any(awaited)
+    }
+
+    /// What is published of a node.
+    pub fn record(&self, id: NodeId) -> Option<NodeRecord> {
+        let node = self.nodes.get(&id)?;
+        let now = self.now();
+        let lasted = now.saturating_sub(node.watch.since()).as_secs_f64();
+        let rates = node
+            .growth
+            .iter()
+            .filter_map(|(slot, growth)| growth.per_second().map(|rate| (slot.clone(), rate)));
+        Some(NodeRecord {
+            state: node.watch.state(),
+            rule: node.watch.rule().to_owned(),
+            since: epoch_now() - lasted,
+            reason: node.watch.reason(now),
+            hint: node.watch.hint(),
+            is_self: node.pulse.as_ref().is_some_and(|pulse| self.is_here(pulse)),
+            pulse: node.pulse.clone(),
+            last_seen: node.last_seen,
+            connected_since: node.connected_since,
+            round_trip: node.round_trips.summary(),
+            growth: rates.collect(),
+            rooms: node.rooms.clone(),
+        })
+    }
+}
+
+/// Takes note of what every slot retains now.
+fn note_growth(growth: &mut BTreeMap<String, Growth>, pulse: &Pulse, now: Duration) {
+    growth.retain(|name, _| pulse.slot(name).is_some());
+    for slot in &pulse.slots {
+        if let Some(retained) = pulse.retained(slot) {
+            growth.entry(slot.name.clone()).or_default().note(now, retained);
+        }
+    }
+}
