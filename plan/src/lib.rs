@@ -3,10 +3,14 @@
 //!
 //! [`desired::Registry`] is what the DBA asked for, [`observed::World`] what the servers said,
 //! [`plan`] the difference as [`step::Step`]s and [`step::Problem`]s.
+//!
+//! Between plans [`node_health`] and [`link_health`] judge what heartbeats bring
+//! ([`pulse::Pulse`]), and say which changes people must hear of ([`transition`]).
 #![forbid(unsafe_code)]
 
 pub mod conninfo;
 pub mod desired;
+pub mod explain;
 pub mod growth;
 pub mod headroom;
 pub mod health;

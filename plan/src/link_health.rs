@@ -2,6 +2,7 @@
 //! numbered rules, the first that holds wins.
 
 use crate::desired::{Link, LinkId, LinkState, NodeId, Registry, Spec, StandbySpec};
+use crate::explain::with_name;
 use crate::node_health::NodeState;
 use crate::pulse::{Pulse, Sender, SlotPulse, SubscriptionPulse};
 use crate::rule::RuleId;
@@ -717,7 +718,7 @@ fn probe_failed(scene: &Scene<'_>) -> Option<Why> {
         scene.to(),
         scene.from()
     );
-    Why::new(reason, hint)
+    Why::new(reason, with_name(&hint, scene.from()))
 }
 
 fn foreign(scene: &Scene<'_>) -> Option<Why> {

@@ -173,7 +173,9 @@ impl Failure {
 
 fn rejection_hint(sqlstate: Option<&str>) -> &'static str {
     match sqlstate {
-        Some("28P01") => "Set the right password with nodes.set_password().",
+        Some("28P01") => {
+            "Set the right password with nodes.set_password(), then CALL nodes.apply()."
+        }
         Some("28000") => {
             "Let this server in with a line in pg_hba.conf there, or correct the role with \
              nodes.alter_node()."
@@ -504,9 +506,17 @@ impl NodeWatch {
 
     /// The state with its reason: goes on after `node "paris" `.
     fn verdict(&self, now: Duration) -> String {
+        let state = match self.state {
+            NodeState::WrongIdentity => "has the wrong identity".to_owned(),
+            NodeState::Unknown
+            | NodeState::Up
+            | NodeState::Suspect
+            | NodeState::Down
+            | NodeState::Refused => format!("is {}", self.state.label()),
+        };
         match self.reason(now) {
-            Some(reason) => format!("is {}: {reason}", self.state.label()),
-            None => format!("is {}", self.state.label()),
+            Some(reason) => format!("{state}: {reason}"),
+            None => state,
         }
     }
 

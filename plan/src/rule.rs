@@ -126,7 +126,8 @@ pub(crate) struct Table {
     pub remove: &'static [Rule],
 }
 
-/// A rule as people see it: the kind of link it belongs to, its purpose, number and sentence.
+/// A rule as people see it: what it belongs to (a kind of link, any link, a node, or the
+/// registry), its purpose, number and sentence.
 pub struct RuleRow {
     pub kind: &'static str,
     pub purpose: &'static str,
@@ -134,7 +135,7 @@ pub struct RuleRow {
     pub when: &'static str,
 }
 
-/// Every rule of the planner, in the order in which they are asked.
+/// Every rule, in the order in which they are asked.
 pub fn rules() -> Vec<RuleRow> {
     let tables = [
         ("standby", &crate::standby::TABLE),

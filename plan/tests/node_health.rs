@@ -219,7 +219,10 @@ fn events_say_what_happened_and_what_to_do() {
     story.watch.failed(story.now, rejected);
     let refused = story.watch.judge(story.now, &LIMITS).expect("refused");
     assert_eq!(refused.message, "is refused: password authentication failed");
-    assert_eq!(refused.hint.as_deref(), Some("Set the right password with nodes.set_password()."));
+    assert_eq!(
+        refused.hint.as_deref(),
+        Some("Set the right password with nodes.set_password(), then CALL nodes.apply().")
+    );
     assert_eq!((refused.from, refused.severity), (NodeState::Up, Severity::Warning));
     let nobody = fail(FailureKind::NobodyListens);
     let story = Story::of(&[RIGHT, nobody, wait(12_000), RIGHT, OTHER]);
@@ -229,7 +232,7 @@ fn events_say_what_happened_and_what_to_do() {
             "is up",
             "is down: no luck",
             "is up again after 12 s",
-            "is wrong_identity: another server answers: its system identifier is 72, not 71",
+            "has the wrong identity: another server answers: its system identifier is 72, not 71",
         ]
     );
 }
