@@ -52,6 +52,7 @@ COMMENT ON COLUMN nodes.link_status.tables_ready IS 'tables whose initial copy i
 COMMENT ON COLUMN nodes.link_status.rows_copied IS 'rows of the copies that run now';
 COMMENT ON COLUMN nodes.link_status.bytes_copied IS 'bytes of the copies that run now';
 COMMENT ON COLUMN nodes.link_status.rows_expected IS 'rows that these copies are to bring, by the publishers statistics';
+COMMENT ON COLUMN nodes.link_status.bytes_expected IS 'size of these tables on the publisher; a copy, being text, has another';
 COMMENT ON COLUMN nodes.link_status.copy_time_left IS 'until the initial copy is done at the present rate';
 COMMENT ON COLUMN nodes.link_status.probe_ms IS 'foreign: milliseconds until the server answered as the mapped role';
 COMMENT ON COLUMN nodes.link_status.reason IS 'why it is in that state';
@@ -85,6 +86,7 @@ COMMENT ON FUNCTION nodes.observe_nodes() IS 'what the worker saw last, or a loo
 COMMENT ON FUNCTION nodes.observe_links() IS 'what the worker saw last, or a look at every node now; behind the view nodes.link_status';
 COMMENT ON FUNCTION nodes.observe_slots() IS 'what the worker saw last, or a look at every node now; behind the view nodes.slots';
 COMMENT ON FUNCTION nodes.observe_headroom() IS 'what the worker saw last, or a look at every node now; behind the view nodes.headroom';
+COMMENT ON FUNCTION nodes.explain(text) IS 'why a node or link is in its state: the chain of facts, and the next action';
 COMMENT ON FUNCTION nodes.test_node(text) IS 'connects to a node now and says, factor by factor, what works';
 COMMENT ON FUNCTION nodes.topology() IS 'the picture: every node with the links that lead from it';
 COMMENT ON FUNCTION nodes.wait_for_link(text, interval) IS 'returns when a link streams or is up, or fails when the time is over';
@@ -137,6 +139,6 @@ REVOKE ALL ON ALL ROUTINES IN SCHEMA nodes FROM PUBLIC;
 GRANT USAGE ON SCHEMA nodes TO pg_monitor;
 GRANT SELECT ON nodes.registry, nodes.node, nodes.link, nodes.event, nodes.events,
   nodes.step_log, nodes.status, nodes.link_status, nodes.slots, nodes.headroom TO pg_monitor;
-GRANT EXECUTE ON FUNCTION nodes.plan(), nodes.rules(), nodes.topology(), nodes.test_node(text), nodes.observe_nodes(),
+GRANT EXECUTE ON FUNCTION nodes.plan(), nodes.rules(), nodes.topology(), nodes.explain(text), nodes.test_node(text), nodes.observe_nodes(),
   nodes.observe_links(), nodes.observe_slots(), nodes.observe_headroom(), nodes.wait_for_link(text, interval),
   nodes.wait_for_node(text, interval) TO pg_monitor;

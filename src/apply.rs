@@ -108,6 +108,7 @@ async fn rounds(report: &mut Report, only: Option<&BTreeSet<LinkId>>) -> Result<
     for _ in 0..MAX_ROUNDS {
         let desired = spi::in_own_transaction(load_active)?;
         let (world, open) = observe::world(&desired.linked_targets(), sessions).await;
+        learn(&desired, &world)?;
         let plan = nodes_plan::plan(&desired.registry, &world);
         let plan = runnable(plan, report.failed_links(), only);
         report.total = desired.registry.links.len();
@@ -123,6 +124,13 @@ async fn rounds(report: &mut Report, only: Option<&BTreeSet<LinkId>>) -> Result<
         sessions = execution.run(plan, report).await?;
     }
     Err(Error::NoConvergence(MAX_ROUNDS))
+}
+
+/// Notes which servers the nodes are that answer for the first time.
+fn learn(desired: &Desired, world: &World) -> Result<()> {
+    let heard = desired.unlearnt.iter().filter_map(|id| Some((*id, world.facts(*id)?)));
+    let learnt: Vec<_> = heard.map(|(id, f)| (id, f.system_identifier.clone())).collect();
+    if learnt.is_empty() { Ok(()) } else { spi::in_own_transaction(|| catalog::learn_identities(&learnt)) }
 }
 
 /// What the plan asks for of links that have not failed in this run, and of no others than

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::pg::spi;
 use nodes_plan::desired::{LinkId, LinkState, NodeId, Spec};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A row of `nodes.node` with its secrets.
@@ -116,6 +117,16 @@ impl Rows {
 
     pub fn node_name(&self, id: NodeId) -> &str {
         self.nodes.iter().find(|node| node.id == id).map_or("?", |node| &node.name)
+    }
+
+    /// Whether a node is to be a standby: until it is cloned it is another server. Which one it
+    /// must be then is a rule of the planner.
+    pub fn may_become_clone(&self, node: NodeId) -> bool {
+        self.links.iter().any(|link| {
+            link.to_node == node
+                && link.state != LinkState::Removing
+                && matches!(link.spec, Spec::Standby(_))
+        })
     }
 
     /// A link that is not being removed.
@@ -344,6 +355,30 @@ pub fn append_event(event: &Event<'_>) -> Result<()> {
             event.detail,
         ],
     )
+}
+
+/// What was told last of each node and link that is still registered: names and kinds.
+#[derive(Default, Deserialize)]
+pub struct LastTold {
+    pub nodes: BTreeMap<String, String>,
+    pub links: BTreeMap<String, String>,
+}
+
+/// Reads it from `nodes.event`; that something flaps, or no longer, is no state.
+pub fn last_told() -> Result<LastTold> {
+    let text = spi::read_text(
+        "WITH told AS (SELECT DISTINCT ON (node, link) node, link, kind FROM nodes.event \
+         WHERE kind NOT IN ('flapping', 'stable', 'superseded', 'headroom') \
+         AND (node IS NULL) <> (link IS NULL) ORDER BY node, link, id DESC) \
+         SELECT json_build_object( \
+         'nodes', (SELECT coalesce(json_object_agg(node, kind), '{}') FROM told \
+                   WHERE node IN (SELECT name FROM nodes.node)), \
+         'links', (SELECT coalesce(json_object_agg(link, kind), '{}') FROM told \
+                   WHERE link IN (SELECT name FROM nodes.link WHERE state <> 'removing')))::text",
+        &[],
+    )?;
+    let text = text.unwrap_or_default();
+    serde_json::from_str(&text).map_err(|source| Error::Json { context: "events", source })
 }
 
 /// Removes old events.

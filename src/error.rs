@@ -13,6 +13,8 @@ pub enum Error {
     UnknownNode { name: String, known: Vec<String> },
     #[error("link \"{name}\" does not exist")]
     UnknownLink { name: String, known: Vec<String> },
+    #[error("there is no node or link \"{name}\"")]
+    UnknownName { name: String, known: Vec<String> },
     #[error("node \"{0}\" already exists")]
     DuplicateNode(String),
     #[error("link \"{0}\" already exists")]
@@ -29,6 +31,8 @@ pub enum Error {
     PasswordMissing(String),
     #[error("node \"{0}\" did not ask for the password")]
     PasswordUnused(String),
+    #[error("another server answers than node \"{node}\"")]
+    WrongIdentity { node: String, expected: String, found: String },
     #[error("node \"{0}\" cannot be linked to itself")]
     SelfLink(String),
     #[error("node \"{0}\" is already a standby")]
@@ -83,7 +87,9 @@ impl Error {
     fn code(&self) -> PgSqlErrorCode {
         use PgSqlErrorCode as C;
         match self {
-            Error::UnknownNode { .. } | Error::UnknownLink { .. } => C::ERRCODE_UNDEFINED_OBJECT,
+            Error::UnknownNode { .. } | Error::UnknownLink { .. } | Error::UnknownName { .. } => {
+                C::ERRCODE_UNDEFINED_OBJECT
+            }
             Error::DuplicateNode(_)
             | Error::DuplicateLink(_)
             | Error::AlreadyStandby(..)
@@ -101,7 +107,8 @@ impl Error {
             Error::PasswordMissing(_) | Error::PasswordUnused(_) => {
                 C::ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED
             }
-            Error::NodeRemoving(_)
+            Error::WrongIdentity { .. }
+            | Error::NodeRemoving(_)
             | Error::NodeInUse { .. }
             | Error::NotRegistered { .. }
             | Error::Passive { .. }
@@ -122,6 +129,9 @@ impl Error {
         match self {
             Error::BadName { why, .. } => Some(sentence(&why.to_string())),
             Error::BadConninfo { why, .. } | Error::BadOption { why, .. } => Some(why.clone()),
+            Error::WrongIdentity { expected, found, .. } => {
+                Some(format!("Its system identifier is {found}, not {expected}."))
+            }
             Error::AlreadyStandby(_, link) => Some(format!("Link \"{link}\" says so.")),
             Error::CannotPause(kind) => Some(format!("This is a {kind} link.")),
             Error::StandbyCycle { chain, .. } => Some(format!("{}.", chain.join(" follows "))),
@@ -142,6 +152,9 @@ impl Error {
         let hint = match self {
             Error::UnknownNode { known, .. } => known_names("nodes", known, "nodes.add_node()"),
             Error::UnknownLink { known, .. } => known_names("links", known, "nodes.add_…()"),
+            Error::UnknownName { known, .. } => {
+                known_names("nodes and links", known, "nodes.add_…()")
+            }
             Error::DuplicateNode(_) => {
                 "Choose another name, or use nodes.alter_node() to change that node.".into()
             }
@@ -162,6 +175,10 @@ impl Error {
             Error::PasswordUnused(_) => {
                 "It was registered by a role that is not a superuser: have its pg_hba.conf ask for \
                  a password, or a superuser call nodes.alter_node()."
+                    .into()
+            }
+            Error::WrongIdentity { .. } => {
+                "Correct its address, or say with nodes.alter_node() that the server was replaced."
                     .into()
             }
             Error::SelfLink(_) => {

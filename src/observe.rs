@@ -58,7 +58,20 @@ async fn ask(
     }
     let mut session = Session::open(target).await?;
     let facts = facts(&mut session, interest).await?;
+    check_identity(target, &facts)?;
     Ok((session, facts))
+}
+
+/// What another server says than the node is nothing that the node has said.
+fn check_identity(target: &Target, facts: &NodeFacts) -> Result<()> {
+    match &target.expected {
+        Some(expected) if *expected != facts.system_identifier => Err(Error::WrongIdentity {
+            node: target.name.clone(),
+            expected: expected.clone(),
+            found: facts.system_identifier.clone(),
+        }),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// One heartbeat.

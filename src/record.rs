@@ -54,6 +54,8 @@ pub struct LinkRecord {
     pub probe: Option<Probe>,
     /// Rows that its initial copy is to bring, as far as statistics of the publisher tell.
     pub expected_rows: Option<i64>,
+    /// How large these tables are there.
+    pub expected_bytes: Option<i64>,
     /// Rows of the initial copy a second, lately.
     pub copy_rate: Option<f64>,
 }

@@ -198,8 +198,8 @@ fn entry(control: &mut Control, oid: u32) -> Option<&mut Database> {
 
 /// Forgets an entry that says nothing any more.
 fn tidy(database: &mut Database) {
-    let says = database.worker != 0 || database.holders > 0 || database.examine || database.absent;
-    if !says {
+    let says = database.examine || database.absent || database.sent_away;
+    if database.worker == 0 && database.holders == 0 && !says {
         database.oid = 0;
         database.latch = SharedLatch::NOBODY;
     }
@@ -252,6 +252,7 @@ pub struct Seen {
     pub held: bool,
     pub examine: bool,
     pub absent: bool,
+    pub sent_away: bool,
 }
 
 /// Everything that is noted of databases, into room for [`MAX_DATABASES`]; takes the requests
@@ -266,9 +267,9 @@ pub fn databases() -> Vec<Seen> {
                 held: database.holders > 0,
                 examine: database.examine,
                 absent: database.absent,
+                sent_away: database.sent_away,
             });
-            database.examine = false;
-            database.absent = false;
+            (database.examine, database.absent, database.sent_away) = (false, false, false);
             tidy(database);
         }
     });
@@ -285,20 +286,33 @@ pub fn begin_worker(oid: u32, process: i32) -> bool {
             return false;
         }
         (database.worker, database.latch) = (process, latch);
-        (database.absent, database.woken, database.acting) = (false, true, false);
+        (database.absent, database.sent_away, database.woken) = (false, false, true);
         true
     });
     begun.unwrap_or(false)
 }
 
-/// A worker has ended, by itself or not; what it published goes with it.
-pub fn end_worker(oid: u32, process: i32, absent: bool) {
+/// Why a worker has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The database has no such extension, or no longer.
+    Absent,
+    /// Somebody needs the database without a worker in it.
+    SentAway,
+    /// It could not go on; another may.
+    Failed,
+}
+
+/// A worker has ended; what it published goes with it. Only the first word of a worker counts.
+pub fn end_worker(oid: u32, process: i32, ended: Ended) {
     retain(oid, &BTreeSet::new());
     let launcher = shmem::write(|segment| {
         let mine = |d: &&mut Database| d.oid == oid && d.worker == process;
         if let Some(database) = segment.control.databases.iter_mut().find(mine) {
             database.worker = 0;
-            database.absent = absent;
+            database.latch = SharedLatch::NOBODY;
+            database.absent = ended == Ended::Absent;
+            database.sent_away = ended == Ended::SentAway;
         }
         segment.control.launcher
     });

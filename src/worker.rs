@@ -10,6 +10,7 @@ pub mod launcher;
 mod links;
 mod node;
 mod nudge;
+mod probe;
 mod publish;
 mod registry;
 mod round_trips;
@@ -19,9 +20,10 @@ pub use links::limits_of;
 
 use crate::libpq::reactor;
 use crate::pg::wait::WaitEvent;
-use crate::shmem;
+use crate::pg::process;
+use crate::shmem::{self, Ended};
 use futures_util::StreamExt;
-use futures_util::future::AbortHandle;
+use futures_util::future::{AbortHandle, abortable, join};
 use futures_util::stream::FuturesUnordered;
 use state::Shared;
 use std::cell::RefCell;
@@ -31,22 +33,11 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-/// Why a worker ends by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// The database has no such extension, or no longer.
-    Absent,
-    /// Somebody needs the database without a worker in it.
-    SentAway,
-    /// It cannot work; another may.
-    Failed,
-}
-
 /// Runs in its database until it is not needed there.
 pub fn run(database: u32) {
     let shown = WaitEvent::named(c"PgNodesWorkerMain");
     let ended = reactor::block_on_as(shown, watch(database));
-    shmem::end_worker(database, crate::pg::process::id(), ended == Ended::Absent);
+    shmem::end_worker(database, process::id(), ended);
 }
 
 /// Polls the control task and, through it, the tasks of the nodes; then publishes what they
@@ -82,8 +73,8 @@ pub struct Fleet {
 impl Fleet {
     /// Begins to watch a node, anew if it is watched already.
     pub fn watch(&self, shared: &Shared, node: i32) {
-        let watch = node::watch(shared.clone(), node);
-        let (watch, handle) = futures_util::future::abortable(watch);
+        let (heart, probe) = (node::watch(shared.clone(), node), probe::watch(shared.clone(), node));
+        let (watch, handle) = abortable(join(heart, probe));
         self.start(async {
             // It ends only by being aborted.
             let _ = watch.await;

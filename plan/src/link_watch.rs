@@ -46,6 +46,12 @@ impl LinkWatch {
         }
     }
 
+    /// What people were told last, by an earlier watch: it is not told again.
+    pub fn resume(&mut self, told: LinkStatus) {
+        (self.told, self.settled) = (Some(told), Some(told));
+        self.was_read = told.is_well();
+    }
+
     /// For [`crate::link_health::LinkEvidence`].
     pub fn unread(&self, now: Duration) -> Option<Unread> {
         let length = self.unread.map(|since| now.saturating_sub(since));

@@ -388,6 +388,11 @@ impl NodeWatch {
         self.expected = expected;
     }
 
+    /// What people were told last, by an earlier watch: it is not told again.
+    pub fn resume(&mut self, told: NodeState) {
+        (self.told, self.settled) = (told, told);
+    }
+
     /// Begins anew: what was heard came from another address.
     pub fn forget(&mut self, now: Duration) {
         self.word = Word::Nothing;

@@ -251,6 +251,9 @@ pub struct Relation {
     pub kind: String,
     /// Whether a partition: `IMPORT FOREIGN SCHEMA` skips those.
     pub is_partition: bool,
+    /// Rows and bytes when its statistics were made last.
+    pub rows: i64,
+    pub bytes: i64,
     /// Whether an extension made it.
     pub of_extension: bool,
     /// Whether its rows can be told apart for UPDATE and DELETE by a subscriber.

@@ -51,6 +51,12 @@ pub fn render(operation: &Operation) -> Sql {
     }
 }
 
+/// Asks a foreign table for nothing: its server must answer as the mapped role all the same
+/// (`postgresBeginForeignScan`, postgres_fdw.c).
+pub fn probe(table: &TableName) -> Sql {
+    Sql::new("SELECT 1 FROM ").table(table).raw(" LIMIT 0")
+}
+
 /// Publications and subscriptions.
 fn render_logical(operation: &Operation) -> Sql {
     match operation {

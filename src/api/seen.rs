@@ -133,6 +133,7 @@ fn link_record(
         since: epoch_now(),
         probe: None,
         expected_rows: None,
+        expected_bytes: None,
         copy_rate: None,
     }
 }

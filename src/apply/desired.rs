@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub struct Desired {
     pub registry: Registry,
+    /// Nodes of which it is not noted yet which servers they are.
+    pub unlearnt: BTreeSet<NodeId>,
     targets: BTreeMap<NodeId, Target>,
 }
 
@@ -21,7 +23,9 @@ impl Desired {
         let mut targets = BTreeMap::new();
         for row in &rows.nodes {
             let conninfo = conninfo::stored(&row.name, &row.conninfo, row.password.as_deref())?;
-            targets.insert(row.id, target(row)?);
+            let expected =
+                row.system_identifier.clone().filter(|_| !rows.may_become_clone(row.id));
+            targets.insert(row.id, Target { expected, ..target(row)? });
             let node =
                 Node { id: row.id, name: row.name.clone(), conninfo, removing: row.removing };
             registry.nodes.insert(row.id, node);
@@ -39,7 +43,9 @@ impl Desired {
                 keep_data: row.keep_data,
             })
             .collect();
-        Ok(Desired { registry, targets })
+        let unlearnt = rows.nodes.iter().filter(|row| row.system_identifier.is_none());
+        let unlearnt = unlearnt.map(|row| row.id).filter(|id| !rows.may_become_clone(*id));
+        Ok(Desired { registry, unlearnt: unlearnt.collect(), targets })
     }
 
     /// Every node to connect to, and what to ask it.
@@ -92,6 +98,7 @@ fn target(row: &NodeRow) -> Result<Target> {
         id: row.id,
         name: row.name.clone(),
         conninfo,
+        expected: None,
         password_required: row.password_required,
         connect_timeout: guc::connect_timeout(),
         step_timeout: guc::step_timeout(),

@@ -33,6 +33,14 @@ impl Error {
         Error { cause: Cause::Other, sqlstate, message: message.into(), detail, hint }
     }
 
+    /// The message together with what the peer added to it.
+    pub fn with_detail(&self) -> String {
+        match &self.detail {
+            Some(detail) => format!("{}: {detail}", self.message),
+            None => self.message.clone(),
+        }
+    }
+
     /// A failure whose cause is known.
     pub fn of(cause: Cause, message: impl Into<String>) -> Self {
         Error { cause, ..Error::plain(message) }

@@ -9,7 +9,8 @@ WITH interest AS (
 ), me AS (
   SELECT rolsuper FROM pg_roles WHERE rolname = current_user
 ), wanted AS (
-  SELECT c.oid, c.relname, c.relkind, c.relispartition, c.relreplident, n.nspname
+  SELECT c.oid, c.relname, c.relkind, c.relispartition, c.relreplident, c.reltuples, c.relpages,
+    n.nspname
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
   CROSS JOIN interest i
@@ -24,6 +25,8 @@ WITH interest AS (
     'name', json_build_object('schema', w.nspname, 'name', w.relname),
     'kind', w.relkind,
     'is_partition', w.relispartition,
+    'rows', greatest(w.reltuples, 0)::bigint,
+    'bytes', w.relpages * current_setting('block_size')::bigint,
     'of_extension', EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
                             AND d.objid = w.oid AND d.deptype = 'e'),
     'replica_identity', CASE w.relreplident

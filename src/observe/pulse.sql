@@ -56,7 +56,9 @@ SELECT json_build_object(
         max(a.received_lsn) FILTER (WHERE a.relid IS NULL) AS received_lsn,
         max(a.latest_end_lsn) FILTER (WHERE a.relid IS NULL) AS latest_end_lsn,
         extract(epoch FROM clock_timestamp() - max(a.last_msg_receipt_time))::float8 AS silent_for
-      FROM pg_stat_get_subscription(s.oid) a
-      LEFT JOIN pg_stat_get_progress_info('COPY') p ON p.pid = a.pid AND a.relid IS NOT NULL) w
+      -- Asked for a single subscription, it tells of the first process alone.
+      FROM pg_stat_get_subscription(NULL) a
+      LEFT JOIN pg_stat_get_progress_info('COPY') p ON p.pid = a.pid AND a.relid IS NOT NULL
+      WHERE a.subid = s.oid) w
     WHERE s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database()))
 ) FROM (SELECT pg_is_in_recovery() AS in_recovery) r

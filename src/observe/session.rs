@@ -17,6 +17,8 @@ pub struct Target {
     pub name: String,
     /// As this registry reaches the node, password included.
     pub conninfo: Conninfo,
+    /// System identifier of the node; `None`: not learnt yet, or it may change.
+    pub expected: Option<String>,
     /// For nodes that a role without superuser registered: refuse any connection that the
     /// node grants without a password, since it would lend our operating system identity.
     pub password_required: bool,

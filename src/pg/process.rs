@@ -71,7 +71,7 @@ pub extern "C-unwind" fn pg_nodes_worker_main(argument: pg_sys::Datum) {
 
 #[pg_guard]
 unsafe extern "C-unwind" fn on_worker_exit(_code: c_int, argument: pg_sys::Datum) {
-    shmem::end_worker(argument.value() as u32, id(), false);
+    shmem::end_worker(argument.value() as u32, id(), shmem::Ended::Failed);
 }
 
 /// Signals and connection. SIGTERM ends whatever runs, statements of our own included, as it

@@ -57,12 +57,11 @@ pub struct Database {
     pub holders: u32,
     /// Something may have changed as to whether it has the extension.
     pub examine: bool,
-    /// The worker found no extension.
+    /// The last worker found no extension, or made way for somebody.
     pub absent: bool,
+    pub sent_away: bool,
     /// Something was committed that the worker should look at.
     pub woken: bool,
-    /// The worker acts for the registry; others only watch.
-    pub acting: bool,
 }
 
 /// The place of one published text. `database` 0: free.

@@ -4,12 +4,12 @@ use super::converge::Converge;
 use super::events::Event;
 use super::registry::Registry;
 use super::state::{Shared, State, Watched};
-use super::{Ended, Fleet, events};
+use super::{Fleet, events};
 use crate::catalog;
 use crate::guc;
 use crate::libpq::reactor;
 use crate::pg::{process, spi};
-use crate::shmem;
+use crate::shmem::{self, Ended};
 use futures_util::future;
 use nodes_plan::desired::NodeId;
 use nodes_plan::headroom::{Room, headroom};
@@ -32,7 +32,7 @@ pub async fn run(shared: Shared, fleet: Fleet, database: u32) -> Ended {
     let mut cleaned: Option<Instant> = None;
     loop {
         if process::reload_settings() {
-            shared.state_mut().touch_all();
+            shared.state_mut().wake_all();
         }
         if shmem::is_held(database) {
             return Ended::SentAway;
@@ -74,14 +74,15 @@ fn learn(state: &mut State) {
     if spi::in_recovery() {
         return;
     }
-    let Some(rows) = state.rows.clone() else { return };
-    let unknown = rows.nodes.iter().filter(|row| row.system_identifier.is_none());
-    let learnt: Vec<(NodeId, String)> = unknown
-        .filter_map(|row| {
-            let node = state.nodes.get(&row.id).filter(|n| n.watch.state() == NodeState::Up)?;
-            Some((row.id, node.pulse.as_ref()?.system_identifier.clone()))
+    let Some(desired) = state.desired.clone() else { return };
+    let learnt: Vec<(NodeId, String)> = desired
+        .unlearnt
+        .iter()
+        .filter(|id| !state.learnt.contains(id))
+        .filter_map(|id| {
+            let node = state.nodes.get(id).filter(|n| n.watch.state() == NodeState::Up)?;
+            Some((*id, node.pulse.as_ref()?.system_identifier.clone()))
         })
-        .filter(|(id, _)| !state.learnt.contains(id))
         .collect();
     if learnt.is_empty() {
         return;
@@ -104,6 +105,7 @@ impl State {
         let world = self.world();
         let plan = nodes_plan::plan(&desired.registry, &world);
         self.links.planned(&plan);
+        self.links.expect_rows(&desired.registry, &world);
         let rooms = headroom(&desired.registry, &world);
         for (id, node) in &mut self.nodes {
             let rooms = rooms.iter().filter(|room| room.node == *id).cloned().collect();

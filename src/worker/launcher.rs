@@ -131,7 +131,7 @@ impl Known {
     /// The worker is gone. Where nobody sent it away it is given some time to find out why.
     fn ended(&mut self, lived: Duration, seen: Option<&Seen>, now: Instant) {
         (self.asked, self.began) = (None, None);
-        let sent_away = seen.is_some_and(|seen| seen.held);
+        let sent_away = seen.is_some_and(|seen| seen.sent_away);
         self.failures = match (sent_away, lived >= STABLE) {
             (true, _) => 0,
             (false, true) => 1,

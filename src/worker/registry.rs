@@ -2,14 +2,14 @@
 //! standby is not told of commits, when its rows look different.
 
 use super::state::{Shared, State, Watched};
-use super::{Ended, Fleet};
+use super::Fleet;
 use crate::apply::{self, desired::Desired};
 use crate::catalog::{self, Rows};
 use crate::error::Result;
 use crate::observe::session::Target;
 use crate::pg::{process, spi, xact};
-use crate::shmem;
-use nodes_plan::desired::{LinkState, NodeId, Spec};
+use crate::shmem::{self, Ended};
+use nodes_plan::desired::NodeId;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -21,9 +21,15 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// The beginning, or why there is none: the database does not have the extension, or cannot be
 /// read.
 pub fn begin() -> std::result::Result<Shared, Ended> {
-    let read = || Ok(if catalog::is_installed()? { Some(catalog::here()?) } else { None });
+    let read = || {
+        if !catalog::is_installed()? {
+            return Ok(None);
+        }
+        Ok(Some((catalog::here()?, catalog::last_told()?)))
+    };
     match xact::run(read) {
-        Ok(here) => here.map(Shared::new).ok_or(Ended::Absent),
+        Ok(Some((here, told))) => Ok(Shared::new(here, told)),
+        Ok(None) => Err(Ended::Absent),
         Err(error) => {
             process::log("the worker cannot begin", Some(&error.to_string()), None);
             Err(Ended::Failed)
@@ -98,7 +104,8 @@ fn take(rows: Rows, shared: &Shared, fleet: &Fleet, database: u32) -> Result<()>
     for target in targets {
         take_node(&mut state, target, &rows, shared, fleet);
     }
-    state.links.take(&rows, passive);
+    let told = std::mem::take(&mut state.told.links);
+    state.links.take(&rows, passive, &told);
     state.learnt.clear();
     state.settled.clear();
     state.desired = desired;
@@ -111,7 +118,7 @@ fn take(rows: Rows, shared: &Shared, fleet: &Fleet, database: u32) -> Result<()>
 fn take_node(state: &mut State, target: Target, rows: &Rows, shared: &Shared, fleet: &Fleet) {
     let Some(row) = rows.nodes.iter().find(|row| row.id == target.id) else { return };
     let (id, now) = (target.id, state.now());
-    let expected = row.system_identifier.clone().filter(|_| !may_become_clone(rows, id));
+    let expected = target.expected.clone();
     let node = match state.nodes.get_mut(&id) {
         Some(node) => {
             if !node.target.is_same(&target) {
@@ -123,7 +130,10 @@ fn take_node(state: &mut State, target: Target, rows: &Rows, shared: &Shared, fl
         }
         None => {
             fleet.watch(shared, id);
-            let node = Watched::new(&row.name, target, row.options, now);
+            let mut node = Watched::new(&row.name, target, row.options, now);
+            if let Some(told) = state.told.nodes.remove(&row.name) {
+                node.resume(&told);
+            }
             state.nodes.entry(id).or_insert(node)
         }
     };
@@ -135,14 +145,4 @@ fn take_node(state: &mut State, target: Target, rows: &Rows, shared: &Shared, fl
     node.nudge.give();
     state.stale_nodes.insert(id);
     state.judge(id);
-}
-
-/// Whether a node is to be a standby: until it is cloned it is another server. Which one it must
-/// be then is a rule of the planner.
-fn may_become_clone(rows: &Rows, node: NodeId) -> bool {
-    rows.links.iter().any(|link| {
-        link.to_node == node
-            && link.state != LinkState::Removing
-            && matches!(link.spec, Spec::Standby(_))
-    })
 }

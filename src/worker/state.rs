@@ -6,13 +6,15 @@ use super::links::Links;
 use super::nudge::Nudge;
 use super::round_trips::RoundTrips;
 use crate::apply::desired::Desired;
-use crate::catalog::{NodeOptions, Rows};
+use crate::catalog::{LastTold, NodeOptions, Rows};
 use crate::guc;
 use crate::observe::session::Target;
 use crate::record::{Epoch, NodeRecord, epoch_now};
-use nodes_plan::desired::{Interest, LinkId, NodeId};
+use nodes_plan::desired::{Interest, Link, LinkId, NodeId, Registry, Spec};
 use nodes_plan::growth::Growth;
 use nodes_plan::headroom::Room;
+use nodes_plan::link_health::Probe;
+use nodes_plan::name::TableName;
 use nodes_plan::node_health::{Failure, NodeLimits, NodeState, NodeWatch};
 use nodes_plan::observed::{NodeFacts, Observation, World};
 use nodes_plan::pulse::Pulse;
@@ -52,6 +54,8 @@ pub struct State {
     pub settled: BTreeSet<LinkId>,
     /// What shared memory lacked room for, as far as it was told.
     pub told_full: BTreeSet<&'static str>,
+    /// What an earlier worker has told, until it is taken up.
+    pub told: LastTold,
 }
 
 /// One node.
@@ -91,6 +95,13 @@ impl Watched {
         }
     }
 
+    /// Goes on where an earlier worker ended, by the kind of its last event.
+    pub fn resume(&mut self, kind: &str) {
+        if let Ok(told) = serde_json::from_value::<NodeState>(kind.into()) {
+            self.watch.resume(told);
+        }
+    }
+
     pub fn limits(&self) -> NodeLimits {
         let own = |milliseconds: Option<u32>| milliseconds.map(|n| Duration::from_millis(n.into()));
         NodeLimits {
@@ -114,7 +125,7 @@ impl Watched {
 }
 
 impl Shared {
-    pub fn new(here: (Option<String>, String)) -> Self {
+    pub fn new(here: (Option<String>, String), told: LastTold) -> Self {
         let state = State {
             begun: Instant::now(),
             here,
@@ -129,6 +140,7 @@ impl Shared {
             learnt: BTreeSet::new(),
             settled: BTreeSet::new(),
             told_full: BTreeSet::new(),
+            told,
         };
         Shared(Rc::new(Inner { state: RefCell::new(state), changed: Nudge::default() }))
     }
@@ -201,6 +213,32 @@ impl Shared {
         state.desired.as_ref().map_or_else(Interest::default, |d| d.registry.interest(id))
     }
 
+    /// Foreign links of a node that should be asked now, each with a table to ask.
+    pub fn probes_due(&self, id: NodeId) -> Vec<(LinkId, TableName)> {
+        let state = self.state();
+        let (Some(desired), Some(node)) = (&state.desired, state.nodes.get(&id)) else {
+            return vec![];
+        };
+        let Some(facts) = node.inventory.as_ref().filter(|_| node.watch.state().answers()) else {
+            return vec![];
+        };
+        state.links.probes_due(id, &desired.registry, facts)
+    }
+
+    pub fn probed(&self, link: LinkId, probe: Probe) {
+        let mut state = self.state_mut();
+        let probe = match &state.desired {
+            Some(desired) => {
+                let error = probe.error.map(|error| desired.redact(&error));
+                Probe { error, ..probe }
+            }
+            None => probe,
+        };
+        state.links.probed(link, probe);
+        drop(state);
+        self.0.changed.give();
+    }
+
     pub fn took_inventory(&self, id: NodeId, facts: NodeFacts) {
         let mut state = self.state_mut();
         if let Some(node) = state.nodes.get_mut(&id) {
@@ -243,6 +281,11 @@ impl State {
         node.last_seen = Some(epoch_now());
         note_growth(&mut node.growth, &pulse, now);
         let previous = node.pulse.replace(pulse);
+        if let (Some(desired), Some(before), Some(after)) = (&self.desired, &previous, &node.pulse) {
+            let alive = signs_of_life(&desired.registry, id, before, after);
+            alive.iter().for_each(|other| self.alive(*other));
+        }
+        let Some(node) = self.nodes.get_mut(&id) else { return false };
         let changed = match (&previous, &node.pulse) {
             (Some(before), Some(after)) => before.shape() != after.shape(),
             _ => true,
@@ -254,6 +297,13 @@ impl State {
         self.stale_nodes.insert(id);
         self.links.touch(id);
         changed || told
+    }
+
+    /// Somebody has heard from a node: if we have not, now is the time to try.
+    fn alive(&self, id: NodeId) {
+        if let Some(node) = self.nodes.get(&id).filter(|node| !node.watch.state().answers()) {
+            node.nudge.give();
+        }
     }
 
     fn failed(&mut self, id: NodeId, failure: Failure) {
@@ -300,6 +350,12 @@ impl State {
         self.replan = true;
     }
 
+    /// Has every node send a heartbeat now: intervals may be others from here on.
+    pub fn wake_all(&mut self) {
+        self.nodes.values().for_each(|node| node.nudge.give());
+        self.touch_all();
+    }
+
     /// Has everything judged and published again.
     pub fn touch_all(&mut self) {
         self.stale_nodes = self.nodes.keys().copied().collect();
@@ -343,6 +399,29 @@ impl State {
             rooms: node.rooms.clone(),
         })
     }
+}
+
+/// Nodes to which a node has got a connection through a link since its last heartbeat.
+fn signs_of_life(registry: &Registry, id: NodeId, before: &Pulse, after: &Pulse) -> Vec<NodeId> {
+    let began = |is_there: &dyn Fn(&Pulse) -> bool| is_there(after) && !is_there(before);
+    let other_end = |link: &Link| {
+        let slot = registry.mark(link).slot_name();
+        if link.from == id {
+            began(&|pulse| pulse.slot(&slot).is_some_and(|slot| slot.active)).then_some(link.to)
+        } else if link.to == id {
+            let receives = match link.spec {
+                Spec::Standby(_) => began(&|pulse| pulse.receiver.is_some()),
+                Spec::Subscription(_) => {
+                    began(&|pulse| pulse.subscription(&link.name).is_some_and(|s| s.running))
+                }
+                Spec::Foreign(_) => false,
+            };
+            receives.then_some(link.from)
+        } else {
+            None
+        }
+    };
+    registry.links.iter().filter_map(other_end).collect()
 }
 
 /// Takes note of what every slot retains now.
