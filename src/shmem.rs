@@ -283,6 +283,7 @@ pub fn begin_worker(oid: u32, process: i32) -> bool {
     let begun = shmem::write(|segment| {
         let Some(database) = entry(segment.control, oid) else { return false };
         if database.holders > 0 {
+            database.sent_away = true;
             return false;
         }
         (database.worker, database.latch) = (process, latch);

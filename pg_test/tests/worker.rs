@@ -26,7 +26,7 @@ fn soon(what: &str, condition: impl FnMut() -> bool) {
 #[test]
 fn a_worker_comes_and_goes_with_the_extension() {
     let paris = paris();
-    assert_eq!(paris.worker("app"), None);
+    soon("one that looks is gone", || paris.worker("app").is_none());
     paris.sql("app", EXTENSION);
     soon("a worker", || paris.worker("app").is_some());
     paris.sql("app", "DROP EXTENSION pg_nodes; DROP SCHEMA nodes");

@@ -117,30 +117,26 @@ impl Known {
             self.has_extension = Some(false);
             (self.asked, self.began, self.failures) = (None, None, 0);
         }
+        if seen.is_some_and(|seen| seen.sent_away) {
+            (self.asked, self.began, self.failures, self.not_before) = (None, None, 0, None);
+        }
         let running = seen.is_some_and(|seen| seen.worker);
         let overdue = self.asked.is_some_and(|at| now.duration_since(at) >= START_LIMIT);
         match (running, self.began) {
             (true, None) => (self.asked, self.began) = (None, Some(now)),
             (true, Some(_)) => {}
-            (false, Some(began)) => self.ended(now.duration_since(began), seen, now),
-            (false, None) if overdue => self.ended(Duration::ZERO, seen, now),
+            (false, Some(began)) => self.failed(now.duration_since(began), now),
+            (false, None) if overdue => self.failed(Duration::ZERO, now),
             (false, None) => {}
         }
     }
 
-    /// The worker is gone. Where nobody sent it away it is given some time to find out why.
-    fn ended(&mut self, lived: Duration, seen: Option<&Seen>, now: Instant) {
+    /// The worker is gone and nobody sent it away: the next one gets some time to find out why.
+    fn failed(&mut self, lived: Duration, now: Instant) {
         (self.asked, self.began) = (None, None);
-        let sent_away = seen.is_some_and(|seen| seen.sent_away);
-        self.failures = match (sent_away, lived >= STABLE) {
-            (true, _) => 0,
-            (false, true) => 1,
-            (false, false) => self.failures + 1,
-        };
-        self.not_before = (self.failures > 0).then(|| {
-            let delay = FIRST_DELAY * 2_u32.saturating_pow(self.failures - 1);
-            now + delay.min(LAST_DELAY)
-        });
+        self.failures = if lived >= STABLE { 1 } else { self.failures + 1 };
+        let delay = FIRST_DELAY * 2_u32.saturating_pow(self.failures - 1);
+        self.not_before = Some(now + delay.min(LAST_DELAY));
     }
 
     fn wants_worker(&self, now: Instant) -> bool {
