@@ -130,7 +130,11 @@ async fn rounds(report: &mut Report, only: Option<&BTreeSet<LinkId>>) -> Result<
 fn learn(desired: &Desired, world: &World) -> Result<()> {
     let heard = desired.unlearnt.iter().filter_map(|id| Some((*id, world.facts(*id)?)));
     let learnt: Vec<_> = heard.map(|(id, f)| (id, f.system_identifier.clone())).collect();
-    if learnt.is_empty() { Ok(()) } else { spi::in_own_transaction(|| catalog::learn_identities(&learnt)) }
+    if learnt.is_empty() {
+        Ok(())
+    } else {
+        spi::in_own_transaction(|| catalog::learn_identities(&learnt))
+    }
 }
 
 /// What the plan asks for of links that have not failed in this run, and of no others than

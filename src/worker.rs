@@ -19,8 +19,8 @@ mod state;
 pub use links::limits_of;
 
 use crate::libpq::reactor;
-use crate::pg::wait::WaitEvent;
 use crate::pg::process;
+use crate::pg::wait::WaitEvent;
 use crate::shmem::{self, Ended};
 use futures_util::StreamExt;
 use futures_util::future::{AbortHandle, abortable, join};
@@ -73,7 +73,8 @@ pub struct Fleet {
 impl Fleet {
     /// Begins to watch a node, anew if it is watched already.
     pub fn watch(&self, shared: &Shared, node: i32) {
-        let (heart, probe) = (node::watch(shared.clone(), node), probe::watch(shared.clone(), node));
+        let (heart, probe) =
+            (node::watch(shared.clone(), node), probe::watch(shared.clone(), node));
         let (watch, handle) = abortable(join(heart, probe));
         self.start(async {
             // It ends only by being aborted.

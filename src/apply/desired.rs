@@ -23,8 +23,7 @@ impl Desired {
         let mut targets = BTreeMap::new();
         for row in &rows.nodes {
             let conninfo = conninfo::stored(&row.name, &row.conninfo, row.password.as_deref())?;
-            let expected =
-                row.system_identifier.clone().filter(|_| !rows.may_become_clone(row.id));
+            let expected = row.system_identifier.clone().filter(|_| !rows.may_become_clone(row.id));
             targets.insert(row.id, Target { expected, ..target(row)? });
             let node =
                 Node { id: row.id, name: row.name.clone(), conninfo, removing: row.removing };

@@ -52,17 +52,24 @@ impl Converge {
         let links = wanted(state, &plan);
         let orphans = plan.steps.iter().any(|step| step.link.is_none());
         if !links.is_empty() || orphans {
-            self.begin(links, shared, fleet);
+            self.begin(links, state, shared, fleet);
         }
     }
 
-    fn begin(&mut self, links: BTreeSet<LinkId>, shared: &Shared, fleet: &Fleet) {
+    fn begin(
+        &mut self,
+        links: BTreeSet<LinkId>,
+        state: &mut State,
+        shared: &Shared,
+        fleet: &Fleet,
+    ) {
         // Somebody else is at it: what is left then is for the next turn.
         if !lock::try_acquire().unwrap_or(false) {
             self.not_before = Some(Instant::now() + FIRST_PAUSE);
             return;
         }
         self.running = true;
+        state.converging.clone_from(&links);
         let (outcome, shared) = (self.outcome.clone(), shared.clone());
         fleet.start(async move {
             let ended = apply::converge(links).await;
@@ -90,6 +97,8 @@ impl Converge {
             }
         }
         self.told = lines.into_iter().collect();
+        let converged = std::mem::take(&mut state.converging);
+        state.links.unplan(&converged);
         state.look_again();
     }
 

@@ -136,6 +136,15 @@ impl Links {
         }
     }
 
+    /// What was planned for these is not true any more.
+    pub fn unplan(&mut self, links: &BTreeSet<LinkId>) {
+        for link in links {
+            if let Some(link) = self.watched.get_mut(link) {
+                link.plan = None;
+            }
+        }
+    }
+
     /// When time alone may change what is told of a link.
     pub fn deadline(&self) -> Option<Duration> {
         self.watched.values().filter_map(|link| link.watch.as_ref()?.deadline()).min()
@@ -264,7 +273,8 @@ impl State {
     pub fn judge_links(&mut self) -> bool {
         let now = self.now();
         let Some(desired) = self.desired.clone() else { return false };
-        let touched = std::mem::take(&mut self.links.touched);
+        let mut touched = std::mem::take(&mut self.links.touched);
+        touched.retain(|id| !self.converging.contains(id));
         let before = self.events.len();
         for id in touched {
             let Some(link) = desired.registry.link(id) else { continue };

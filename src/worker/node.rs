@@ -63,8 +63,8 @@ async fn keep(shared: &Shared, id: NodeId, mut session: Session, backoff: &mut B
         if let Err(failure) = name_session(shared, &mut session, &mut label).await {
             return failure;
         }
-        if shared.wants_inventory(id)
-            && let Err(failure) = take_inventory(shared, id, &mut session).await
+        if let Some(wanted) = shared.wants_inventory(id)
+            && let Err(failure) = take_inventory(shared, id, wanted, &mut session).await
         {
             return failure;
         }
@@ -102,11 +102,16 @@ async fn name_session(
     renamed.map_err(|error| failure(&Error::Peer(error), FailureKind::of_query))
 }
 
-async fn take_inventory(shared: &Shared, id: NodeId, session: &mut Session) -> Result<(), Failure> {
+async fn take_inventory(
+    shared: &Shared,
+    id: NodeId,
+    wanted: u64,
+    session: &mut Session,
+) -> Result<(), Failure> {
     let interest = shared.interest(id);
     match reactor::timeout(INVENTORY_LIMIT, observe::facts(session, &interest)).await {
         Ok(Ok(facts)) => {
-            shared.took_inventory(id, facts);
+            shared.took_inventory(id, wanted, facts);
             Ok(())
         }
         Ok(Err(error)) => Err(failure(&error, FailureKind::of_query)),

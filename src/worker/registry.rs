@@ -1,8 +1,8 @@
 //! The registry as the worker reads it: again when something was committed, and, because a
 //! standby is not told of commits, when its rows look different.
 
-use super::state::{Shared, State, Watched};
 use super::Fleet;
+use super::state::{Shared, State, Watched};
 use crate::apply::{self, desired::Desired};
 use crate::catalog::{self, Rows};
 use crate::error::Result;
@@ -141,7 +141,7 @@ fn take_node(state: &mut State, target: Target, rows: &Rows, shared: &Shared, fl
     node.options = row.options;
     node.watch.expect(expected);
     // What it should have may be different now, and so may what must be asked of it.
-    node.taken = None;
+    node.want_inventory();
     node.nudge.give();
     state.stale_nodes.insert(id);
     state.judge(id);

@@ -24,6 +24,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+/// A plan waits so long for nodes that answer to say what they have.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// One of the worker's tasks holds each of these.
 #[derive(Clone)]
 pub struct Shared(Rc<Inner>);
@@ -47,6 +50,10 @@ pub struct State {
     pub stale_nodes: BTreeSet<NodeId>,
     /// Something came in that no plan has seen.
     pub replan: bool,
+    /// Since when inventories are waited for.
+    awaiting: Option<Instant>,
+    /// The links that are being made right now: what they look like meanwhile says nothing.
+    pub converging: BTreeSet<LinkId>,
     pub planned: Option<Plan>,
     /// Nodes whose identity was noted, and links that were brought about, since the registry
     /// was read.
@@ -73,6 +80,8 @@ pub struct Watched {
     pub inventory: Option<Box<NodeFacts>>,
     /// When the inventory was taken; `None`: it is wanted now.
     pub taken: Option<Instant>,
+    /// How often it was wanted: one that was asked for earlier is none.
+    wanted: u64,
     pub nudge: Rc<Nudge>,
 }
 
@@ -91,6 +100,7 @@ impl Watched {
             rooms: Vec::new(),
             inventory: None,
             taken: None,
+            wanted: 0,
             nudge: Rc::default(),
         }
     }
@@ -111,10 +121,16 @@ impl Watched {
         }
     }
 
+    /// What is known of what it has may not be true any more.
+    pub fn want_inventory(&mut self) {
+        self.taken = None;
+        self.wanted += 1;
+    }
+
     /// The node's facts, if it answers and is the node.
     pub fn observation(&self, now: Duration) -> Observation {
         match &self.inventory {
-            Some(facts) if self.watch.state().answers() => {
+            Some(facts) if self.watch.state().answers() && self.taken.is_some() => {
                 Observation::Seen { age: Duration::ZERO, facts: facts.clone() }
             }
             Some(_) | None => Observation::Unreachable {
@@ -136,6 +152,8 @@ impl Shared {
             events: Vec::new(),
             stale_nodes: BTreeSet::new(),
             replan: false,
+            awaiting: None,
+            converging: BTreeSet::new(),
             planned: None,
             learnt: BTreeSet::new(),
             settled: BTreeSet::new(),
@@ -202,10 +220,13 @@ impl Shared {
         self.0.changed.give();
     }
 
-    pub fn wants_inventory(&self, id: NodeId) -> bool {
+    /// Whether a node should be asked for everything now; the number goes with the answer.
+    pub fn wants_inventory(&self, id: NodeId) -> Option<u64> {
         let interval = guc::inventory_interval();
-        let due = |node: &Watched| node.taken.is_none_or(|at| at.elapsed() >= interval);
-        self.state().nodes.get(&id).is_some_and(|node| node.watch.state().answers() && due(node))
+        let due = |node: &&Watched| node.taken.is_none_or(|at| at.elapsed() >= interval);
+        let state = self.state();
+        let node = state.nodes.get(&id).filter(|node| node.watch.state().answers());
+        node.filter(due).map(|node| node.wanted)
     }
 
     pub fn interest(&self, id: NodeId) -> Interest {
@@ -239,9 +260,9 @@ impl Shared {
         self.0.changed.give();
     }
 
-    pub fn took_inventory(&self, id: NodeId, facts: NodeFacts) {
+    pub fn took_inventory(&self, id: NodeId, wanted: u64, facts: NodeFacts) {
         let mut state = self.state_mut();
-        if let Some(node) = state.nodes.get_mut(&id) {
+        if let Some(node) = state.nodes.get_mut(&id).filter(|node| node.wanted == wanted) {
             node.inventory = Some(Box::new(facts));
             node.taken = Some(Instant::now());
             state.replan = true;
@@ -281,7 +302,8 @@ impl State {
         node.last_seen = Some(epoch_now());
         note_growth(&mut node.growth, &pulse, now);
         let previous = node.pulse.replace(pulse);
-        if let (Some(desired), Some(before), Some(after)) = (&self.desired, &previous, &node.pulse) {
+        if let (Some(desired), Some(before), Some(after)) = (&self.desired, &previous, &node.pulse)
+        {
             let alive = signs_of_life(&desired.registry, id, before, after);
             alive.iter().for_each(|other| self.alive(*other));
         }
@@ -291,7 +313,7 @@ impl State {
             _ => true,
         };
         if changed {
-            node.taken = None;
+            node.want_inventory();
         }
         let told = self.judge(id);
         self.stale_nodes.insert(id);
@@ -312,7 +334,7 @@ impl State {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         node.watch.failed(now, failure);
         node.connected_since = None;
-        node.taken = None;
+        node.want_inventory();
         self.judge(id);
         self.stale_nodes.insert(id);
         self.links.touch(id);
@@ -344,7 +366,7 @@ impl State {
     /// Asks every node for everything again, at once.
     pub fn look_again(&mut self) {
         for node in self.nodes.values_mut() {
-            node.taken = None;
+            node.want_inventory();
             node.nudge.give();
         }
         self.replan = true;
@@ -369,10 +391,16 @@ impl State {
         World { nodes: nodes.collect() }
     }
 
-    /// Whether somebody who answers has yet to say what it has.
-    pub fn awaits_inventories(&self) -> bool {
+    /// Whether it is worth waiting for somebody who answers and has yet to say what it has: a
+    /// slow one is unknown meanwhile.
+    pub fn awaits_inventories(&mut self) -> bool {
         let awaited = |n: &Watched| n.taken.is_none() && n.watch.state() == NodeState::Up;
-        self.nodes.values().any(awaited)
+        if !self.nodes.values().any(awaited) {
+            self.awaiting = None;
+            return false;
+        }
+        let since = *self.awaiting.get_or_insert_with(Instant::now);
+        since.elapsed() < PATIENCE
     }
 
     /// What is published of a node.
