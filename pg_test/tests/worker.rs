@@ -74,7 +74,10 @@ fn a_database_is_renamed_copied_and_dropped_around_its_worker() {
     let refused = paris.psql("postgres", "DROP DATABASE app; SELECT 1");
     assert!(refused.ok, "nobody is in the way: {refused}");
     let log = paris.log();
-    assert!(!log.contains("terminating background worker \"pg_nodes"), "workers go quietly:\n{log}");
+    assert!(
+        !log.contains("terminating background worker \"pg_nodes"),
+        "workers go quietly:\n{log}"
+    );
 }
 
 #[test]
