@@ -12,11 +12,12 @@ mod report;
 use crate::catalog::{self, Rows};
 use crate::error::{Error, Result};
 use crate::libpq::reactor;
+use crate::observe::session::Target;
 use crate::observe::{self, Sessions};
 use crate::pg::spi;
 use desired::Desired;
 use execute::Execution;
-use nodes_plan::desired::{LinkId, NodeId};
+use nodes_plan::desired::{Interest, LinkId, NodeId};
 use nodes_plan::observed::World;
 use nodes_plan::step::{Plan, Problem, ProblemKind};
 use report::Report;
@@ -55,7 +56,7 @@ pub struct Look {
 /// Asks all nodes at once and plans; changes nothing.
 pub fn look(desired: &Desired) -> Look {
     reactor::block_on(async {
-        let (world, mut sessions) = observe::world(&desired.targets(), Sessions::new()).await;
+        let (world, mut sessions) = ask(desired, &desired.targets(), Sessions::new()).await;
         let identities = identity::of_all(&mut sessions).await;
         let plan = nodes_plan::plan(&desired.registry, &world);
         Look { world, identities, plan }
@@ -65,9 +66,18 @@ pub fn look(desired: &Desired) -> Look {
 /// Asks the nodes that have links, at once, and plans; changes nothing.
 pub fn plan(desired: &Desired) -> Plan {
     reactor::block_on(async {
-        let (world, _) = observe::world(&desired.linked_targets(), Sessions::new()).await;
+        let (world, _) = ask(desired, &desired.linked_targets(), Sessions::new()).await;
         nodes_plan::plan(&desired.registry, &world)
     })
+}
+
+/// What silent nodes are silent about must not be a password.
+async fn ask(
+    desired: &Desired,
+    targets: &[(Target, Interest)],
+    sessions: Sessions,
+) -> (World, Sessions) {
+    observe::world(targets, sessions, |text| desired.redact(text)).await
 }
 
 /// Sleeps, ready to be interrupted.
@@ -98,7 +108,7 @@ async fn rounds(report: &mut Report) -> Result<()> {
     let mut sessions = Sessions::new();
     for _ in 0..MAX_ROUNDS {
         let desired = spi::in_own_transaction(load_active)?;
-        let (world, open) = observe::world(&desired.linked_targets(), sessions).await;
+        let (world, open) = ask(&desired, &desired.linked_targets(), sessions).await;
         let plan = runnable(nodes_plan::plan(&desired.registry, &world), report.failed_links());
         report.total = desired.registry.links.len();
         report.problems(&desired, &plan.problems);

@@ -21,8 +21,12 @@ const SUPERUSER_FACTS: &str = include_str!("observe/superuser_facts.sql");
 pub type Sessions = BTreeMap<NodeId, Session>;
 
 /// Asks every target at the same time. Sessions of an earlier round are used again; one that
-/// broke is replaced.
-pub async fn world(targets: &[(Target, Interest)], sessions: Sessions) -> (World, Sessions) {
+/// broke is replaced. `redact` takes passwords out of what people will read.
+pub async fn world(
+    targets: &[(Target, Interest)],
+    sessions: Sessions,
+    redact: impl Fn(&str) -> String,
+) -> (World, Sessions) {
     let mut sessions = sessions;
     let asked = targets.iter().map(|(target, interest)| {
         let session = sessions.remove(&target.id);
@@ -37,7 +41,7 @@ pub async fn world(targets: &[(Target, Interest)], sessions: Sessions) -> (World
                 open.insert(node, session);
                 Observation::Seen { age: Duration::ZERO, facts: Box::new(facts) }
             }
-            Err(error) => Observation::Unreachable { error: error.to_string() },
+            Err(error) => Observation::Unreachable { error: redact(&error.to_string()) },
         };
         world.nodes.insert(node, observation);
     }

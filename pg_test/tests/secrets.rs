@@ -84,6 +84,41 @@ fn apply(trio: &Trio) -> (bool, String) {
     (psql.ok, psql.output)
 }
 
+/// A server repeats the name of a database that it does not have, which may be a password.
+#[test]
+fn a_peers_words_are_told_without_passwords() {
+    let paris = Server::builder("paris").start();
+    let london = Server::builder("london").password(FIRST).start();
+    paris.create_db("app");
+    let (own, conninfo) = (paris.conninfo("app"), london.conninfo(FIRST));
+    paris.sql(
+        "app",
+        &format!(
+            "CREATE EXTENSION pg_nodes;
+             SELECT nodes.add_node('london', '{conninfo}', password => '{FIRST}')"
+        ),
+    );
+    let says = |script: &str| {
+        let psql = paris.psql_with("app", &["-v", "VERBOSITY=verbose"], script);
+        assert!(psql.output.contains("does not exist"), "{script}:\n{psql}");
+        assert!(!psql.output.contains(NEEDLE), "{script} shows a password:\n{psql}");
+    };
+    says("SELECT nodes.add_foreign_schema('stock', 'london')");
+    paris.sql(
+        "app",
+        &format!(
+            "SELECT nodes.add_node('paris', '{own}');
+             SELECT nodes.add_foreign_schema('stock', 'london', on_node => 'paris')"
+        ),
+    );
+    says("SELECT * FROM nodes.plan()");
+    says("SELECT error FROM nodes.status");
+    says("TABLE nodes.link_status");
+    says("SELECT * FROM nodes.test_node('london')");
+    says("CALL nodes.apply()");
+    says("CALL nodes.teardown()");
+}
+
 /// Looks everywhere.
 fn assert_unseen(trio: &Trio) {
     let views = ["node", "link", "event", "events", "step_log", "status", "link_status", "slots"];

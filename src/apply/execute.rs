@@ -111,6 +111,10 @@ impl<'a> Execution<'a> {
     }
 
     async fn send(&self, batch: Batch<'_>) -> std::result::Result<Duration, Failure> {
+        self.send_plainly(batch).await.map_err(|failure| failure.redacted(self.desired))
+    }
+
+    async fn send_plainly(&self, batch: Batch<'_>) -> std::result::Result<Duration, Failure> {
         let Some(first) = batch.first() else { return Ok(Duration::ZERO) };
         let Some(node) = first.node else { return self.run_in_registry(first) };
         let Some(session) = self.sessions.get(&node) else {
@@ -128,7 +132,7 @@ impl<'a> Execution<'a> {
         if matches!(first.operation, Operation::Reload) && sent.is_ok() {
             await_reload(&mut session).await.map_err(|error| Failure::new(0, error))?;
         }
-        sent.map_err(|failure| failure.redacted(self.desired))
+        sent
     }
 
     fn run_in_registry(&self, step: &Step) -> std::result::Result<Duration, Failure> {
@@ -246,7 +250,8 @@ async fn send_once(
     let text: Vec<&str> = statements.iter().map(Sql::text).collect();
     let started = Instant::now();
     let mut arrived = 0;
-    let sent = session.connection.simple_each(&text.join("; "), |_| arrived += 1).await;
+    let limit = session.step_limit(statements.iter().map(Sql::statements).sum());
+    let sent = session.connection.simple_each(&text.join("; "), limit, |_| arrived += 1).await;
     sent.map(|()| started.elapsed()).map_err(|error| {
         let ends = statements.iter().scan(0, |end, sql| {
             *end += sql.statements();

@@ -32,7 +32,10 @@ pub fn this_node(desired: &Desired) -> Result<NodeId> {
             match answer {
                 Ok(there) if there == here => return (Some(target.id), tried),
                 Ok(_) => tried.push(format!("\"{}\" is another server", target.name)),
-                Err(error) => tried.push(format!("\"{}\": {error}", target.name)),
+                Err(error) => {
+                    let why = desired.redact(&error.to_string());
+                    tried.push(format!("\"{}\": {why}", target.name));
+                }
             }
         }
         (None, tried)
