@@ -85,9 +85,10 @@ pub fn pause(duration: Duration) {
     reactor::block_on(reactor::sleep(duration));
 }
 
-/// Makes it so. Commits step by step: the caller is a procedure called outside a transaction
-/// block. With `timeout`, gives up when it has passed; what is done stays done.
-pub fn apply(timeout: Option<Duration>) -> Result<()> {
+/// Makes it so and says what must wait. Commits step by step: the caller is a procedure called
+/// outside a transaction block. With `timeout`, gives up when it has passed; what is done stays
+/// done.
+pub fn apply(timeout: Option<Duration>) -> Result<Vec<String>> {
     let work = async {
         let mut report = Report::default();
         let done = rounds(&mut report).await;

@@ -84,6 +84,15 @@ impl Rows {
         self.nodes.iter().find(|node| node.id == id).map_or("?", |node| &node.name)
     }
 
+    /// Every link in words, for a detail.
+    pub fn describe_links(&self) -> Vec<String> {
+        let describe = |link: &LinkRow| {
+            let (from, to) = (self.node_name(link.from_node), self.node_name(link.to_node));
+            format!("{} \"{}\" from \"{from}\" to \"{to}\"", link.spec.kind(), link.name)
+        };
+        self.links.iter().map(describe).collect()
+    }
+
     /// A link that is not being removed.
     pub fn link(&self, name: &str) -> Result<&LinkRow> {
         let mut live = self.links.iter().filter(|link| link.state != LinkState::Removing);

@@ -65,6 +65,10 @@ pub enum Error {
     InRecovery(&'static str),
     #[error("{links} of {total} links could not be made right")]
     ApplyFailed { lines: Vec<String>, links: usize, total: usize, sqlstate: Option<String> },
+    #[error("something is left that nodes.teardown() could not remove")]
+    TeardownUnfinished { left: Vec<String>, reasons: Vec<String> },
+    #[error("timed out waiting for nodes.apply() of {holder}")]
+    Busy { holder: String },
     #[error("the plan was not empty after {0} rounds")]
     NoConvergence(usize),
     #[error("timed out waiting for {0}")]
@@ -104,7 +108,9 @@ impl Error {
             | Error::NotRegistered { .. }
             | Error::Passive { .. }
             | Error::NoRegistry
+            | Error::TeardownUnfinished { .. }
             | Error::NoConvergence(_) => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            Error::Busy { .. } => C::ERRCODE_OBJECT_IN_USE,
             Error::CannotPause(_) => C::ERRCODE_FEATURE_NOT_SUPPORTED,
             Error::InTransactionBlock(_) => C::ERRCODE_ACTIVE_SQL_TRANSACTION,
             Error::InRecovery(_) => C::ERRCODE_READ_ONLY_SQL_TRANSACTION,
@@ -129,6 +135,9 @@ impl Error {
                 "It was made on the server with system identifier {made_on}, this one is {here}."
             )),
             Error::ApplyFailed { lines, .. } => Some(lines.join("\n")),
+            Error::TeardownUnfinished { left, reasons } => {
+                Some(format!("Left: {}.\n{}", left.join(", "), reasons.join("\n")))
+            }
             Error::Peer(error) => error.detail.clone(),
             _ => None,
         }
@@ -193,6 +202,14 @@ impl Error {
             Error::InRecovery(_) => "Call it on the primary of this server's group.".into(),
             Error::ApplyFailed { .. } => {
                 "Correct the cause and run nodes.apply() again; what is done stays done.".into()
+            }
+            Error::TeardownUnfinished { .. } => {
+                "Run nodes.teardown() again when the cause is corrected or the node is back. \
+                 DROP EXTENSION would forget what is left: do not run it yet."
+                    .into()
+            }
+            Error::Busy { .. } => {
+                "Wait for it, or end it with pg_cancel_backend(), and try again.".into()
             }
             Error::NoConvergence(_) => {
                 "See nodes.plan(); somebody may be changing the same objects.".into()

@@ -78,6 +78,45 @@ fn a_copy_elsewhere_is_passive_until_it_takes_over() {
     trio.london.assert_no_residue("app");
 }
 
+/// A standby carries the registry too: it shows, and says why it changes nothing.
+#[test]
+fn a_standby_shows_and_changes_nothing() {
+    let trio = Trio::start();
+    trio.register();
+    trio.link();
+    trio.apply();
+    wait_until("the registry has reached the standby", LONG, || {
+        trio.oslo.query_texts("app", "SELECT name FROM nodes.link").len() == 3
+    });
+    for call in [
+        "SELECT nodes.add_node('x', 'host=127.0.0.1 port=1')",
+        "SELECT nodes.alter_node('london', 'host=127.0.0.1 port=1')",
+        "SELECT nodes.set_password('london', 'x')",
+        "SELECT nodes.rename_node('london', 'x')",
+        "SELECT nodes.remove_node('london')",
+        "SELECT nodes.add_standby('london', 'paris')",
+        "SELECT nodes.add_subscription('again', 'london', 'paris')",
+        "SELECT nodes.add_foreign_schema('again', 'london')",
+        "SELECT nodes.alter_link('stock', writable => false)",
+        "SELECT nodes.pause_link('orders_feed')",
+        "SELECT nodes.resume_link('orders_feed')",
+        "SELECT nodes.remove_link('stock')",
+        "SELECT nodes.take_over()",
+        "CALL nodes.apply()",
+        "CALL nodes.teardown()",
+    ] {
+        let said = trio.oslo.psql_with("app", &["-v", "VERBOSITY=verbose"], call);
+        assert!(said.output.contains("ERROR:  25006: cannot execute nodes."), "{call}: {said}");
+        assert!(said.output.contains("HINT:  Call it on the primary"), "{call}: {said}");
+    }
+    assert_eq!(plan(&trio.oslo), [""; 0]);
+    let standby = "SELECT role FROM nodes.status WHERE is_self";
+    assert_eq!(trio.oslo.query_texts("app", standby), ["standby"]);
+    trio.paris.sql("app", "CALL nodes.teardown()");
+    trio.paris.assert_no_residue("app");
+    trio.london.assert_no_residue("app");
+}
+
 #[test]
 fn restored_where_it_was_made_it_goes_on() {
     let trio = Trio::start();

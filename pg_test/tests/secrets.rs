@@ -116,7 +116,7 @@ fn a_peers_words_are_told_without_passwords() {
     says("TABLE nodes.link_status");
     says("SELECT * FROM nodes.test_node('london')");
     says("CALL nodes.apply()");
-    says("CALL nodes.teardown()");
+    paris.sql("app", "CALL nodes.teardown()");
 }
 
 /// Looks everywhere.

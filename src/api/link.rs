@@ -26,7 +26,7 @@ fn add_standby(
 }
 
 fn new_standby(standby: &str, primary: &str, slot: bool, name: &str) -> Result<String> {
-    let rows = active_rows()?;
+    let rows = active_rows("nodes.add_standby()")?;
     let (from, to) = (rows.usable_node(primary)?.id, rows.usable_node(standby)?.id);
     check_distinct(from, to, standby)?;
     let standbys =
@@ -61,7 +61,7 @@ fn add_subscription(
         copy_data,
         options: subscription_options(options)?,
     };
-    let (from, to) = ends(publisher, subscriber)?;
+    let (from, to) = ends("nodes.add_subscription()", publisher, subscriber)?;
     insert(name, from.0, to.0, &Spec::Subscription(spec))?;
     Ok(format!("\"{}\" will subscribe to \"{}\"; nodes.plan() shows how", to.1, from.1))
 }
@@ -129,7 +129,7 @@ fn add_foreign_schema(
     };
     checked_name(local_schema)?;
     checked_name(remote_schema)?;
-    let (from, to) = ends(node, on_node)?;
+    let (from, to) = ends("nodes.add_foreign_schema()", node, on_node)?;
     check_unlinked(&to, local_schema)?;
     if on_node.is_none() {
         check_local_schema(local_schema)?;
@@ -176,8 +176,8 @@ fn check_local_schema(schema: &str) -> Result<()> {
 type End = (NodeId, String);
 
 /// The two nodes of a link; without a name the second is this server.
-fn ends(from: &str, to: Option<&str>) -> Result<(End, End)> {
-    let rows = active_rows()?;
+fn ends(call: &'static str, from: &str, to: Option<&str>) -> Result<(End, End)> {
+    let rows = active_rows(call)?;
     let from = rows.usable_node(from)?;
     let to = match to {
         Some(name) => rows.usable_node(name)?.id,
@@ -206,7 +206,7 @@ fn alter_link(
     public: default!(Option<bool>, "NULL"),
     roles: default!(Option<Names>, "NULL"),
 ) -> std::result::Result<String, ErrorReport> {
-    let rows = active_rows()?;
+    let rows = active_rows("nodes.alter_link()")?;
     let row = rows.link(name)?;
     let change = Change { tables, options, slot, writable, public, roles };
     catalog::update_link_spec(row.id, &change.applied_to(&row.spec)?)?;
@@ -273,18 +273,18 @@ impl Change {
 
 #[pg_extern(volatile, parallel_unsafe)]
 fn pause_link(name: &str) -> std::result::Result<String, ErrorReport> {
-    set_paused(name, LinkState::Paused)?;
+    set_paused("nodes.pause_link()", name, LinkState::Paused)?;
     Ok(format!("link \"{name}\" will pause; its publisher keeps WAL meanwhile"))
 }
 
 #[pg_extern(volatile, parallel_unsafe)]
 fn resume_link(name: &str) -> std::result::Result<String, ErrorReport> {
-    set_paused(name, LinkState::Active)?;
+    set_paused("nodes.resume_link()", name, LinkState::Active)?;
     Ok(format!("link \"{name}\" will go on"))
 }
 
-fn set_paused(name: &str, state: LinkState) -> Result<()> {
-    let rows = active_rows()?;
+fn set_paused(call: &'static str, name: &str, state: LinkState) -> Result<()> {
+    let rows = active_rows(call)?;
     let row = rows.link(name)?;
     match row.spec {
         Spec::Subscription(_) => catalog::set_link_state(row.id, state, row.keep_data),
@@ -297,7 +297,7 @@ fn remove_link(
     name: &str,
     keep_data: default!(bool, "true"),
 ) -> std::result::Result<String, ErrorReport> {
-    let rows = active_rows()?;
+    let rows = active_rows("nodes.remove_link()")?;
     catalog::set_link_state(rows.link(name)?.id, LinkState::Removing, keep_data)?;
     Ok(format!("link \"{name}\" will be removed; nodes.plan() shows how"))
 }

@@ -26,7 +26,7 @@ fn register(
     password: Option<&str>,
 ) -> Result<String> {
     checked_name(name)?;
-    let rows = active_rows()?;
+    let rows = active_rows("nodes.add_node()")?;
     if rows.nodes.iter().any(|node| node.name == name && node.removing) {
         return Err(Error::NodeRemoving(name.to_owned()));
     }
@@ -101,7 +101,7 @@ fn change(
     admin_conninfo: Option<&str>,
     password: Option<&str>,
 ) -> Result<String> {
-    let rows = active_rows()?;
+    let rows = active_rows("nodes.alter_node()")?;
     let row = rows.node(name)?;
     // Whoever may change an address must not thereby learn the password sent to the old one.
     let keeps_secrets = user::is_superuser();
@@ -130,7 +130,7 @@ fn in_conninfo(node: &str, text: Option<&str>) -> Result<Option<String>> {
 
 #[pg_extern(volatile, parallel_unsafe)]
 fn set_password(node: &str, password: Option<&str>) -> std::result::Result<String, ErrorReport> {
-    let rows = active_rows()?;
+    let rows = active_rows("nodes.set_password()")?;
     let row = rows.node(node)?;
     let password = password.filter(|password| !password.is_empty());
     if password.is_none() && (row.password_required || !user::is_superuser()) {
@@ -151,7 +151,7 @@ fn set_password(node: &str, password: Option<&str>) -> std::result::Result<Strin
 #[pg_extern(volatile, parallel_unsafe)]
 fn rename_node(old_name: &str, new_name: &str) -> std::result::Result<String, ErrorReport> {
     checked_name(new_name).map_err(ErrorReport::from)?;
-    let rows = active_rows()?;
+    let rows = active_rows("nodes.rename_node()")?;
     catalog::rename_node(rows.node(old_name)?.id, new_name)?;
     Ok(format!("node \"{old_name}\" is now \"{new_name}\""))
 }
@@ -166,7 +166,7 @@ fn remove_node(
 }
 
 fn remove(name: &str, cascade: bool, keep_data: bool) -> Result<String> {
-    let rows = active_rows()?;
+    let rows = active_rows("nodes.remove_node()")?;
     let node = rows.node(name)?;
     let of_node = |id| id == node.id;
     let links = rows.links.iter().filter(|l| of_node(l.from_node) || of_node(l.to_node));
