@@ -27,6 +27,8 @@ pub enum Error {
     ForbiddenOption { option: String },
     #[error("a role that is not a superuser must give a password for node \"{0}\"")]
     PasswordMissing(String),
+    #[error("invalid password for node \"{0}\"")]
+    BadPassword(String),
     #[error("node \"{0}\" did not ask for the password")]
     PasswordUnused(String),
     #[error("node \"{0}\" cannot be linked to itself")]
@@ -93,6 +95,7 @@ impl Error {
             | Error::SchemaLinked { .. } => C::ERRCODE_DUPLICATE_OBJECT,
             Error::BadName { .. } | Error::BadTableName(_) => C::ERRCODE_INVALID_NAME,
             Error::BadConninfo { .. }
+            | Error::BadPassword(_)
             | Error::SelfLink(_)
             | Error::StandbyCycle { .. }
             | Error::UnknownOption { .. }
@@ -125,6 +128,9 @@ impl Error {
         match self {
             Error::BadName { why, .. } => Some(sentence(&why.to_string())),
             Error::BadConninfo { why, .. } | Error::BadOption { why, .. } => Some(why.clone()),
+            Error::BadPassword(_) => {
+                Some("It contains a control character, such as the end of a line.".into())
+            }
             Error::AlreadyStandby(_, link) => Some(format!("Link \"{link}\" says so.")),
             Error::CannotPause(kind) => Some(format!("This is a {kind} link.")),
             Error::StandbyCycle { chain, .. } => Some(format!("{}.", chain.join(" follows "))),
@@ -162,6 +168,10 @@ impl Error {
             }
             Error::PasswordMissing(_) => {
                 "Pass password => …; without one the server would connect with its own identity."
+                    .into()
+            }
+            Error::BadPassword(_) => {
+                "A line of a password file cannot hold it: choose another password on that server."
                     .into()
             }
             Error::PasswordUnused(_) => {

@@ -55,13 +55,13 @@ impl Parts {
         let own = conninfo::check(node, conninfo)?;
         let admin = admin_conninfo.map(|text| conninfo::check(node, text)).transpose()?;
         let password = password.map(str::to_owned).or(own.password);
-        let password = given(password);
+        let password = given(node, password)?;
         let password_required = !user::is_superuser();
         if password_required && password.is_none() {
             return Err(Error::PasswordMissing(node.to_owned()));
         }
         let (admin_conninfo, admin_password) = match admin {
-            Some(admin) => (Some(admin.conninfo), given(admin.password)),
+            Some(admin) => (Some(admin.conninfo), given(node, admin.password)?),
             None => (None, None),
         };
         let conninfo = own.conninfo;
@@ -80,9 +80,15 @@ impl Parts {
     }
 }
 
-/// To libpq an empty password is none: it goes on to the password file of our own user.
-fn given(password: Option<String>) -> Option<String> {
-    password.filter(|password| !password.is_empty())
+/// To libpq an empty password is none: it goes on to the password file of our own user. One
+/// with a control character has no place in the password file of a standby.
+fn given(node: &str, password: Option<String>) -> Result<Option<String>> {
+    match password.filter(|password| !password.is_empty()) {
+        Some(password) if password.contains(char::is_control) => {
+            Err(Error::BadPassword(node.to_owned()))
+        }
+        password => Ok(password),
+    }
 }
 
 #[pg_extern(volatile, parallel_unsafe)]
@@ -132,7 +138,7 @@ fn in_conninfo(node: &str, text: Option<&str>) -> Result<Option<String>> {
 fn set_password(node: &str, password: Option<&str>) -> std::result::Result<String, ErrorReport> {
     let rows = active_rows("nodes.set_password()")?;
     let row = rows.node(node)?;
-    let password = password.filter(|password| !password.is_empty());
+    let password = given(node, password.map(str::to_owned))?;
     if password.is_none() && (row.password_required || !user::is_superuser()) {
         return Err(Error::PasswordMissing(node.to_owned()).into());
     }
@@ -141,7 +147,7 @@ fn set_password(node: &str, password: Option<&str>) -> std::result::Result<Strin
         conninfo: &row.conninfo,
         admin_conninfo: row.admin_conninfo.as_deref(),
         password_required: row.password_required,
-        password,
+        password: password.as_deref(),
         admin_password: row.admin_password.as_deref(),
     };
     catalog::update_node(row.id, &stored)?;

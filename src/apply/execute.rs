@@ -148,11 +148,14 @@ impl<'a> Execution<'a> {
             Some(link) => format!("link \"{}\": ", self.desired.link_name(link)),
             None => String::new(),
         };
-        let line = format!(
+        let mut line = format!(
             "{link}{} on node \"{node}\" failed: {}",
             step.operation.label(),
             failure.message
         );
+        if let Some(hint) = step.operation.failure_hint() {
+            line = format!("{line}. {hint}");
+        }
         report.borrow_mut().fail(step.link, line, failure.sqlstate.as_deref());
     }
 }
