@@ -26,7 +26,7 @@ CREATE TABLE nodes.node (
   name text NOT NULL UNIQUE,
   conninfo text NOT NULL,
   admin_conninfo text,
-  password_required boolean NOT NULL DEFAULT false,
+  registered_by text,
   state text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'removing'))
 );
 COMMENT ON TABLE nodes.node IS 'registered servers; change it with nodes.add_node(), nodes.alter_node(), nodes.remove_node()';
@@ -34,7 +34,7 @@ COMMENT ON COLUMN nodes.node.id IS 'internal number';
 COMMENT ON COLUMN nodes.node.name IS 'what people call the node';
 COMMENT ON COLUMN nodes.node.conninfo IS 'how the other nodes reach it, without secrets';
 COMMENT ON COLUMN nodes.node.admin_conninfo IS 'how this registry reaches it; NULL: as the other nodes do';
-COMMENT ON COLUMN nodes.node.password_required IS 'registered by a role that is no superuser: connections must prove themselves with a password';
+COMMENT ON COLUMN nodes.node.registered_by IS 'NULL: a superuser vouches for the address; else the role that is none and gave it: connections must prove themselves with a password';
 COMMENT ON COLUMN nodes.node.state IS 'active, or removing until its last link is gone';
 
 CREATE TABLE nodes.secret (

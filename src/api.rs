@@ -4,6 +4,7 @@ mod link;
 mod node;
 mod plan;
 mod status;
+mod trust;
 
 use crate::apply;
 use crate::catalog::Rows;

@@ -13,7 +13,8 @@ pub struct NodeRow {
     pub name: String,
     pub conninfo: String,
     pub admin_conninfo: Option<String>,
-    pub password_required: bool,
+    /// The role that is no superuser and gave the address; `None`: a superuser vouches for it.
+    pub registered_by: Option<String>,
     pub removing: bool,
     pub password: Option<String>,
     pub admin_password: Option<String>,
@@ -50,7 +51,7 @@ SELECT json_build_object(
   'here', (SELECT system_identifier::text FROM pg_control_system()),
   'nodes', (SELECT coalesce(json_agg(json_build_object(
       'id', n.id, 'name', n.name, 'conninfo', n.conninfo, 'admin_conninfo', n.admin_conninfo,
-      'password_required', n.password_required, 'removing', n.state = 'removing',
+      'registered_by', n.registered_by, 'removing', n.state = 'removing',
       'password', s.password, 'admin_password', s.admin_password) ORDER BY n.id), '[]')
     FROM nodes.node n LEFT JOIN nodes.secret s ON s.node = n.id),
   'links', (SELECT coalesce(json_agg(json_build_object(
@@ -117,16 +118,16 @@ pub struct NewNode<'a> {
     pub name: &'a str,
     pub conninfo: &'a str,
     pub admin_conninfo: Option<&'a str>,
-    pub password_required: bool,
+    pub registered_by: Option<&'a str>,
     pub password: Option<&'a str>,
     pub admin_password: Option<&'a str>,
 }
 
 pub fn insert_node(node: &NewNode<'_>) -> Result<()> {
     let id = spi::write_returning(
-        "INSERT INTO nodes.node (name, conninfo, admin_conninfo, password_required) \
-         VALUES ($1, $2, $3, $4::boolean) ON CONFLICT DO NOTHING RETURNING id::text",
-        &[Some(node.name), Some(node.conninfo), node.admin_conninfo, flag(node.password_required)],
+        "INSERT INTO nodes.node (name, conninfo, admin_conninfo, registered_by) \
+         VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING RETURNING id::text",
+        &[Some(node.name), Some(node.conninfo), node.admin_conninfo, node.registered_by],
     )?;
     let id = id.ok_or_else(|| Error::DuplicateNode(node.name.to_owned()))?;
     write_secret(&id, node)
@@ -135,9 +136,9 @@ pub fn insert_node(node: &NewNode<'_>) -> Result<()> {
 pub fn update_node(id: NodeId, node: &NewNode<'_>) -> Result<()> {
     let id = id.to_string();
     spi::write(
-        "UPDATE nodes.node SET conninfo = $2, admin_conninfo = $3, password_required = $4::boolean \
+        "UPDATE nodes.node SET conninfo = $2, admin_conninfo = $3, registered_by = $4 \
          WHERE id = $1::integer",
-        &[Some(&id), Some(node.conninfo), node.admin_conninfo, flag(node.password_required)],
+        &[Some(&id), Some(node.conninfo), node.admin_conninfo, node.registered_by],
     )?;
     write_secret(&id, node)
 }

@@ -31,6 +31,8 @@ pub enum Error {
     BadPassword(String),
     #[error("node \"{0}\" did not ask for the password")]
     PasswordUnused(String),
+    #[error("only a superuser may take the password of node \"{from}\" to node \"{to}\"")]
+    PasswordOfOthers { from: String, to: String, registrant: String },
     #[error("node \"{0}\" cannot be linked to itself")]
     SelfLink(String),
     #[error("node \"{0}\" is already a standby")]
@@ -102,7 +104,9 @@ impl Error {
             | Error::BadOption { .. }
             | Error::OptionOfNode(_)
             | Error::OptionOfOtherKind { .. } => C::ERRCODE_INVALID_PARAMETER_VALUE,
-            Error::ForbiddenOption { .. } => C::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            Error::ForbiddenOption { .. } | Error::PasswordOfOthers { .. } => {
+                C::ERRCODE_INSUFFICIENT_PRIVILEGE
+            }
             Error::PasswordMissing(_) | Error::PasswordUnused(_) => {
                 C::ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED
             }
@@ -128,6 +132,10 @@ impl Error {
         match self {
             Error::BadName { why, .. } => Some(sentence(&why.to_string())),
             Error::BadConninfo { why, .. } | Error::BadOption { why, .. } => Some(why.clone()),
+            Error::PasswordOfOthers { from, to, registrant } => Some(format!(
+                "The address of node \"{to}\" is that of role \"{registrant}\", which is not a \
+                 superuser; node \"{from}\" was not registered by the caller."
+            )),
             Error::BadPassword(_) => {
                 Some("It contains a control character, such as the end of a line.".into())
             }
@@ -170,6 +178,10 @@ impl Error {
                 "Pass password => …; without one the server would connect with its own identity."
                     .into()
             }
+            Error::PasswordOfOthers { to, .. } => format!(
+                "Have a superuser make the change, or vouch for node \"{to}\" by calling \
+                 nodes.alter_node() with its conninfo."
+            ),
             Error::BadPassword(_) => {
                 "A line of a password file cannot hold it: choose another password on that server."
                     .into()

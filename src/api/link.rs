@@ -1,7 +1,7 @@
 //! `nodes.add_standby()`, `nodes.add_subscription()`, `nodes.add_foreign_schema()` and what
 //! changes or removes links. They change rows only; `nodes.apply()` does the rest.
 
-use super::{active_rows, checked_name, plain_options};
+use super::{active_rows, checked_name, plain_options, trust};
 use crate::apply::desired::Desired;
 use crate::apply::{conninfo, identity};
 use crate::catalog::{self, LinkRow, Rows};
@@ -27,8 +27,10 @@ fn add_standby(
 
 fn new_standby(standby: &str, primary: &str, slot: bool, name: &str) -> Result<String> {
     let rows = active_rows("nodes.add_standby()")?;
-    let (from, to) = (rows.usable_node(primary)?.id, rows.usable_node(standby)?.id);
+    let (source, target) = (rows.usable_node(primary)?, rows.usable_node(standby)?);
+    let (from, to) = (source.id, target.id);
     check_distinct(from, to, standby)?;
+    trust::check_link(source, target)?;
     let standbys =
         |row: &&LinkRow| matches!(row.spec, Spec::Standby(_)) && row.state != LinkState::Removing;
     if let Some(other) = rows.links.iter().filter(standbys).find(|row| row.to_node == to) {
@@ -180,11 +182,14 @@ fn ends(call: &'static str, from: &str, to: Option<&str>) -> Result<(End, End)> 
     let rows = active_rows(call)?;
     let from = rows.usable_node(from)?;
     let to = match to {
-        Some(name) => rows.usable_node(name)?.id,
-        None => identity::this_node(&Desired::from_rows(&rows)?)?,
+        Some(name) => rows.usable_node(name)?,
+        None => {
+            rows.usable_node(rows.node_name(identity::this_node(&Desired::from_rows(&rows)?)?))?
+        }
     };
-    check_distinct(from.id, to, &from.name)?;
-    Ok(((from.id, from.name.clone()), (to, rows.node_name(to).to_owned())))
+    check_distinct(from.id, to.id, &from.name)?;
+    trust::check_link(from, to)?;
+    Ok(((from.id, from.name.clone()), (to.id, to.name.clone())))
 }
 
 fn check_distinct(from: NodeId, to: NodeId, name: &str) -> Result<()> {

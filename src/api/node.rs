@@ -1,6 +1,6 @@
 //! `nodes.add_node()` and its kin.
 
-use super::{active_rows, checked_name};
+use super::{active_rows, checked_name, trust};
 use crate::apply::conninfo;
 use crate::catalog::{self, NewNode, NodeRow, Rows};
 use crate::error::{Error, Result};
@@ -42,7 +42,8 @@ struct Parts {
     admin_conninfo: Option<String>,
     password: Option<String>,
     admin_password: Option<String>,
-    password_required: bool,
+    /// See [`NodeRow::registered_by`].
+    registered_by: Option<String>,
 }
 
 impl Parts {
@@ -56,8 +57,8 @@ impl Parts {
         let admin = admin_conninfo.map(|text| conninfo::check(node, text)).transpose()?;
         let password = password.map(str::to_owned).or(own.password);
         let password = given(node, password)?;
-        let password_required = !user::is_superuser();
-        if password_required && password.is_none() {
+        let registered_by = (!user::is_superuser()).then(user::current_role);
+        if registered_by.is_some() && password.is_none() {
             return Err(Error::PasswordMissing(node.to_owned()));
         }
         let (admin_conninfo, admin_password) = match admin {
@@ -65,7 +66,7 @@ impl Parts {
             None => (None, None),
         };
         let conninfo = own.conninfo;
-        Ok(Parts { conninfo, admin_conninfo, password, admin_password, password_required })
+        Ok(Parts { conninfo, admin_conninfo, password, admin_password, registered_by })
     }
 
     fn row<'a>(&'a self, name: &'a str) -> NewNode<'a> {
@@ -73,7 +74,7 @@ impl Parts {
             name,
             conninfo: &self.conninfo,
             admin_conninfo: self.admin_conninfo.as_deref(),
-            password_required: self.password_required,
+            registered_by: self.registered_by.as_deref(),
             password: self.password.as_deref(),
             admin_password: self.admin_password.as_deref(),
         }
@@ -109,6 +110,7 @@ fn change(
 ) -> Result<String> {
     let rows = active_rows("nodes.alter_node()")?;
     let row = rows.node(name)?;
+    trust::check_move(&rows, row)?;
     // Whoever may change an address must not thereby learn the password sent to the old one.
     let keeps_secrets = user::is_superuser();
     let kept = |secret: &Option<String>| secret.clone().filter(|_| keeps_secrets);
@@ -123,10 +125,13 @@ fn change(
     let old_admin_password = kept(&row.admin_password).filter(|_| admin.is_some());
     let admin_password = parts.admin_password.clone().or(old_admin_password);
     // A superuser vouches for an address that is given, not for one that was there.
-    let password_required = parts.password_required || conninfo.is_none() && row.password_required;
-    let parts = Parts { admin_password, password_required, ..parts };
+    let before = row.registered_by.clone().filter(|_| conninfo.is_none());
+    let registered_by = parts.registered_by.clone().or(before);
+    let parts = Parts { admin_password, registered_by, ..parts };
     catalog::update_node(row.id, &parts.row(name))?;
-    Ok(format!("node \"{name}\" is now: {}; nodes.apply() tells the others", parts.conninfo))
+    let exposure = trust::exposure(&rows, row);
+    let now = &parts.conninfo;
+    Ok(format!("node \"{name}\" is now: {now}; nodes.apply() tells the others{exposure}"))
 }
 
 /// The password inside a new conninfo.
@@ -139,19 +144,20 @@ fn set_password(node: &str, password: Option<&str>) -> std::result::Result<Strin
     let rows = active_rows("nodes.set_password()")?;
     let row = rows.node(node)?;
     let password = given(node, password.map(str::to_owned))?;
-    if password.is_none() && (row.password_required || !user::is_superuser()) {
+    if password.is_none() && (row.registered_by.is_some() || !user::is_superuser()) {
         return Err(Error::PasswordMissing(node.to_owned()).into());
     }
     let stored = NewNode {
         name: node,
         conninfo: &row.conninfo,
         admin_conninfo: row.admin_conninfo.as_deref(),
-        password_required: row.password_required,
+        registered_by: row.registered_by.as_deref(),
         password: password.as_deref(),
         admin_password: row.admin_password.as_deref(),
     };
     catalog::update_node(row.id, &stored)?;
-    Ok(format!("password of node \"{node}\" changed; nodes.apply() tells the others"))
+    let exposure = trust::exposure(&rows, row);
+    Ok(format!("password of node \"{node}\" changed; nodes.apply() tells the others{exposure}"))
 }
 
 #[pg_extern(volatile, parallel_unsafe)]

@@ -90,7 +90,7 @@ fn target(row: &NodeRow) -> Result<Target> {
         id: row.id,
         name: row.name.clone(),
         conninfo,
-        password_required: row.password_required,
+        password_required: row.registered_by.is_some(),
         connect_timeout: guc::connect_timeout(),
         step_timeout: guc::step_timeout(),
     })

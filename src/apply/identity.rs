@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::libpq::reactor;
 use crate::observe::Sessions;
 use crate::observe::session::{Session, Target};
+use crate::pg::user;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
@@ -18,11 +19,16 @@ pub const IDENTITY: &str = "SELECT system_identifier::text || '/' || \
      extract(epoch FROM pg_postmaster_start_time())::text || '/' || current_database() \
      FROM pg_control_system()";
 
-/// Asks all nodes at once and returns the first that turns out to be this server.
+/// Asks all nodes at once and returns the first that turns out to be this server. What a node
+/// says of itself binds only a caller who is not a superuser, unless a superuser vouches for it:
+/// else anybody's server could pass for this one and be given what this one is to have.
 pub fn this_node(desired: &Desired) -> Result<NodeId> {
     let here = catalog::identity()?;
-    let (found, tried) = reactor::block_on(async {
-        let asked = desired.targets().into_iter().map(async |(target, _)| {
+    let targets = desired.targets().into_iter().map(|(target, _)| target);
+    let believed = |target: &Target| !(target.password_required && user::is_superuser());
+    let (asked, others): (Vec<_>, Vec<_>) = targets.partition(believed);
+    let (found, mut tried) = reactor::block_on(async {
+        let asked = asked.into_iter().map(async |target| {
             let answer = ask(&target).await;
             (target, answer)
         });
@@ -40,6 +46,8 @@ pub fn this_node(desired: &Desired) -> Result<NodeId> {
         }
         (None, tried)
     });
+    let unasked = |target: &Target| format!("no superuser vouches for \"{}\"", target.name);
+    tried.extend(others.iter().map(unasked));
     found.ok_or(Error::NotRegistered { tried })
 }
 

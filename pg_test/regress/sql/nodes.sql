@@ -190,13 +190,13 @@ SELECT FROM nodes.node;
 SELECT FROM nodes.secret;
 \echo :LAST_ERROR_SQLSTATE
 RESET ROLE;
-SELECT name, conninfo, password_required, password FROM nodes.node JOIN nodes.secret ON node = id
+SELECT name, conninfo, registered_by, password FROM nodes.node JOIN nodes.secret ON node = id
  WHERE name = 'guest';
 -- a superuser vouches for a conninfo that is given, not for what was there
 SELECT nodes.alter_node('guest', password => 'r');
-SELECT password_required FROM nodes.node WHERE name = 'guest';
+SELECT registered_by FROM nodes.node WHERE name = 'guest';
 SELECT nodes.alter_node('guest', 'host=192.0.2.31 user=guest');
-SELECT name, conninfo, password_required, password FROM nodes.node JOIN nodes.secret ON node = id
+SELECT name, conninfo, registered_by, password FROM nodes.node JOIN nodes.secret ON node = id
  WHERE name = 'guest';
 
 DROP VIEW registered;
