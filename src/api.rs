@@ -1,5 +1,6 @@
 //! What SQL sees: functions of a few lines that check, call the other rooms and answer.
 
+mod group;
 mod link;
 mod node;
 mod plan;

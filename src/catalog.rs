@@ -129,8 +129,18 @@ pub fn insert_node(node: &NewNode<'_>) -> Result<()> {
          VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING RETURNING id::text",
         &[Some(node.name), Some(node.conninfo), node.admin_conninfo, node.registered_by],
     )?;
-    let id = id.ok_or_else(|| Error::DuplicateNode(node.name.to_owned()))?;
-    write_secret(&id, node)
+    match id {
+        Some(id) => write_secret(&id, node),
+        None => duplicate_node(node.name),
+    }
+}
+
+/// Who has the name that a node should get; nobody whom this transaction sees, if another one
+/// was quicker.
+fn duplicate_node<T>(name: &str) -> Result<T> {
+    let conninfo =
+        spi::read_text("SELECT conninfo FROM nodes.node WHERE name = $1", &[Some(name)])?;
+    Err(Error::DuplicateNode { name: name.to_owned(), conninfo })
 }
 
 pub fn update_node(id: NodeId, node: &NewNode<'_>) -> Result<()> {
@@ -164,7 +174,7 @@ pub fn rename_node(id: NodeId, new: &str) -> Result<()> {
          AND NOT EXISTS (SELECT FROM nodes.node WHERE name = $2) RETURNING id::text",
         &[Some(&id.to_string()), Some(new)],
     )?;
-    renamed.map(|_| ()).ok_or_else(|| Error::DuplicateNode(new.to_owned()))
+    if renamed.is_some() { Ok(()) } else { duplicate_node(new) }
 }
 
 /// Marks a node for removal; it goes with its last link.
@@ -192,7 +202,18 @@ pub fn insert_link(name: &str, from: NodeId, to: NodeId, spec: &Spec) -> Result<
             Some(&spec_json(spec)?),
         ],
     )?;
-    id.map(|_| ()).ok_or_else(|| Error::DuplicateLink(name.to_owned()))
+    if id.is_some() { Ok(()) } else { duplicate_link(name) }
+}
+
+/// As [`duplicate_node`].
+fn duplicate_link(name: &str) -> Result<()> {
+    let link = spi::read_text(
+        "SELECT format('a %s link from \"%s\" to \"%s\"', l.kind, f.name, t.name) \
+         FROM nodes.link l JOIN nodes.node f ON f.id = l.from_node \
+         JOIN nodes.node t ON t.id = l.to_node WHERE l.name = $1 AND l.state <> 'removing'",
+        &[Some(name)],
+    )?;
+    Err(Error::DuplicateLink { name: name.to_owned(), link })
 }
 
 pub fn update_link_spec(id: LinkId, spec: &Spec) -> Result<()> {

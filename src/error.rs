@@ -1,7 +1,7 @@
 //! Every error that pg_nodes raises by itself, with its SQLSTATE, detail and hint. Messages
 //! follow Postgres' style: lower case, no full stop; details and hints are sentences.
 
-use nodes_plan::name::NameError;
+use nodes_plan::name::{MAX_NAME_BYTES, NameError};
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
 
@@ -13,10 +13,10 @@ pub enum Error {
     UnknownNode { name: String, known: Vec<String> },
     #[error("link \"{name}\" does not exist")]
     UnknownLink { name: String, known: Vec<String> },
-    #[error("node \"{0}\" already exists")]
-    DuplicateNode(String),
-    #[error("link \"{0}\" already exists")]
-    DuplicateLink(String),
+    #[error("node \"{name}\" already exists")]
+    DuplicateNode { name: String, conninfo: Option<String> },
+    #[error("link \"{name}\" already exists")]
+    DuplicateLink { name: String, link: Option<String> },
     #[error("\"{name}\" cannot be a name")]
     BadName { name: String, why: NameError },
     #[error("\"{0}\" cannot be a table's name")]
@@ -37,6 +37,8 @@ pub enum Error {
     SelfLink(String),
     #[error("node \"{0}\" is already a standby")]
     AlreadyStandby(String, String),
+    #[error("nodes \"{publisher}\" and \"{subscriber}\" belong to one group")]
+    SameGroup { publisher: String, subscriber: String, links: Vec<String> },
     #[error("standby \"{standby}\" would follow itself")]
     StandbyCycle { standby: String, chain: Vec<String> },
     #[error("node \"{0}\" is being removed")]
@@ -56,7 +58,7 @@ pub enum Error {
     #[error("schema \"{schema}\" exists on this server and holds other tables")]
     SchemaTaken { schema: String, tables: String },
     #[error("schema \"{schema}\" on node \"{node}\" already belongs to link \"{link}\"")]
-    SchemaLinked { schema: String, node: String, link: String },
+    SchemaLinked { schema: String, node: String, link: String, from: String },
     #[error("this server is not registered as a node")]
     NotRegistered { tried: Vec<String> },
     #[error("this registry belongs to another server")]
@@ -90,8 +92,8 @@ impl Error {
         use PgSqlErrorCode as C;
         match self {
             Error::UnknownNode { .. } | Error::UnknownLink { .. } => C::ERRCODE_UNDEFINED_OBJECT,
-            Error::DuplicateNode(_)
-            | Error::DuplicateLink(_)
+            Error::DuplicateNode { .. }
+            | Error::DuplicateLink { .. }
             | Error::AlreadyStandby(..)
             | Error::SchemaTaken { .. }
             | Error::SchemaLinked { .. } => C::ERRCODE_DUPLICATE_OBJECT,
@@ -99,6 +101,7 @@ impl Error {
             Error::BadConninfo { .. }
             | Error::BadPassword(_)
             | Error::SelfLink(_)
+            | Error::SameGroup { .. }
             | Error::StandbyCycle { .. }
             | Error::UnknownOption { .. }
             | Error::BadOption { .. }
@@ -128,9 +131,33 @@ impl Error {
         }
     }
 
+    /// The code in its five characters.
+    pub fn sqlstate(&self) -> String {
+        let code = self.code() as i32;
+        let character = |i: i32| char::from(b'0' + ((code >> (6 * i)) & 0x3f) as u8);
+        (0..5).map(character).collect()
+    }
+
     fn detail(&self) -> Option<String> {
         match self {
+            Error::UnknownNode { known, .. } => Some(known_names("nodes", known)),
+            Error::UnknownLink { known, .. } => Some(known_names("links", known)),
+            Error::DuplicateNode { conninfo: Some(conninfo), .. } => {
+                Some(format!("It is reached by \"{conninfo}\"."))
+            }
+            Error::DuplicateLink { link: Some(link), .. } => Some(format!("It is {link}.")),
+            Error::DuplicateNode { conninfo: None, .. }
+            | Error::DuplicateLink { link: None, .. } => {
+                Some("Another session has just made it.".into())
+            }
             Error::BadName { why, .. } => Some(sentence(&why.to_string())),
+            Error::SelfLink(_) => Some("It would be both ends of the link.".into()),
+            Error::SameGroup { links, .. } => {
+                Some(format!("Standby links connect them: {}.", links.join(", ")))
+            }
+            Error::SchemaLinked { from, .. } => {
+                Some(format!("It shows a schema of node \"{from}\"."))
+            }
             Error::BadConninfo { why, .. } | Error::BadOption { why, .. } => Some(why.clone()),
             Error::PasswordOfOthers { from, to, registrant } => Some(format!(
                 "The address of node \"{to}\" is that of role \"{registrant}\", which is not a \
@@ -157,14 +184,32 @@ impl Error {
         }
     }
 
-    fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Error::UnknownNode { known, .. } => known_names("nodes", known, "nodes.add_node()"),
-            Error::UnknownLink { known, .. } => known_names("links", known, "nodes.add_…()"),
-            Error::DuplicateNode(_) => {
+            Error::UnknownNode { .. } => {
+                "Correct the name, or register the node with nodes.add_node().".into()
+            }
+            Error::UnknownLink { .. } => {
+                "Correct the name, or add the link with nodes.add_standby(), \
+                 nodes.add_subscription() or nodes.add_foreign_schema()."
+                    .into()
+            }
+            Error::BadName { .. } => {
+                format!("Choose a name of 1 to {MAX_NAME_BYTES} bytes without control characters.")
+            }
+            Error::BadOption { .. } => "Correct it, or leave it out; nothing was changed.".into(),
+            Error::CannotPause(_) => {
+                "Remove the link with nodes.remove_link(), and add it again later.".into()
+            }
+            Error::SameGroup { .. } => {
+                "A standby has all data of its primary already; subscribe from or to a node of \
+                 another group, or remove these links first with nodes.remove_link()."
+                    .into()
+            }
+            Error::DuplicateNode { .. } => {
                 "Choose another name, or use nodes.alter_node() to change that node.".into()
             }
-            Error::DuplicateLink(_) => {
+            Error::DuplicateLink { .. } => {
                 "Give the new link another name, or use nodes.alter_link().".into()
             }
             Error::BadTableName(_) => "Write schema.table, each part quoted as in SQL.".into(),
@@ -244,9 +289,9 @@ impl Error {
     }
 }
 
-fn known_names(what: &str, known: &[String], call: &str) -> String {
+fn known_names(what: &str, known: &[String]) -> String {
     if known.is_empty() {
-        format!("There are no {what} yet; add one with {call}.")
+        format!("There are no {what} yet.")
     } else {
         format!("Known {what}: {}.", known.join(", "))
     }

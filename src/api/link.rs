@@ -1,7 +1,7 @@
 //! `nodes.add_standby()`, `nodes.add_subscription()`, `nodes.add_foreign_schema()` and what
 //! changes or removes links. They change rows only; `nodes.apply()` does the rest.
 
-use super::{active_rows, checked_name, plain_options, trust};
+use super::{active_rows, checked_name, group, plain_options, trust};
 use crate::apply::desired::Desired;
 use crate::apply::{conninfo, identity};
 use crate::catalog::{self, LinkRow, Rows};
@@ -64,6 +64,7 @@ fn add_subscription(
         options: subscription_options(options)?,
     };
     let (from, to) = ends("nodes.add_subscription()", publisher, subscriber)?;
+    group::check_subscription(&Rows::load()?, from.0, to.0)?;
     insert(name, from.0, to.0, &Spec::Subscription(spec))?;
     Ok(format!("\"{}\" will subscribe to \"{}\"; nodes.plan() shows how", to.1, from.1))
 }
@@ -158,11 +159,13 @@ fn check_unlinked(node: &End, schema: &str) -> Result<()> {
             && row.state != LinkState::Removing
             && matches!(&row.spec, Spec::Foreign(spec) if spec.local_schema == schema)
     };
-    match Rows::load()?.links.iter().find(shows) {
+    let rows = Rows::load()?;
+    match rows.links.iter().find(shows) {
         Some(row) => Err(Error::SchemaLinked {
             schema: schema.to_owned(),
             node: node.1.clone(),
             link: row.name.clone(),
+            from: rows.node_name(row.from_node).to_owned(),
         }),
         None => Ok(()),
     }

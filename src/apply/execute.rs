@@ -137,9 +137,13 @@ impl<'a> Execution<'a> {
 
     fn run_in_registry(&self, step: &Step) -> std::result::Result<Duration, Failure> {
         let started = Instant::now();
-        run_registry_step(step.operation.sql().text())
-            .map(|()| started.elapsed())
-            .map_err(|error| Failure { position: 0, sqlstate: None, message: error.to_string() })
+        run_registry_step(step.operation.sql().text()).map(|()| started.elapsed()).map_err(
+            |error| Failure {
+                position: 0,
+                sqlstate: Some(error.sqlstate()),
+                message: error.to_string(),
+            },
+        )
     }
 
     fn record_failure(&self, step: &Step, failure: &Failure, report: &RefCell<&mut Report>) {
