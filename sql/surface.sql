@@ -18,7 +18,7 @@ COMMENT ON VIEW nodes.status IS 'every node as it answers now';
 COMMENT ON COLUMN nodes.status.node IS 'name of the node';
 COMMENT ON COLUMN nodes.status.is_self IS 'whether it is this server and this database';
 COMMENT ON COLUMN nodes.status.group_id IS 'system identifier: nodes that share it are a primary and its standbys';
-COMMENT ON COLUMN nodes.status.health IS 'up or down';
+COMMENT ON COLUMN nodes.status.health IS 'up, down, or passive: this registry belongs to another server and asks nobody';
 COMMENT ON COLUMN nodes.status.role IS 'primary or standby';
 COMMENT ON COLUMN nodes.status.version IS 'version of PostgreSQL';
 COMMENT ON COLUMN nodes.status.timeline IS 'timeline of its last checkpoint';
@@ -31,7 +31,7 @@ COMMENT ON COLUMN nodes.link_status.link IS 'name of the link';
 COMMENT ON COLUMN nodes.link_status.kind IS 'standby, foreign or subscription';
 COMMENT ON COLUMN nodes.link_status.from_node IS 'where the data is';
 COMMENT ON COLUMN nodes.link_status.to_node IS 'where the data goes or appears';
-COMMENT ON COLUMN nodes.link_status.state IS 'missing, drifted, waiting, broken, copying, streaming, up, paused, removing or unknown';
+COMMENT ON COLUMN nodes.link_status.state IS 'missing, drifted, waiting, broken, copying, streaming, up, paused, removing, passive (the registry belongs to another server) or unknown';
 COMMENT ON COLUMN nodes.link_status.reason IS 'why it is in that state';
 COMMENT ON COLUMN nodes.link_status.hint IS 'what to do about it';
 

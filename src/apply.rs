@@ -18,7 +18,7 @@ use crate::pg::spi;
 use desired::Desired;
 use execute::Execution;
 use nodes_plan::desired::{Interest, LinkId, NodeId};
-use nodes_plan::observed::World;
+use nodes_plan::observed::{Observation, World};
 use nodes_plan::step::{Plan, Problem, ProblemKind};
 use report::Report;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +51,18 @@ pub struct Look {
     /// Each node's answer to [`identity::IDENTITY`].
     pub identities: BTreeMap<NodeId, String>,
     pub plan: Plan,
+    /// Why nobody was asked.
+    pub passive: Option<Error>,
+}
+
+impl Look {
+    /// What a registry shows that may not act here: what it holds. Nobody is asked.
+    pub fn passive(desired: &Desired, why: Error) -> Look {
+        let unasked = || Observation::Unreachable { error: why.to_string() };
+        let nodes = desired.registry.nodes.keys().map(|node| (*node, unasked())).collect();
+        let (identities, plan) = Default::default();
+        Look { world: World { nodes }, identities, plan, passive: Some(why) }
+    }
 }
 
 /// Asks all nodes at once and plans; changes nothing.
@@ -59,7 +71,7 @@ pub fn look(desired: &Desired) -> Look {
         let (world, mut sessions) = ask(desired, &desired.targets(), Sessions::new()).await;
         let identities = identity::of_all(&mut sessions).await;
         let plan = nodes_plan::plan(&desired.registry, &world);
-        Look { world, identities, plan }
+        Look { world, identities, plan, passive: None }
     })
 }
 

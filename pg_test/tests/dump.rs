@@ -54,11 +54,22 @@ fn a_copy_elsewhere_is_passive_until_it_takes_over() {
         "SELECT nodes.add_subscription('again', 'london', 'paris')",
         "SELECT nodes.add_foreign_schema('again', 'london', on_node => 'paris')",
         "SELECT nodes.remove_link('stock')",
-        "SELECT * FROM nodes.status",
+        "SELECT nodes.wait_for_node('london')",
+        "SELECT nodes.wait_for_link('stock')",
     ] {
         assert_eq!(sqlstate(&elsewhere, refused), "55000", "{refused}");
     }
     assert_eq!(plan(&elsewhere).len(), 1);
+    let shown = |query| elsewhere.query_texts("app", query);
+    let links = "SELECT link || ' ' || state FROM nodes.link_status WHERE hint ~ 'take_over'";
+    assert_eq!(shown(links), ["oslo passive", "orders_feed passive", "stock passive"]);
+    let nodes = "SELECT node || ' ' || health FROM nodes.status WHERE NOT is_self";
+    assert_eq!(shown(nodes), ["paris passive", "london passive", "oslo passive"]);
+    assert_eq!(shown("TABLE nodes.slots"), [""; 0]);
+    assert_eq!(shown("SELECT factor FROM nodes.test_node('london') WHERE NOT ok"), ["registry"]);
+    let picture = shown("SELECT nodes.topology()").concat();
+    assert!(picture.starts_with("this registry belongs to another server"), "{picture}");
+    assert!(picture.contains("foreign schema \"inventory\" as \"stock\""), "{picture}");
     let log = trio.london.log();
     assert!(log.contains("application_name=harness"), "connections are logged:\n{log}");
     assert!(!log.contains("application_name=pg_nodes"), "no peer was asked:\n{log}");

@@ -89,9 +89,8 @@ fn problem_row(desired: &Desired, problem: &Problem) -> PlanRow {
 
 /// On a server that the registry was not made on, the plan is this one row.
 fn passive_row(passive: &Error) -> PlanRow {
-    let hint = "If this server is to act for the registry, call nodes.take_over().";
     let (reason, action) = (passive.to_string(), "problem".to_owned());
-    (None, None, None, action, None, None, reason, Some(hint.to_owned()), "RG00".to_owned())
+    (None, None, None, action, None, None, reason, passive.hint(), "RG00".to_owned())
 }
 
 #[pg_extern(sql = "

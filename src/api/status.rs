@@ -15,9 +15,11 @@ use std::time::{Duration, Instant};
 
 fn look() -> Result<(Desired, Look)> {
     let rows = Rows::load()?;
-    apply::check_active(&rows)?;
     let desired = Desired::from_rows(&rows)?;
-    let look = apply::look(&desired);
+    let look = match apply::check_active(&rows) {
+        Ok(()) => apply::look(&desired),
+        Err(passive) => Look::passive(&desired, passive),
+    };
     Ok((desired, look))
 }
 
@@ -55,7 +57,7 @@ fn observe_nodes() -> std::result::Result<
                 node.name.clone(),
                 is_self,
                 facts.map(|facts| facts.system_identifier.clone()),
-                if facts.is_some() { "up" } else { "down" },
+                health(&look, facts.is_some()),
                 facts.map(|facts| standby(facts.in_recovery)),
                 facts.map(|f| format!("{}.{}", f.major(), f.version % 10_000)),
                 facts.map(|facts| facts.timeline),
@@ -65,6 +67,14 @@ fn observe_nodes() -> std::result::Result<
         })
         .collect();
     Ok(TableIterator::new(rows))
+}
+
+fn health(look: &Look, answered: bool) -> &'static str {
+    match (&look.passive, answered) {
+        (Some(_), _) => "passive",
+        (None, true) => "up",
+        (None, false) => "down",
+    }
 }
 
 #[pg_extern(volatile, parallel_unsafe)]
@@ -90,8 +100,13 @@ fn observe_links() -> std::result::Result<
         .links
         .iter()
         .map(|link| {
-            let LinkHealth { state, reason, hint } =
-                link_health(&desired.registry, &look.world, link, &look.plan);
+            let LinkHealth { state, reason, hint } = match &look.passive {
+                Some(why) => {
+                    let (reason, hint) = (Some(why.to_string()), why.hint());
+                    LinkHealth { state: "passive", reason, hint }
+                }
+                None => link_health(&desired.registry, &look.world, link, &look.plan),
+            };
             (
                 link.name.clone(),
                 link.spec.kind(),
@@ -149,7 +164,11 @@ fn observe_slots() -> std::result::Result<
 #[pg_extern(volatile, parallel_unsafe)]
 fn topology() -> std::result::Result<String, ErrorReport> {
     let (desired, look) = look()?;
-    Ok(nodes_plan::topology::draw(&desired.registry, &look.world))
+    let picture = nodes_plan::topology::draw(&desired.registry, &look.world);
+    Ok(match look.passive {
+        Some(why) => format!("{why}; nobody was asked\n{picture}"),
+        None => picture,
+    })
 }
 
 #[pg_extern(volatile, parallel_unsafe)]
@@ -169,8 +188,12 @@ fn test_node(
     ErrorReport,
 > {
     let rows = Rows::load()?;
-    apply::check_active(&rows)?;
     let id = rows.node(name)?.id;
+    if let Err(passive) = apply::check_active(&rows) {
+        let hint = "nodes.take_over() lets this server act for the registry.";
+        let row = ("registry", false, passive.to_string(), Some(hint));
+        return Ok(TableIterator::once(row));
+    }
     let desired = Desired::from_rows(&rows)?;
     let targets = desired.targets();
     let tested = targets.iter().find(|(target, _)| target.id == id);
@@ -221,6 +244,7 @@ fn wait<T>(
     mut found: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
     let limit = super::plan::duration(timeout)?;
+    apply::check_active(&Rows::load()?)?;
     let started = Instant::now();
     loop {
         if let Some(answer) = found()? {
