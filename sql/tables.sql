@@ -26,7 +26,7 @@ CREATE TABLE nodes.node (
   name text NOT NULL UNIQUE,
   conninfo text NOT NULL,
   admin_conninfo text,
-  password_required boolean NOT NULL DEFAULT false,
+  registered_by text,
   state text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'removing')),
   options jsonb NOT NULL DEFAULT '{}',
   system_identifier text
@@ -36,7 +36,7 @@ COMMENT ON COLUMN nodes.node.id IS 'internal number';
 COMMENT ON COLUMN nodes.node.name IS 'what people call the node';
 COMMENT ON COLUMN nodes.node.conninfo IS 'how the other nodes reach it, without secrets';
 COMMENT ON COLUMN nodes.node.admin_conninfo IS 'how this registry reaches it; NULL: as the other nodes do';
-COMMENT ON COLUMN nodes.node.password_required IS 'registered by a role that is no superuser: connections must prove themselves with a password';
+COMMENT ON COLUMN nodes.node.registered_by IS 'NULL: a superuser vouches for the address; else the role that is none and gave it: connections must prove themselves with a password';
 COMMENT ON COLUMN nodes.node.state IS 'active, or removing until its last link is gone';
 COMMENT ON COLUMN nodes.node.options IS 'heartbeat_interval and node_timeout of its own, in milliseconds';
 COMMENT ON COLUMN nodes.node.system_identifier IS 'learnt at the first contact; a server with another one is not the node';

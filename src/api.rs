@@ -2,16 +2,19 @@
 
 mod ask;
 mod explain;
+mod group;
 mod link;
 mod node;
 mod plan;
 mod seen;
 mod status;
+mod trust;
 mod wake;
 
 use crate::apply;
 use crate::catalog::Rows;
 use crate::error::{Error, Result};
+use crate::pg::spi;
 use crate::pg::units::{self, Unit};
 use nodes_plan::name::check_name;
 use pgrx::JsonB;
@@ -22,8 +25,14 @@ fn checked_name(name: &str) -> Result<()> {
     check_name(name).map_err(|why| Error::BadName { name: name.to_owned(), why })
 }
 
+/// A standby shows the registry of its primary and changes nothing.
+fn check_writable(call: &'static str) -> Result<()> {
+    if spi::in_recovery() { Err(Error::InRecovery(call)) } else { Ok(()) }
+}
+
 /// The registry, for calls that change it: a passive copy stays as it is.
-fn active_rows() -> Result<Rows> {
+fn active_rows(call: &'static str) -> Result<Rows> {
+    check_writable(call)?;
     let rows = Rows::load()?;
     apply::check_active(&rows)?;
     Ok(rows)

@@ -12,12 +12,13 @@ mod report;
 use crate::catalog::{self, Rows};
 use crate::error::{Error, Result};
 use crate::libpq::reactor;
+use crate::observe::session::Target;
 use crate::observe::{self, Sessions};
 use crate::pg::spi;
 use desired::Desired;
 use execute::Execution;
-use nodes_plan::desired::{LinkId, NodeId};
-use nodes_plan::observed::World;
+use nodes_plan::desired::{Interest, LinkId, NodeId};
+use nodes_plan::observed::{Observation, World};
 use nodes_plan::pulse::Pulse;
 use nodes_plan::step::{Plan, Problem, ProblemKind};
 use report::Report;
@@ -53,10 +54,16 @@ pub struct Look {
     pub plan: Plan,
 }
 
+/// What a registry shows that may not act here: what it holds. Nobody is asked.
+pub fn passive_world(desired: &Desired, why: &Error) -> World {
+    let unasked = || Observation::Unreachable { error: why.to_string() };
+    World { nodes: desired.registry.nodes.keys().map(|node| (*node, unasked())).collect() }
+}
+
 /// Asks all nodes at once and plans; changes nothing.
 pub fn look(desired: &Desired) -> Look {
     reactor::block_on(async {
-        let (world, mut sessions) = observe::world(&desired.targets(), Sessions::new()).await;
+        let (world, mut sessions) = ask(desired, &desired.targets(), Sessions::new()).await;
         let pulses = observe::pulses(&mut sessions).await;
         let plan = nodes_plan::plan(&desired.registry, &world);
         Look { world, pulses, plan }
@@ -66,9 +73,18 @@ pub fn look(desired: &Desired) -> Look {
 /// Asks the nodes that have links, at once, and plans; changes nothing.
 pub fn plan(desired: &Desired) -> Plan {
     reactor::block_on(async {
-        let (world, _) = observe::world(&desired.linked_targets(), Sessions::new()).await;
+        let (world, _) = ask(desired, &desired.linked_targets(), Sessions::new()).await;
         nodes_plan::plan(&desired.registry, &world)
     })
+}
+
+/// What silent nodes are silent about must not be a password.
+async fn ask(
+    desired: &Desired,
+    targets: &[(Target, Interest)],
+    sessions: Sessions,
+) -> (World, Sessions) {
+    observe::world(targets, sessions, |text| desired.redact(text)).await
 }
 
 /// Sleeps, ready to be interrupted.
@@ -76,9 +92,10 @@ pub fn pause(duration: Duration) {
     reactor::block_on(reactor::sleep(duration));
 }
 
-/// Makes it so. Commits step by step: the caller is a procedure called outside a transaction
-/// block. With `timeout`, gives up when it has passed; what is done stays done.
-pub fn apply(timeout: Option<Duration>) -> Result<()> {
+/// Makes it so and says what must wait. Commits step by step: the caller is a procedure called
+/// outside a transaction block. With `timeout`, gives up when it has passed; what is done stays
+/// done.
+pub fn apply(timeout: Option<Duration>) -> Result<Vec<String>> {
     let work = async {
         let mut report = Report::default();
         let done = rounds(&mut report, None).await;
@@ -107,7 +124,7 @@ async fn rounds(report: &mut Report, only: Option<&BTreeSet<LinkId>>) -> Result<
     let mut sessions = Sessions::new();
     for _ in 0..MAX_ROUNDS {
         let desired = spi::in_own_transaction(load_active)?;
-        let (world, open) = observe::world(&desired.linked_targets(), sessions).await;
+        let (world, open) = ask(&desired, &desired.linked_targets(), sessions).await;
         learn(&desired, &world)?;
         let plan = nodes_plan::plan(&desired.registry, &world);
         let plan = runnable(plan, report.failed_links(), only);

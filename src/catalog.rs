@@ -15,7 +15,8 @@ pub struct NodeRow {
     pub name: String,
     pub conninfo: String,
     pub admin_conninfo: Option<String>,
-    pub password_required: bool,
+    /// The role that is no superuser and gave the address; `None`: a superuser vouches for it.
+    pub registered_by: Option<String>,
     pub removing: bool,
     pub password: Option<String>,
     pub admin_password: Option<String>,
@@ -83,7 +84,7 @@ SELECT json_build_object(
   'here', (SELECT system_identifier::text FROM pg_control_system()),
   'nodes', (SELECT coalesce(json_agg(json_build_object(
       'id', n.id, 'name', n.name, 'conninfo', n.conninfo, 'admin_conninfo', n.admin_conninfo,
-      'password_required', n.password_required, 'removing', n.state = 'removing',
+      'registered_by', n.registered_by, 'removing', n.state = 'removing',
       'options', n.options, 'system_identifier', n.system_identifier,
       'password', s.password, 'admin_password', s.admin_password) ORDER BY n.id), '[]')
     FROM nodes.node n LEFT JOIN nodes.secret s ON s.node = n.id),
@@ -129,6 +130,15 @@ impl Rows {
         })
     }
 
+    /// Every link in words, for a detail.
+    pub fn describe_links(&self) -> Vec<String> {
+        let describe = |link: &LinkRow| {
+            let (from, to) = (self.node_name(link.from_node), self.node_name(link.to_node));
+            format!("{} \"{}\" from \"{from}\" to \"{to}\"", link.spec.kind(), link.name)
+        };
+        self.links.iter().map(describe).collect()
+    }
+
     /// A link that is not being removed.
     pub fn link(&self, name: &str) -> Result<&LinkRow> {
         let mut live = self.links.iter().filter(|link| link.state != LinkState::Removing);
@@ -153,7 +163,7 @@ pub struct NewNode<'a> {
     pub name: &'a str,
     pub conninfo: &'a str,
     pub admin_conninfo: Option<&'a str>,
-    pub password_required: bool,
+    pub registered_by: Option<&'a str>,
     pub password: Option<&'a str>,
     pub admin_password: Option<&'a str>,
     pub options: NodeOptions,
@@ -163,32 +173,42 @@ pub struct NewNode<'a> {
 
 pub fn insert_node(node: &NewNode<'_>) -> Result<()> {
     let id = spi::write_returning(
-        "INSERT INTO nodes.node (name, conninfo, admin_conninfo, password_required, options) \
-         VALUES ($1, $2, $3, $4::boolean, $5::jsonb) ON CONFLICT DO NOTHING RETURNING id::text",
+        "INSERT INTO nodes.node (name, conninfo, admin_conninfo, registered_by, options) \
+         VALUES ($1, $2, $3, $4, $5::jsonb) ON CONFLICT DO NOTHING RETURNING id::text",
         &[
             Some(node.name),
             Some(node.conninfo),
             node.admin_conninfo,
-            flag(node.password_required),
+            node.registered_by,
             Some(&json(&node.options)?),
         ],
     )?;
-    let id = id.ok_or_else(|| Error::DuplicateNode(node.name.to_owned()))?;
-    write_secret(&id, node)
+    match id {
+        Some(id) => write_secret(&id, node),
+        None => duplicate_node(node.name),
+    }
+}
+
+/// Who has the name that a node should get; nobody whom this transaction sees, if another one
+/// was quicker.
+fn duplicate_node<T>(name: &str) -> Result<T> {
+    let conninfo =
+        spi::read_text("SELECT conninfo FROM nodes.node WHERE name = $1", &[Some(name)])?;
+    Err(Error::DuplicateNode { name: name.to_owned(), conninfo })
 }
 
 pub fn update_node(id: NodeId, node: &NewNode<'_>) -> Result<()> {
     let id = id.to_string();
     spi::write(
         "UPDATE nodes.node SET conninfo = $2, admin_conninfo = $3, \
-         password_required = $4::boolean, options = $5::jsonb, \
+         registered_by = $4, options = $5::jsonb, \
          system_identifier = CASE WHEN $6::boolean THEN NULL ELSE system_identifier END \
          WHERE id = $1::integer",
         &[
             Some(&id),
             Some(node.conninfo),
             node.admin_conninfo,
-            flag(node.password_required),
+            node.registered_by,
             Some(&json(&node.options)?),
             flag(node.elsewhere),
         ],
@@ -221,7 +241,7 @@ pub fn rename_node(id: NodeId, new: &str) -> Result<()> {
          AND NOT EXISTS (SELECT FROM nodes.node WHERE name = $2) RETURNING id::text",
         &[Some(&id.to_string()), Some(new)],
     )?;
-    renamed.map(|_| ()).ok_or_else(|| Error::DuplicateNode(new.to_owned()))
+    if renamed.is_some() { Ok(()) } else { duplicate_node(new) }
 }
 
 /// Marks a node for removal; it goes with its last link.
@@ -250,7 +270,18 @@ pub fn insert_link(name: &str, from: NodeId, to: NodeId, spec: &Spec, heal: bool
             flag(heal),
         ],
     )?;
-    id.map(|_| ()).ok_or_else(|| Error::DuplicateLink(name.to_owned()))
+    if id.is_some() { Ok(()) } else { duplicate_link(name) }
+}
+
+/// As [`duplicate_node`].
+fn duplicate_link(name: &str) -> Result<()> {
+    let link = spi::read_text(
+        "SELECT format('a %s link from \"%s\" to \"%s\"', l.kind, f.name, t.name) \
+         FROM nodes.link l JOIN nodes.node f ON f.id = l.from_node \
+         JOIN nodes.node t ON t.id = l.to_node WHERE l.name = $1 AND l.state <> 'removing'",
+        &[Some(name)],
+    )?;
+    Err(Error::DuplicateLink { name: name.to_owned(), link })
 }
 
 pub fn update_link_spec(id: LinkId, spec: &Spec) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Every error that pg_nodes raises by itself, with its SQLSTATE, detail and hint. Messages
 //! follow Postgres' style: lower case, no full stop; details and hints are sentences.
 
-use nodes_plan::name::NameError;
+use nodes_plan::name::{MAX_NAME_BYTES, NameError};
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
 
@@ -15,10 +15,10 @@ pub enum Error {
     UnknownLink { name: String, known: Vec<String> },
     #[error("there is no node or link \"{name}\"")]
     UnknownName { name: String, known: Vec<String> },
-    #[error("node \"{0}\" already exists")]
-    DuplicateNode(String),
-    #[error("link \"{0}\" already exists")]
-    DuplicateLink(String),
+    #[error("node \"{name}\" already exists")]
+    DuplicateNode { name: String, conninfo: Option<String> },
+    #[error("link \"{name}\" already exists")]
+    DuplicateLink { name: String, link: Option<String> },
     #[error("\"{name}\" cannot be a name")]
     BadName { name: String, why: NameError },
     #[error("\"{0}\" cannot be a table's name")]
@@ -29,14 +29,20 @@ pub enum Error {
     ForbiddenOption { option: String },
     #[error("a role that is not a superuser must give a password for node \"{0}\"")]
     PasswordMissing(String),
+    #[error("invalid password for node \"{0}\"")]
+    BadPassword(String),
     #[error("node \"{0}\" did not ask for the password")]
     PasswordUnused(String),
     #[error("another server answers than node \"{node}\"")]
     WrongIdentity { node: String, expected: String, found: String },
+    #[error("only a superuser may take the password of node \"{from}\" to node \"{to}\"")]
+    PasswordOfOthers { from: String, to: String, registrant: String },
     #[error("node \"{0}\" cannot be linked to itself")]
     SelfLink(String),
     #[error("node \"{0}\" is already a standby")]
     AlreadyStandby(String, String),
+    #[error("nodes \"{publisher}\" and \"{subscriber}\" belong to one group")]
+    SameGroup { publisher: String, subscriber: String, links: Vec<String> },
     #[error("standby \"{standby}\" would follow itself")]
     StandbyCycle { standby: String, chain: Vec<String> },
     #[error("node \"{0}\" is being removed")]
@@ -56,7 +62,7 @@ pub enum Error {
     #[error("schema \"{schema}\" exists on this server and holds other tables")]
     SchemaTaken { schema: String, tables: String },
     #[error("schema \"{schema}\" on node \"{node}\" already belongs to link \"{link}\"")]
-    SchemaLinked { schema: String, node: String, link: String },
+    SchemaLinked { schema: String, node: String, link: String, from: String },
     #[error("this server is not registered as a node")]
     NotRegistered { tried: Vec<String> },
     #[error("this registry belongs to another server")]
@@ -69,6 +75,10 @@ pub enum Error {
     InRecovery(&'static str),
     #[error("{links} of {total} links could not be made right")]
     ApplyFailed { lines: Vec<String>, links: usize, total: usize, sqlstate: Option<String> },
+    #[error("something is left that nodes.teardown() could not remove")]
+    TeardownUnfinished { left: Vec<String>, reasons: Vec<String> },
+    #[error("timed out waiting for nodes.apply() of {holder}")]
+    Busy { holder: String },
     #[error("the plan was not empty after {0} rounds")]
     NoConvergence(usize),
     #[error("timed out waiting for {0}")]
@@ -90,20 +100,24 @@ impl Error {
             Error::UnknownNode { .. } | Error::UnknownLink { .. } | Error::UnknownName { .. } => {
                 C::ERRCODE_UNDEFINED_OBJECT
             }
-            Error::DuplicateNode(_)
-            | Error::DuplicateLink(_)
+            Error::DuplicateNode { .. }
+            | Error::DuplicateLink { .. }
             | Error::AlreadyStandby(..)
             | Error::SchemaTaken { .. }
             | Error::SchemaLinked { .. } => C::ERRCODE_DUPLICATE_OBJECT,
             Error::BadName { .. } | Error::BadTableName(_) => C::ERRCODE_INVALID_NAME,
             Error::BadConninfo { .. }
+            | Error::BadPassword(_)
             | Error::SelfLink(_)
+            | Error::SameGroup { .. }
             | Error::StandbyCycle { .. }
             | Error::UnknownOption { .. }
             | Error::BadOption { .. }
             | Error::OptionOfNode(_)
             | Error::OptionOfOtherKind { .. } => C::ERRCODE_INVALID_PARAMETER_VALUE,
-            Error::ForbiddenOption { .. } => C::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            Error::ForbiddenOption { .. } | Error::PasswordOfOthers { .. } => {
+                C::ERRCODE_INSUFFICIENT_PRIVILEGE
+            }
             Error::PasswordMissing(_) | Error::PasswordUnused(_) => {
                 C::ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED
             }
@@ -113,7 +127,9 @@ impl Error {
             | Error::NotRegistered { .. }
             | Error::Passive { .. }
             | Error::NoRegistry
+            | Error::TeardownUnfinished { .. }
             | Error::NoConvergence(_) => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            Error::Busy { .. } => C::ERRCODE_OBJECT_IN_USE,
             Error::CannotPause(_) => C::ERRCODE_FEATURE_NOT_SUPPORTED,
             Error::InTransactionBlock(_) => C::ERRCODE_ACTIVE_SQL_TRANSACTION,
             Error::InRecovery(_) => C::ERRCODE_READ_ONLY_SQL_TRANSACTION,
@@ -125,12 +141,43 @@ impl Error {
         }
     }
 
+    /// The code in its five characters.
+    pub fn sqlstate(&self) -> String {
+        let code = self.code() as i32;
+        let character = |i: i32| char::from(b'0' + ((code >> (6 * i)) & 0x3f) as u8);
+        (0..5).map(character).collect()
+    }
+
     fn detail(&self) -> Option<String> {
         match self {
+            Error::UnknownNode { known, .. } => Some(known_names("nodes", known)),
+            Error::UnknownLink { known, .. } => Some(known_names("links", known)),
+            Error::DuplicateNode { conninfo: Some(conninfo), .. } => {
+                Some(format!("It is reached by \"{conninfo}\"."))
+            }
+            Error::DuplicateLink { link: Some(link), .. } => Some(format!("It is {link}.")),
+            Error::DuplicateNode { conninfo: None, .. }
+            | Error::DuplicateLink { link: None, .. } => {
+                Some("Another session has just made it.".into())
+            }
             Error::BadName { why, .. } => Some(sentence(&why.to_string())),
+            Error::SelfLink(_) => Some("It would be both ends of the link.".into()),
+            Error::SameGroup { links, .. } => {
+                Some(format!("Standby links connect them: {}.", links.join(", ")))
+            }
+            Error::SchemaLinked { from, .. } => {
+                Some(format!("It shows a schema of node \"{from}\"."))
+            }
             Error::BadConninfo { why, .. } | Error::BadOption { why, .. } => Some(why.clone()),
             Error::WrongIdentity { expected, found, .. } => {
                 Some(format!("Its system identifier is {found}, not {expected}."))
+            }
+            Error::PasswordOfOthers { from, to, registrant } => Some(format!(
+                "The address of node \"{to}\" is that of role \"{registrant}\", which is not a \
+                 superuser; node \"{from}\" was not registered by the caller."
+            )),
+            Error::BadPassword(_) => {
+                Some("It contains a control character, such as the end of a line.".into())
             }
             Error::AlreadyStandby(_, link) => Some(format!("Link \"{link}\" says so.")),
             Error::CannotPause(kind) => Some(format!("This is a {kind} link.")),
@@ -142,23 +189,44 @@ impl Error {
                 "It was made on the server with system identifier {made_on}, this one is {here}."
             )),
             Error::ApplyFailed { lines, .. } => Some(lines.join("\n")),
+            Error::TeardownUnfinished { left, reasons } => {
+                Some(format!("Left: {}.\n{}", left.join(", "), reasons.join("\n")))
+            }
             Error::Peer(error) => error.detail.clone(),
             Error::Local { detail, .. } => detail.clone(),
             _ => None,
         }
     }
 
-    fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Error::UnknownNode { known, .. } => known_names("nodes", known, "nodes.add_node()"),
-            Error::UnknownLink { known, .. } => known_names("links", known, "nodes.add_…()"),
-            Error::UnknownName { known, .. } => {
-                known_names("nodes and links", known, "nodes.add_…()")
+            Error::UnknownNode { .. } => {
+                "Correct the name, or register the node with nodes.add_node().".into()
             }
-            Error::DuplicateNode(_) => {
+            Error::UnknownLink { .. } => {
+                "Correct the name, or add the link with nodes.add_standby(), \
+                 nodes.add_subscription() or nodes.add_foreign_schema()."
+                    .into()
+            }
+            Error::BadName { .. } => {
+                format!("Choose a name of 1 to {MAX_NAME_BYTES} bytes without control characters.")
+            }
+            Error::BadOption { .. } => "Correct it, or leave it out; nothing was changed.".into(),
+            Error::CannotPause(_) => {
+                "Remove the link with nodes.remove_link(), and add it again later.".into()
+            }
+            Error::SameGroup { .. } => {
+                "A standby has all data of its primary already; subscribe from or to a node of \
+                 another group, or remove these links first with nodes.remove_link()."
+                    .into()
+            }
+            Error::UnknownName { .. } => {
+                "nodes.status and nodes.link_status show the names that there are.".into()
+            }
+            Error::DuplicateNode { .. } => {
                 "Choose another name, or use nodes.alter_node() to change that node.".into()
             }
-            Error::DuplicateLink(_) => {
+            Error::DuplicateLink { .. } => {
                 "Give the new link another name, or use nodes.alter_link().".into()
             }
             Error::BadTableName(_) => "Write schema.table, each part quoted as in SQL.".into(),
@@ -170,6 +238,14 @@ impl Error {
             }
             Error::PasswordMissing(_) => {
                 "Pass password => …; without one the server would connect with its own identity."
+                    .into()
+            }
+            Error::PasswordOfOthers { to, .. } => format!(
+                "Have a superuser make the change, or vouch for node \"{to}\" by calling \
+                 nodes.alter_node() with its conninfo."
+            ),
+            Error::BadPassword(_) => {
+                "A line of a password file cannot hold it: choose another password on that server."
                     .into()
             }
             Error::PasswordUnused(_) => {
@@ -215,6 +291,14 @@ impl Error {
             Error::ApplyFailed { .. } => {
                 "Correct the cause and run nodes.apply() again; what is done stays done.".into()
             }
+            Error::TeardownUnfinished { .. } => {
+                "Run nodes.teardown() again when the cause is corrected or the node is back. \
+                 DROP EXTENSION would forget what is left: do not run it yet."
+                    .into()
+            }
+            Error::Busy { .. } => {
+                "Wait for it, or end it with pg_cancel_backend(), and try again.".into()
+            }
             Error::NoConvergence(_) => {
                 "See nodes.plan(); somebody may be changing the same objects.".into()
             }
@@ -226,9 +310,9 @@ impl Error {
     }
 }
 
-fn known_names(what: &str, known: &[String], call: &str) -> String {
+fn known_names(what: &str, known: &[String]) -> String {
     if known.is_empty() {
-        format!("There are no {what} yet; add one with {call}.")
+        format!("There are no {what} yet.")
     } else {
         format!("Known {what}: {}.", known.join(", "))
     }

@@ -5,7 +5,7 @@ pub mod session;
 
 use crate::error::{Error, Result};
 use futures_util::future::join_all;
-use nodes_plan::conninfo::Conninfo;
+use nodes_plan::conninfo::{Conninfo, Secret};
 use nodes_plan::desired::{Interest, NodeId};
 use nodes_plan::observed::{NodeFacts, Observation, World};
 use nodes_plan::pulse::Pulse;
@@ -23,8 +23,12 @@ const SUPERUSER_FACTS: &str = include_str!("observe/superuser_facts.sql");
 pub type Sessions = BTreeMap<NodeId, Session>;
 
 /// Asks every target at the same time. Sessions of an earlier round are used again; one that
-/// broke is replaced.
-pub async fn world(targets: &[(Target, Interest)], sessions: Sessions) -> (World, Sessions) {
+/// broke is replaced. `redact` takes passwords out of what people will read.
+pub async fn world(
+    targets: &[(Target, Interest)],
+    sessions: Sessions,
+    redact: impl Fn(&str) -> String,
+) -> (World, Sessions) {
     let mut sessions = sessions;
     let asked = targets.iter().map(|(target, interest)| {
         let session = sessions.remove(&target.id);
@@ -39,7 +43,7 @@ pub async fn world(targets: &[(Target, Interest)], sessions: Sessions) -> (World
                 open.insert(node, session);
                 Observation::Seen { age: Duration::ZERO, facts: Box::new(facts) }
             }
-            Err(error) => Observation::Unreachable { error: error.to_string() },
+            Err(error) => Observation::Unreachable { error: redact(&error.to_string()) },
         };
         world.nodes.insert(node, observation);
     }
@@ -100,7 +104,10 @@ pub fn own_pulse(read: impl FnOnce(&str) -> Result<Option<String>>) -> Result<Pu
 #[derive(Deserialize)]
 struct SuperuserFacts {
     file_settings: BTreeMap<String, String>,
+    /// In hexadecimal.
     passfile: Option<String>,
+    passfile_unfinished: bool,
+    passfile_blocked: bool,
     conninfos: BTreeMap<String, String>,
 }
 
@@ -125,10 +132,20 @@ fn add_superuser_facts(facts: &mut NodeFacts, more: SuperuserFacts) {
     let mut files = more.file_settings;
     facts.primary_conninfo_file = files.remove("primary_conninfo").and_then(|c| parse(&c));
     facts.file_settings = Some(files);
-    facts.passfile = more.passfile.map(nodes_plan::conninfo::Secret::new);
+    facts.passfile = more.passfile.map(|hex| passfile(&hex));
+    facts.passfile_unfinished = more.passfile_unfinished;
+    facts.passfile_blocked = more.passfile_blocked;
     for subscription in &mut facts.subscriptions {
         subscription.conninfo = more.conninfos.get(&subscription.name).and_then(|c| parse(c));
     }
+}
+
+/// The passfile without its end of line; bytes that are no text are not what we wrote.
+fn passfile(hex: &str) -> Secret {
+    let digits = hex.as_bytes().chunks(2);
+    let byte = |pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok();
+    let bytes: Vec<u8> = digits.filter_map(byte).collect();
+    Secret::new(String::from_utf8_lossy(&bytes).trim_end_matches('\n'))
 }
 
 /// An empty setting is no conninfo.

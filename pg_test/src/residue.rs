@@ -43,9 +43,11 @@ impl Server {
             .filter(|(_, found)| !found.is_empty())
             .map(|(what, found)| format!("{what}: {}", found.join(", ")))
             .collect();
-        let passfile = self.data_dir().join("pg_nodes.passfile");
-        if passfile.exists() {
-            left.push(format!("the file {}", passfile.display()));
+        for name in ["pg_nodes.passfile", "pg_nodes.passfile.new"] {
+            let file = self.data_dir().join(name);
+            if file.exists() {
+                left.push(format!("the file {}", file.display()));
+            }
         }
         left
     }

@@ -54,11 +54,22 @@ fn a_copy_elsewhere_is_passive_until_it_takes_over() {
         "SELECT nodes.add_subscription('again', 'london', 'paris')",
         "SELECT nodes.add_foreign_schema('again', 'london', on_node => 'paris')",
         "SELECT nodes.remove_link('stock')",
-        "SELECT * FROM nodes.status",
+        "SELECT nodes.wait_for_node('london')",
+        "SELECT nodes.wait_for_link('stock')",
     ] {
         assert_eq!(sqlstate(&elsewhere, refused), "55000", "{refused}");
     }
     assert_eq!(plan(&elsewhere).len(), 1);
+    let shown = |query| elsewhere.query_texts("app", query);
+    let links = "SELECT link || ' ' || state FROM nodes.link_status WHERE hint ~ 'take_over'";
+    assert_eq!(shown(links), ["oslo passive", "orders_feed passive", "stock passive"]);
+    let nodes = "SELECT node || ' ' || health FROM nodes.status WHERE NOT is_self";
+    assert_eq!(shown(nodes), ["paris passive", "london passive", "oslo passive"]);
+    assert_eq!(shown("TABLE nodes.slots"), [""; 0]);
+    assert_eq!(shown("SELECT factor FROM nodes.test_node('london') WHERE NOT ok"), ["registry"]);
+    let picture = shown("SELECT nodes.topology()").concat();
+    assert!(picture.starts_with("this registry belongs to another server"), "{picture}");
+    assert!(picture.contains("foreign schema \"inventory\" as \"stock\""), "{picture}");
     let log = trio.london.log();
     assert!(log.contains("application_name=harness"), "connections are logged:\n{log}");
     assert!(!log.contains("application_name=pg_nodes"), "no peer was asked:\n{log}");
@@ -73,6 +84,45 @@ fn a_copy_elsewhere_is_passive_until_it_takes_over() {
     assert_eq!(drops.count(), 0, "what the original made is not its own: {rows:#?}");
     assert!(rows.iter().any(|row| row.contains("was not made by this registry")), "{rows:#?}");
 
+    trio.paris.sql("app", "CALL nodes.teardown()");
+    trio.paris.assert_no_residue("app");
+    trio.london.assert_no_residue("app");
+}
+
+/// A standby carries the registry too: it shows, and says why it changes nothing.
+#[test]
+fn a_standby_shows_and_changes_nothing() {
+    let trio = Trio::start();
+    trio.register();
+    trio.link();
+    trio.apply();
+    wait_until("the registry has reached the standby", LONG, || {
+        trio.oslo.query_texts("app", "SELECT name FROM nodes.link").len() == 3
+    });
+    for call in [
+        "SELECT nodes.add_node('x', 'host=127.0.0.1 port=1')",
+        "SELECT nodes.alter_node('london', 'host=127.0.0.1 port=1')",
+        "SELECT nodes.set_password('london', 'x')",
+        "SELECT nodes.rename_node('london', 'x')",
+        "SELECT nodes.remove_node('london')",
+        "SELECT nodes.add_standby('london', 'paris')",
+        "SELECT nodes.add_subscription('again', 'london', 'paris')",
+        "SELECT nodes.add_foreign_schema('again', 'london')",
+        "SELECT nodes.alter_link('stock', writable => false)",
+        "SELECT nodes.pause_link('orders_feed')",
+        "SELECT nodes.resume_link('orders_feed')",
+        "SELECT nodes.remove_link('stock')",
+        "SELECT nodes.take_over()",
+        "CALL nodes.apply()",
+        "CALL nodes.teardown()",
+    ] {
+        let said = trio.oslo.psql_with("app", &["-v", "VERBOSITY=verbose"], call);
+        assert!(said.output.contains("ERROR:  25006: cannot execute nodes."), "{call}: {said}");
+        assert!(said.output.contains("HINT:  Call it on the primary"), "{call}: {said}");
+    }
+    assert_eq!(plan(&trio.oslo), [""; 0]);
+    let standby = "SELECT role FROM nodes.status WHERE is_self";
+    assert_eq!(trio.oslo.query_texts("app", standby), ["standby"]);
     trio.paris.sql("app", "CALL nodes.teardown()");
     trio.paris.assert_no_residue("app");
     trio.london.assert_no_residue("app");

@@ -3,6 +3,9 @@
 
 use pg_test::trio::{add_node, apply, plan};
 use pg_test::{Builder, LONG, Server, wait_until};
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const TABLE: &str = "CREATE TABLE public.orders (id integer PRIMARY KEY, item text)";
@@ -161,6 +164,86 @@ fn silent_peers_cost_one_timeout_for_all() {
     peers.iter_mut().for_each(Server::resume);
     assert_link_works_and_goes(&paris, &peers[0]);
     peers[1].assert_no_residue("app");
+}
+
+/// Passes bytes on to a server until a client says a certain word: from then on that connection
+/// stays open, and silent.
+struct Relay {
+    port: u16,
+    word: Arc<Mutex<Option<&'static str>>>,
+}
+
+impl Relay {
+    fn to(server: u16) -> Relay {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        let word = Arc::new(Mutex::new(None));
+        let said = word.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let client = client.expect("a client");
+                let server = TcpStream::connect(("127.0.0.1", server)).expect("the server");
+                pass_on(&server, &client, Arc::new(Mutex::new(None)));
+                pass_on(&client, &server, said.clone());
+            }
+        });
+        Relay { port, word }
+    }
+
+    fn fall_silent_at(&self, word: Option<&'static str>) {
+        *self.word.lock().expect("a word") = word;
+    }
+}
+
+fn pass_on(from: &TcpStream, to: &TcpStream, word: Arc<Mutex<Option<&'static str>>>) {
+    let clone = |stream: &TcpStream| stream.try_clone().expect("a stream");
+    let (mut from, mut to) = (clone(from), clone(to));
+    std::thread::spawn(move || {
+        let (mut bytes, mut silent) = ([0; 16384], false);
+        while let Ok(count @ 1..) = from.read(&mut bytes) {
+            let text = String::from_utf8_lossy(&bytes[..count]).into_owned();
+            silent |= word.lock().expect("a word").is_some_and(|word| text.contains(word));
+            if !silent && to.write_all(&bytes[..count]).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(std::net::Shutdown::Both);
+    });
+}
+
+#[test]
+fn a_peer_that_falls_silent_costs_a_timeout_at_every_point() {
+    let paris = registry();
+    let london = publisher(Server::builder("london"));
+    let relay = Relay::to(london.port());
+    let conninfo =
+        london.conninfo("app").replace(&london.port().to_string(), &relay.port.to_string());
+    paris.sql(
+        "app",
+        &format!(
+            "SELECT nodes.add_node('london', '{conninfo}');
+             SELECT nodes.add_subscription('feed', 'london', 'paris', '{{public.orders}}')"
+        ),
+    );
+    let limits = "SET pg_nodes.connect_timeout = '1s'; SET pg_nodes.step_timeout = '1s'";
+    // The session's settings, the look at the server, a step.
+    for (word, call, said) in [
+        ("SET search_path", "SELECT * FROM nodes.plan()", "silent for 1000 ms"),
+        ("SET search_path", "TABLE nodes.status", "silent for 1000 ms"),
+        ("WITH interest", "SELECT * FROM nodes.plan()", "silent for 1000 ms"),
+        ("WITH interest", "SELECT * FROM nodes.test_node('london')", "silent for 1000 ms"),
+        ("WITH interest", "CALL nodes.apply()", "silent for 1000 ms"),
+        ("CREATE PUBLICATION", "CALL nodes.apply()", "silent for 3000 ms"),
+        ("pg_create_logical_replication_slot", "CALL nodes.apply()", "silent for 2000 ms"),
+    ] {
+        relay.fall_silent_at(Some(word));
+        let started = Instant::now();
+        let psql = paris.psql("app", &format!("{limits}; {call}"));
+        assert!(started.elapsed() < Duration::from_secs(6), "{call}: {:?}", started.elapsed());
+        assert!(psql.output.contains(said), "{word}, {call}:\n{psql}");
+    }
+    relay.fall_silent_at(None);
+    assert_link_works_and_goes(&paris, &london);
 }
 
 #[test]

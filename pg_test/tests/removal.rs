@@ -145,6 +145,27 @@ fn a_node_and_all_its_links() {
 }
 
 #[test]
+fn a_teardown_with_a_dead_node_is_not_done() {
+    let mut trio = start();
+    trio.london.crash();
+    for _ in 0..2 {
+        let verbose = ["-v", "VERBOSITY=verbose"];
+        let said = trio.paris.psql_with("app", &verbose, "CALL nodes.teardown()");
+        assert!(!said.ok && said.output.contains("ERROR:  55000: something is left"), "{said}");
+        let left = "Left: subscription \"orders_feed\" from \"london\" to \"paris\", \
+                    subscription \"back\" from \"paris\" to \"london\".";
+        assert!(said.output.contains(left), "{said}");
+        assert!(said.output.contains("link \"back\": node \"london\" did not answer"), "{said}");
+        assert!(said.output.contains("HINT:  Run nodes.teardown() again"), "{said}");
+    }
+    trio.paris.assert_no_residue("app");
+    assert_eq!(links(&trio), ["back removing", "orders_feed removing"]);
+    trio.london.start_again();
+    end(&trio);
+    assert_eq!(links(&trio), [""; 0]);
+}
+
+#[test]
 fn foreign_data_is_kept_or_dropped() {
     let trio = start();
     for schema in ["gone", "shared"] {

@@ -124,3 +124,73 @@ fn a_manager_must_prove_itself_with_a_password() {
     paris.assert_no_residue("app");
     london.assert_no_residue("app");
 }
+
+/// What the owner's passwords are is read where they stand: not on a server of the manager's.
+#[test]
+fn a_manager_learns_nobodys_password() {
+    let World { paris, london } = world();
+    let mine = Server::builder("mine").password("mine").start();
+    mine.create_db("app");
+    mine.sql("app", "CREATE ROLE manager");
+    let (lon, par) = (london.conninfo("app"), paris.conninfo("app"));
+    let own = mine.conninfo("app");
+    paris.sql(
+        "app",
+        &format!(
+            "SELECT nodes.add_node('london', '{lon} password=s3cret');
+             SELECT nodes.add_node('open', '{par}');
+             SELECT nodes.add_node('paris', '{par}')"
+        ),
+    );
+    let mut manager = paris.caller("manager");
+    manager.allowed(&format!("SELECT nodes.add_node('mine', '{own} password=mine')"));
+    let words = "only a superuser may take the password of node \"london\" to node \"mine\"";
+    for link in [
+        "SELECT nodes.add_foreign_schema('stock', 'london', 'inventory', on_node => 'mine')",
+        "SELECT nodes.add_subscription('feed', 'london', 'mine')",
+        "SELECT nodes.add_standby('mine', 'london')",
+    ] {
+        manager.refused(link, "42501", words);
+        // One without a password may get one later.
+        manager.refused(&link.replace("london", "open"), "42501", "node \"open\" to node \"mine\"");
+    }
+    // Nor by moving a node to which a password goes already.
+    paris.sql(
+        "app",
+        "SELECT nodes.add_foreign_schema('stock', 'london', 'inventory', on_node => 'paris')",
+    );
+    for change in [
+        format!("conninfo => '{own} password=mine'"),
+        format!("admin_conninfo => '{own} password=mine', password => 'mine'"),
+        "password => 'mine'".to_owned(),
+    ] {
+        let alter = format!("SELECT nodes.alter_node('paris', {change})");
+        manager.refused(&alter, "42501", "node \"london\" to node \"paris\"");
+    }
+    // What is the manager's own goes wherever the manager wants.
+    manager.allowed(&format!("SELECT nodes.add_node('yours', '{own} password=mine')"));
+    manager.allowed("SELECT nodes.add_foreign_schema('own', 'yours', on_node => 'mine')");
+    manager.allowed("SELECT nodes.add_foreign_schema('other', 'yours', on_node => 'paris')");
+    let told = "SELECT nodes.set_password('yours', 'mine')";
+    let told = paris.query_one_text("app", told);
+    assert!(told.ends_with("stand on \"mine\" too, which no superuser vouches for"), "{told}");
+    // A superuser may do as he likes, and is not taken in by who says that it is this server.
+    paris.sql(
+        "app",
+        "SELECT nodes.remove_node('paris', cascade => true), nodes.remove_node('open')",
+    );
+    paris.sql("app", "CALL nodes.apply()");
+    manager.allowed(&format!("SELECT nodes.add_node('false', '{par}', password => 'x')"));
+    let said = paris.psql("app", "SELECT nodes.add_foreign_schema('stock', 'london', 'inventory')");
+    assert!(said.output.contains("no superuser vouches for \"false\""), "{said}");
+    let link = "SELECT nodes.add_foreign_schema('stock', 'london', 'inventory', on_node => 'mine')";
+    paris.sql("app", link);
+    paris.sql("app", "CALL nodes.apply()");
+    let passwords =
+        "SELECT count(*)::text FROM pg_user_mappings WHERE umoptions::text LIKE '%s3cret%'";
+    assert_eq!(mine.query_one_text("app", passwords), "1");
+    paris.sql("app", "CALL nodes.teardown()");
+    for server in [&paris, &london, &mine] {
+        server.assert_no_residue("app");
+    }
+}

@@ -5,7 +5,9 @@ use pg_test::activity::while_watched;
 use pg_test::names::literal;
 use pg_test::trio::Trio;
 use pg_test::{Builder, Install, LONG, Server, wait_until};
+use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 const FIRST: &str = "first-sesame";
 const WRONG: &str = "wrong-sesame";
@@ -82,6 +84,41 @@ fn apply(trio: &Trio) -> (bool, String) {
     );
     assert!(!psql.output.contains(NEEDLE), "psql shows a password:\n{psql}");
     (psql.ok, psql.output)
+}
+
+/// A server repeats the name of a database that it does not have, which may be a password.
+#[test]
+fn a_peers_words_are_told_without_passwords() {
+    let paris = Server::builder("paris").start();
+    let london = Server::builder("london").password(FIRST).start();
+    paris.create_db("app");
+    let (own, conninfo) = (paris.conninfo("app"), london.conninfo(FIRST));
+    paris.sql(
+        "app",
+        &format!(
+            "CREATE EXTENSION pg_nodes;
+             SELECT nodes.add_node('london', '{conninfo}', password => '{FIRST}')"
+        ),
+    );
+    let says = |script: &str| {
+        let psql = paris.psql_with("app", &["-v", "VERBOSITY=verbose"], script);
+        assert!(psql.output.contains("does not exist"), "{script}:\n{psql}");
+        assert!(!psql.output.contains(NEEDLE), "{script} shows a password:\n{psql}");
+    };
+    says("SELECT nodes.add_foreign_schema('stock', 'london')");
+    paris.sql(
+        "app",
+        &format!(
+            "SELECT nodes.add_node('paris', '{own}');
+             SELECT nodes.add_foreign_schema('stock', 'london', on_node => 'paris')"
+        ),
+    );
+    says("SELECT * FROM nodes.plan()");
+    says("SELECT error FROM nodes.status");
+    says("TABLE nodes.link_status");
+    says("SELECT * FROM nodes.test_node('london')");
+    says("CALL nodes.apply()");
+    paris.sql("app", "CALL nodes.teardown()");
 }
 
 /// Looks everywhere.
@@ -183,6 +220,49 @@ fn unreachable(trio: &Trio) {
     let admin = literal(&format!("{} password={SECOND}", trio.london.conninfo("app")));
     quietly(&trio.paris, &format!("{alter} {conninfo}, {admin}, '{SECOND}')"));
     assert!(apply(trio).0);
+}
+
+/// What lies in the standby's data directory under the name of our file does not keep the
+/// password from its place, nor open it to others; what cannot be overcome is told.
+#[test]
+fn the_passfile_is_ours_alone_or_a_problem() {
+    let trio =
+        Trio::start_with(builder("paris").password(FIRST), builder("london"), builder("oslo"));
+    trio.register();
+    set_password(&trio, "paris", FIRST);
+    trio.paris.sql("app", "SELECT nodes.add_standby('oslo', 'paris')");
+    let data = trio.oslo.data_dir();
+    let mode = |path: &Path| std::fs::metadata(path).expect("a file").permissions().mode() & 0o777;
+    let chmod = |path: &Path, mode| {
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).expect("chmod");
+    };
+
+    chmod(&data, 0o500);
+    let (ok, said) = apply(&trio);
+    chmod(&data, 0o700);
+    let hint = "changes pg_nodes.passfile in its data directory through a shell";
+    assert!(!ok && said.contains("write passfile on node \"oslo\" failed"), "{said}");
+    assert!(said.contains(hint), "{said}");
+
+    let (passfile, second) = (data.join("pg_nodes.passfile"), data.join("pg_nodes.passfile.new"));
+    std::fs::create_dir(&passfile).expect("a directory");
+    let (plan, refused) = (trio.plan(), apply(&trio));
+    assert!(plan[0].starts_with("problem on oslo: the password for \"paris\" cannot"), "{plan:?}");
+    assert!(!refused.0 && refused.1.contains("(ST09)"), "{refused:?}");
+    std::fs::remove_dir(&passfile).expect("an empty directory");
+
+    trio.oslo.write_file("pg_nodes.passfile.new", "");
+    chmod(&second, 0o644);
+    std::fs::write(&passfile, b"\xff\xfe not text").expect("a file");
+    assert!(apply(&trio).0);
+    assert_eq!((mode(&passfile), second.exists()), (0o600, false));
+    assert_eq!(trio.plan(), [""; 0]);
+
+    trio.oslo.write_file("pg_nodes.passfile.new", "half of a sesame");
+    assert_eq!(trio.plan().len(), 1, "{:?}", trio.plan());
+    trio.paris.sql("app", "CALL nodes.teardown()");
+    wait_until("oslo to be clean", LONG, || trio.oslo.residue("app").is_empty());
+    trio.paris.assert_no_residue("app");
 }
 
 /// libpq's words about what it cannot read may quote a password.

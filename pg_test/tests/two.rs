@@ -4,6 +4,7 @@
 use pg_test::trio::Trio;
 use pg_test::{LONG, Psql, wait_until};
 use std::thread::{Scope, ScopedJoinHandle, scope};
+use std::time::{Duration, Instant};
 
 const APPLY: &str = "CALL nodes.apply();";
 
@@ -31,8 +32,10 @@ fn end(trio: &Trio) {
 
 /// The backends that hold (or wait for) the lock of apply.
 fn backends(trio: &Trio, granted: bool) -> Vec<String> {
-    let query =
-        format!("SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted = {granted}");
+    let query = format!(
+        "SELECT pid FROM pg_locks WHERE locktype = 'object' AND classid = 'pg_class'::regclass
+         AND objid = 'nodes.registry'::regclass AND granted = {granted}"
+    );
     trio.paris.query_texts("app", &query)
 }
 
@@ -106,6 +109,47 @@ fn the_second_goes_on_where_the_first_was_cancelled() {
         assert!(second.ok, "{second}");
     });
     assert_eq!(trio.plan(), [""; 0]);
+    end(&trio);
+}
+
+#[test]
+fn a_limit_includes_the_wait_for_another_run() {
+    let trio = registered();
+    let mut holder = trio.london.client("app");
+    scope(|scope| {
+        let mut lock = holder.transaction().expect("BEGIN");
+        lock.batch_execute("LOCK TABLE orders").expect("LOCK TABLE");
+        let first = start_apply(scope, &trio, 0);
+        let pid = backends(&trio, true).remove(0);
+        for call in ["apply", "teardown"] {
+            let started = Instant::now();
+            let call = format!("CALL nodes.{call}(timeout => '1s')");
+            let said = trio.paris.psql_with("app", &["-v", "VERBOSITY=verbose"], &call);
+            assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+            let busy = format!("55006: timed out waiting for nodes.apply() of process {pid}");
+            assert!(!said.ok && said.output.contains(&busy), "{said}");
+            let own = format!("SET lock_timeout = '100ms'; {call}");
+            let said = trio.paris.psql_with("app", &["-v", "VERBOSITY=sqlstate"], &own);
+            assert!(said.output.contains("55P03"), "a limit of one's own counts too: {said}");
+        }
+        assert_eq!(backends(&trio, false), [""; 0]);
+        lock.rollback().expect("ROLLBACK");
+        let first = first.join().expect("the first apply");
+        assert!(first.ok, "{first}");
+    });
+    end(&trio);
+}
+
+/// Any role may take any advisory lock; none of them is ours.
+#[test]
+fn nobody_can_keep_others_out() {
+    let trio = registered();
+    trio.paris.sql("app", "CREATE ROLE anybody");
+    let mut anybody = trio.paris.caller("anybody");
+    anybody.allowed("SELECT pg_advisory_lock(x'6e6f6465735f6170'::bigint)");
+    anybody.allowed("BEGIN");
+    anybody.refused("LOCK TABLE nodes.registry", "42501", "permission denied");
+    trio.apply();
     end(&trio);
 }
 

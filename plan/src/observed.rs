@@ -74,6 +74,10 @@ pub struct NodeFacts {
     pub primary_conninfo_file: Option<Conninfo>,
     /// The content of `pg_nodes.passfile` in the data directory.
     pub passfile: Option<Secret>,
+    /// Whether the second file is there through which the passfile is written.
+    pub passfile_unfinished: bool,
+    /// Whether a directory has the name of either.
+    pub passfile_blocked: bool,
     pub slots: Vec<Slot>,
     pub walsenders: i64,
     pub publications: Vec<Publication>,

@@ -27,9 +27,10 @@ pub fn render(operation: &Operation) -> Sql {
             Sql::new("SELECT pg_catalog.pg_drop_replication_slot(").literal(slot).raw(")")
         }
         Operation::WritePassfile { content } => write_passfile(content),
-        Operation::RemovePassfile => {
-            Sql::new("COPY (SELECT) TO PROGRAM 'cat > /dev/null; rm -f pg_nodes.passfile'")
-        }
+        Operation::RemovePassfile => Sql::new(
+            "COPY (SELECT) TO PROGRAM \
+                 'cat > /dev/null; rm -f pg_nodes.passfile pg_nodes.passfile.new'",
+        ),
         Operation::AwaitReplay { slot } => await_replay(slot),
         Operation::AlterSystem { setting, value: Some(value) } => {
             Sql::new("ALTER SYSTEM SET ").raw(setting).raw(" = ").literal(value)
@@ -164,10 +165,12 @@ fn unreachable_operation(operation: &Operation) -> Sql {
 
 /// `COPY … TO PROGRAM` is the way to a file with mode 0600; libpq ignores any other. The line
 /// goes through CSV with a quote character that no password can hold, so nothing is escaped,
-/// and through a second file, so that no reader meets a half-written one.
+/// and through a second file, so that no reader meets a half-written one. That one is made anew:
+/// one that is there would keep its mode.
 fn write_passfile(content: &Secret) -> Sql {
     Sql::new("COPY (SELECT ").secret(content).raw(
-        ") TO PROGRAM 'umask 077 && cat > pg_nodes.passfile.new && \
+        ") TO PROGRAM 'umask 077 && rm -f pg_nodes.passfile.new && \
+         cat > pg_nodes.passfile.new && \
          mv -f pg_nodes.passfile.new pg_nodes.passfile' \
          (FORMAT csv, DELIMITER E'\\x01', QUOTE E'\\x02')",
     )

@@ -21,6 +21,7 @@ const REFUSE: &[Rule] = &[
     Rule { id: "ST06", when: "the primary has no free replication slot", then: no_slot_left },
     Rule { id: "ST07", when: "the role on the standby cannot alter its settings", then: no_rights },
     Rule { id: "ST08", when: "the role of the conninfo cannot replicate", then: no_replication },
+    Rule { id: "ST09", when: "a directory is where the passfile should be", then: no_passfile },
 ];
 
 const KEEP: &[Rule] = &[
@@ -215,6 +216,24 @@ fn no_replication(ctx: &Context<'_>) -> Vec<Verdict> {
     }
 }
 
+fn no_passfile(ctx: &Context<'_>) -> Vec<Verdict> {
+    match ctx.target {
+        Some(target) if target.passfile_blocked && wanted_passfile(ctx).is_some() => {
+            vec![Verdict::refuse(
+                ctx.to.id,
+                format!(
+                    "the password for \"{}\" cannot be written on node \"{}\": {PASSFILE} or \
+                     {PASSFILE}.new in its data directory is a directory",
+                    ctx.from.name, ctx.to.name
+                ),
+                "Remove it, or take the password out with nodes.set_password() and let the \
+                 primary trust the standby by certificate.",
+            )]
+        }
+        Some(_) | None => vec![],
+    }
+}
+
 fn create_slot(ctx: &Context<'_>) -> Vec<Verdict> {
     // A slot that no standby will read keeps WAL for ever: only for a standby that was seen.
     let (Some((source, _)), Some(spec)) = (ctx.both(), spec(ctx)) else {
@@ -236,7 +255,7 @@ fn write_passfile(ctx: &Context<'_>) -> Vec<Verdict> {
     let (Some(target), Some(wanted)) = (ctx.target, wanted_passfile(ctx)) else {
         return vec![];
     };
-    if target.passfile.as_ref() == Some(&wanted) {
+    if target.passfile.as_ref() == Some(&wanted) && !target.passfile_unfinished {
         return vec![];
     }
     let reason = format!("holds the password for \"{}\", so that no log shows it", ctx.from.name);
@@ -439,11 +458,13 @@ fn drop_passfile(ctx: &Context<'_>) -> Vec<Verdict> {
     match ctx.target {
         // Somebody else's settings read it: those of another registry.
         Some(target) if reads_passfile(target) && !is_configured(ctx) => vec![],
-        Some(target) if target.passfile.is_some() => vec![Verdict::act(
-            ctx.to.id,
-            Operation::RemovePassfile,
-            "the password in it is no longer needed",
-        )],
+        Some(target) if target.passfile.is_some() || target.passfile_unfinished => {
+            vec![Verdict::act(
+                ctx.to.id,
+                Operation::RemovePassfile,
+                "the password in it is no longer needed",
+            )]
+        }
         Some(_) | None => vec![],
     }
 }

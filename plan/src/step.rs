@@ -380,6 +380,18 @@ impl Operation {
         )
     }
 
+    /// What to do when it fails, where the server's own words do not tell.
+    pub fn failure_hint(&self) -> Option<&'static str> {
+        match self {
+            Operation::WritePassfile { .. } | Operation::RemovePassfile => Some(
+                "The server changes pg_nodes.passfile in its data directory through a shell (COPY \
+                 … TO PROGRAM): it must be able to run sh, cat, mv and rm, and to write there. Its \
+                 log has their words",
+            ),
+            _ => None,
+        }
+    }
+
     /// The statement, byte for byte as it is sent.
     pub fn sql(&self) -> Sql {
         crate::render::render(self)

@@ -321,6 +321,11 @@ fn standby_cases() -> Vec<(&'static str, Case, &'static str)> {
         ("ST07", new().with(OSLO, |f| f.superuser = false), "is not a superuser"),
         ("ST08", new().with(PARIS, |f| f.roles[0].replication = false), "may not replicate"),
         (
+            "ST09",
+            new().password(PARIS).with(OSLO, |f| f.passfile_blocked = true),
+            "the password for \"paris\" cannot be written on node \"oslo\"",
+        ),
+        (
             "ST20",
             new(),
             "paris: SELECT pg_catalog.pg_create_physical_replication_slot('nodes_3f2504e0_1', true)",
@@ -345,8 +350,9 @@ fn standby_cases() -> Vec<(&'static str, Case, &'static str)> {
         (
             "ST24",
             made().with(OSLO, |f| f.passfile = Some(Secret::new("x"))),
-            "rm -f pg_nodes.passfile",
+            "rm -f pg_nodes.passfile pg_nodes.passfile.new",
         ),
+        ("ST24", made().with(OSLO, |f| f.passfile_unfinished = true), "rm -f pg_nodes.passfile"),
         (
             "ST25",
             made().link(|l| l.spec = Spec::Standby(StandbySpec { slot: false })),
@@ -796,8 +802,13 @@ fn the_passfile_on_the_standby_is_compared_by_its_content() {
     let right = passfile_line(&Secret::new("s3cret"));
     let has = |case: Case, secret| case.with(OSLO, |f| f.passfile = Some(secret));
     has(made(), Secret::new("*:*:*:*:old")).fires("ST21", "COPY (SELECT '********')");
-    let lines = has(made(), right).lines();
+    let lines = has(made(), right.clone()).lines();
     assert!(!lines.iter().any(|line| line.starts_with("ST21")), "{lines:#?}");
+    let unfinished = has(made(), right).with(OSLO, |f| f.passfile_unfinished = true);
+    unfinished.fires("ST21", "COPY (SELECT '********')");
+    // A name that is taken matters to nobody who has no password.
+    let blocked = Case::standby_made().with(OSLO, |f| f.passfile_blocked = true);
+    assert_eq!(blocked.lines(), [""; 0]);
 }
 
 #[test]

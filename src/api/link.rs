@@ -1,7 +1,7 @@
 //! `nodes.add_standby()`, `nodes.add_subscription()`, `nodes.add_foreign_schema()` and what
 //! changes or removes links. They change rows only; `nodes.apply()` does the rest.
 
-use super::{active_rows, checked_name, plain_options, with_unit};
+use super::{active_rows, checked_name, group, plain_options, trust, with_unit};
 use crate::apply::desired::Desired;
 use crate::apply::{conninfo, identity};
 use crate::catalog::{self, LinkRow, OwnLimits, Rows};
@@ -28,9 +28,11 @@ fn add_standby(
 }
 
 fn new_standby(standby: &str, primary: &str, slot: bool, name: &str, heal: bool) -> Result<String> {
-    let rows = active_rows()?;
-    let (from, to) = (rows.usable_node(primary)?.id, rows.usable_node(standby)?.id);
+    let rows = active_rows("nodes.add_standby()")?;
+    let (source, target) = (rows.usable_node(primary)?, rows.usable_node(standby)?);
+    let (from, to) = (source.id, target.id);
     check_distinct(from, to, standby)?;
+    trust::check_link(source, target)?;
     let standbys =
         |row: &&LinkRow| matches!(row.spec, Spec::Standby(_)) && row.state != LinkState::Removing;
     if let Some(other) = rows.links.iter().filter(standbys).find(|row| row.to_node == to) {
@@ -64,7 +66,8 @@ fn add_subscription(
         copy_data,
         options: subscription_options(options)?,
     };
-    let (from, to) = ends(publisher, subscriber)?;
+    let (from, to) = ends("nodes.add_subscription()", publisher, subscriber)?;
+    group::check_subscription(&Rows::load()?, from.0, to.0)?;
     insert(name, from.0, to.0, &Spec::Subscription(spec), heal)?;
     Ok(format!("\"{}\" will subscribe to \"{}\"; nodes.plan() shows how", to.1, from.1))
 }
@@ -133,7 +136,7 @@ fn add_foreign_schema(
     };
     checked_name(local_schema)?;
     checked_name(remote_schema)?;
-    let (from, to) = ends(node, on_node)?;
+    let (from, to) = ends("nodes.add_foreign_schema()", node, on_node)?;
     check_unlinked(&to, local_schema)?;
     if on_node.is_none() {
         check_local_schema(local_schema)?;
@@ -160,11 +163,13 @@ fn check_unlinked(node: &End, schema: &str) -> Result<()> {
             && row.state != LinkState::Removing
             && matches!(&row.spec, Spec::Foreign(spec) if spec.local_schema == schema)
     };
-    match Rows::load()?.links.iter().find(shows) {
+    let rows = Rows::load()?;
+    match rows.links.iter().find(shows) {
         Some(row) => Err(Error::SchemaLinked {
             schema: schema.to_owned(),
             node: node.1.clone(),
             link: row.name.clone(),
+            from: rows.node_name(row.from_node).to_owned(),
         }),
         None => Ok(()),
     }
@@ -180,15 +185,18 @@ fn check_local_schema(schema: &str) -> Result<()> {
 type End = (NodeId, String);
 
 /// The two nodes of a link; without a name the second is this server.
-fn ends(from: &str, to: Option<&str>) -> Result<(End, End)> {
-    let rows = active_rows()?;
+fn ends(call: &'static str, from: &str, to: Option<&str>) -> Result<(End, End)> {
+    let rows = active_rows(call)?;
     let from = rows.usable_node(from)?;
     let to = match to {
-        Some(name) => rows.usable_node(name)?.id,
-        None => identity::this_node(&Desired::from_rows(&rows)?)?,
+        Some(name) => rows.usable_node(name)?,
+        None => {
+            rows.usable_node(rows.node_name(identity::this_node(&Desired::from_rows(&rows)?)?))?
+        }
     };
-    check_distinct(from.id, to, &from.name)?;
-    Ok(((from.id, from.name.clone()), (to, rows.node_name(to).to_owned())))
+    check_distinct(from.id, to.id, &from.name)?;
+    trust::check_link(from, to)?;
+    Ok(((from.id, from.name.clone()), (to.id, to.name.clone())))
 }
 
 fn check_distinct(from: NodeId, to: NodeId, name: &str) -> Result<()> {
@@ -212,7 +220,7 @@ fn alter_link(
     heal: default!(Option<bool>, "NULL"),
     limits: default!(Option<JsonB>, "NULL"),
 ) -> std::result::Result<String, ErrorReport> {
-    let rows = active_rows()?;
+    let rows = active_rows("nodes.alter_link()")?;
     let row = rows.link(name)?;
     let change = Change { tables, options, slot, writable, public, roles };
     let spec = change.applied_to(&row.spec)?;
@@ -302,18 +310,18 @@ impl Change {
 
 #[pg_extern(volatile, parallel_unsafe)]
 fn pause_link(name: &str) -> std::result::Result<String, ErrorReport> {
-    set_paused(name, LinkState::Paused)?;
+    set_paused("nodes.pause_link()", name, LinkState::Paused)?;
     Ok(format!("link \"{name}\" will pause; its publisher keeps WAL meanwhile"))
 }
 
 #[pg_extern(volatile, parallel_unsafe)]
 fn resume_link(name: &str) -> std::result::Result<String, ErrorReport> {
-    set_paused(name, LinkState::Active)?;
+    set_paused("nodes.resume_link()", name, LinkState::Active)?;
     Ok(format!("link \"{name}\" will go on"))
 }
 
-fn set_paused(name: &str, state: LinkState) -> Result<()> {
-    let rows = active_rows()?;
+fn set_paused(call: &'static str, name: &str, state: LinkState) -> Result<()> {
+    let rows = active_rows(call)?;
     let row = rows.link(name)?;
     match row.spec {
         Spec::Subscription(_) => catalog::set_link_state(row.id, state, row.keep_data),
@@ -326,7 +334,7 @@ fn remove_link(
     name: &str,
     keep_data: default!(bool, "true"),
 ) -> std::result::Result<String, ErrorReport> {
-    let rows = active_rows()?;
+    let rows = active_rows("nodes.remove_link()")?;
     catalog::set_link_state(rows.link(name)?.id, LinkState::Removing, keep_data)?;
     Ok(format!("link \"{name}\" will be removed; nodes.plan() shows how"))
 }

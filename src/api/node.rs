@@ -1,6 +1,6 @@
 //! `nodes.add_node()` and its kin.
 
-use super::{active_rows, checked_name, plain_options, with_unit};
+use super::{active_rows, checked_name, plain_options, trust, with_unit};
 use crate::apply::conninfo;
 use crate::catalog::{self, NewNode, NodeOptions, NodeRow, Rows};
 use crate::error::{Error, Result};
@@ -30,7 +30,7 @@ fn register(
     options: Option<JsonB>,
 ) -> Result<String> {
     checked_name(name)?;
-    let rows = active_rows()?;
+    let rows = active_rows("nodes.add_node()")?;
     if rows.nodes.iter().any(|node| node.name == name && node.removing) {
         return Err(Error::NodeRemoving(name.to_owned()));
     }
@@ -47,7 +47,8 @@ struct Parts {
     admin_conninfo: Option<String>,
     password: Option<String>,
     admin_password: Option<String>,
-    password_required: bool,
+    /// See [`NodeRow::registered_by`].
+    registered_by: Option<String>,
 }
 
 impl Parts {
@@ -60,17 +61,17 @@ impl Parts {
         let own = conninfo::check(node, conninfo)?;
         let admin = admin_conninfo.map(|text| conninfo::check(node, text)).transpose()?;
         let password = password.map(str::to_owned).or(own.password);
-        let password = given(password);
-        let password_required = !user::is_superuser();
-        if password_required && password.is_none() {
+        let password = given(node, password)?;
+        let registered_by = (!user::is_superuser()).then(user::current_role);
+        if registered_by.is_some() && password.is_none() {
             return Err(Error::PasswordMissing(node.to_owned()));
         }
         let (admin_conninfo, admin_password) = match admin {
-            Some(admin) => (Some(admin.conninfo), given(admin.password)),
+            Some(admin) => (Some(admin.conninfo), given(node, admin.password)?),
             None => (None, None),
         };
         let conninfo = own.conninfo;
-        Ok(Parts { conninfo, admin_conninfo, password, admin_password, password_required })
+        Ok(Parts { conninfo, admin_conninfo, password, admin_password, registered_by })
     }
 
     fn row<'a>(&'a self, name: &'a str) -> NewNode<'a> {
@@ -78,7 +79,7 @@ impl Parts {
             name,
             conninfo: &self.conninfo,
             admin_conninfo: self.admin_conninfo.as_deref(),
-            password_required: self.password_required,
+            registered_by: self.registered_by.as_deref(),
             password: self.password.as_deref(),
             admin_password: self.admin_password.as_deref(),
             options: NodeOptions::default(),
@@ -106,9 +107,15 @@ fn node_options(options: JsonB) -> Result<NodeOptions> {
     Ok(read)
 }
 
-/// To libpq an empty password is none: it goes on to the password file of our own user.
-fn given(password: Option<String>) -> Option<String> {
-    password.filter(|password| !password.is_empty())
+/// To libpq an empty password is none: it goes on to the password file of our own user. One
+/// with a control character has no place in the password file of a standby.
+fn given(node: &str, password: Option<String>) -> Result<Option<String>> {
+    match password.filter(|password| !password.is_empty()) {
+        Some(password) if password.contains(char::is_control) => {
+            Err(Error::BadPassword(node.to_owned()))
+        }
+        password => Ok(password),
+    }
 }
 
 #[pg_extern(volatile, parallel_unsafe)]
@@ -129,8 +136,9 @@ fn change(
     password: Option<&str>,
     options: Option<JsonB>,
 ) -> Result<String> {
-    let rows = active_rows()?;
+    let rows = active_rows("nodes.alter_node()")?;
     let row = rows.node(name)?;
+    trust::check_move(&rows, row)?;
     // Whoever may change an address must not thereby learn the password sent to the old one.
     let keeps_secrets = user::is_superuser();
     let kept = |secret: &Option<String>| secret.clone().filter(|_| keeps_secrets);
@@ -145,12 +153,15 @@ fn change(
     let old_admin_password = kept(&row.admin_password).filter(|_| admin.is_some());
     let admin_password = parts.admin_password.clone().or(old_admin_password);
     // A superuser vouches for an address that is given, not for one that was there.
-    let password_required = parts.password_required || conninfo.is_none() && row.password_required;
-    let parts = Parts { admin_password, password_required, ..parts };
+    let before = row.registered_by.clone().filter(|_| conninfo.is_none());
+    let registered_by = parts.registered_by.clone().or(before);
+    let parts = Parts { admin_password, registered_by, ..parts };
     let options = options.map(node_options).transpose()?.unwrap_or(row.options);
     let elsewhere = conninfo.is_some() || admin_conninfo.is_some();
     catalog::update_node(row.id, &NewNode { options, elsewhere, ..parts.row(name) })?;
-    Ok(format!("node \"{name}\" is now: {}; nodes.apply() tells the others", parts.conninfo))
+    let exposure = trust::exposure(&rows, row);
+    let now = &parts.conninfo;
+    Ok(format!("node \"{name}\" is now: {now}; nodes.apply() tells the others{exposure}"))
 }
 
 /// The password inside a new conninfo.
@@ -160,30 +171,31 @@ fn in_conninfo(node: &str, text: Option<&str>) -> Result<Option<String>> {
 
 #[pg_extern(volatile, parallel_unsafe)]
 fn set_password(node: &str, password: Option<&str>) -> std::result::Result<String, ErrorReport> {
-    let rows = active_rows()?;
+    let rows = active_rows("nodes.set_password()")?;
     let row = rows.node(node)?;
-    let password = password.filter(|password| !password.is_empty());
-    if password.is_none() && (row.password_required || !user::is_superuser()) {
+    let password = given(node, password.map(str::to_owned))?;
+    if password.is_none() && (row.registered_by.is_some() || !user::is_superuser()) {
         return Err(Error::PasswordMissing(node.to_owned()).into());
     }
     let stored = NewNode {
         name: node,
         conninfo: &row.conninfo,
         admin_conninfo: row.admin_conninfo.as_deref(),
-        password_required: row.password_required,
-        password,
+        registered_by: row.registered_by.as_deref(),
+        password: password.as_deref(),
         admin_password: row.admin_password.as_deref(),
         options: row.options,
         elsewhere: false,
     };
     catalog::update_node(row.id, &stored)?;
-    Ok(format!("password of node \"{node}\" changed; nodes.apply() tells the others"))
+    let exposure = trust::exposure(&rows, row);
+    Ok(format!("password of node \"{node}\" changed; nodes.apply() tells the others{exposure}"))
 }
 
 #[pg_extern(volatile, parallel_unsafe)]
 fn rename_node(old_name: &str, new_name: &str) -> std::result::Result<String, ErrorReport> {
     checked_name(new_name).map_err(ErrorReport::from)?;
-    let rows = active_rows()?;
+    let rows = active_rows("nodes.rename_node()")?;
     catalog::rename_node(rows.node(old_name)?.id, new_name)?;
     Ok(format!("node \"{old_name}\" is now \"{new_name}\""))
 }
@@ -198,7 +210,7 @@ fn remove_node(
 }
 
 fn remove(name: &str, cascade: bool, keep_data: bool) -> Result<String> {
-    let rows = active_rows()?;
+    let rows = active_rows("nodes.remove_node()")?;
     let node = rows.node(name)?;
     let of_node = |id| id == node.id;
     let links = rows.links.iter().filter(|l| of_node(l.from_node) || of_node(l.to_node));

@@ -89,9 +89,8 @@ fn problem_row(desired: &Desired, problem: &Problem) -> PlanRow {
 
 /// On a server that the registry was not made on, the plan is this one row.
 fn passive_row(passive: &Error) -> PlanRow {
-    let hint = "If this server is to act for the registry, call nodes.take_over().";
     let (reason, action) = (passive.to_string(), "problem".to_owned());
-    (None, None, None, action, None, None, reason, Some(hint.to_owned()), "RG00".to_owned())
+    (None, None, None, action, None, None, reason, passive.hint(), "RG00".to_owned())
 }
 
 #[pg_extern(sql = "
@@ -103,7 +102,8 @@ fn apply(
 ) -> std::result::Result<(), ErrorReport> {
     check_call("nodes.apply()", fcinfo)?;
     let timeout = timeout.map(duration).transpose()?;
-    Ok(lock::with_apply_lock(|| apply::apply(timeout))?)
+    lock::with_apply_lock(timeout, apply::apply)?;
+    Ok(())
 }
 
 #[pg_extern(sql = "
@@ -115,22 +115,32 @@ fn teardown(
 ) -> std::result::Result<(), ErrorReport> {
     check_call("nodes.teardown()", fcinfo)?;
     let timeout = timeout.map(duration).transpose()?;
-    let remove_and_apply = || {
-        spi::in_own_transaction(|| {
-            let rows = Rows::load()?;
-            apply::check_active(&rows)?;
-            remove_all(&rows)
-        })?;
-        apply::apply(timeout)
+    Ok(lock::with_apply_lock(timeout, take_down)?)
+}
+
+/// Ends with an error as long as anything is left: what a `DROP EXTENSION` that follows would
+/// forget.
+fn take_down(timeout: Option<Duration>) -> Result<()> {
+    spi::in_own_transaction(|| {
+        let rows = Rows::load()?;
+        apply::check_active(&rows)?;
+        remove_all(&rows)
+    })?;
+    let reasons = match apply::apply(timeout) {
+        Ok(waiting) => waiting,
+        Err(Error::ApplyFailed { lines, .. }) => lines,
+        Err(error) => return Err(error),
     };
-    Ok(lock::with_apply_lock(remove_and_apply)?)
+    let rows = spi::in_own_transaction(Rows::load)?;
+    if rows.links.is_empty() {
+        return Ok(());
+    }
+    Err(Error::TeardownUnfinished { left: rows.describe_links(), reasons })
 }
 
 /// Both procedures commit by themselves and write rows.
 fn check_call(what: &'static str, fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
-    if spi::in_recovery() {
-        return Err(Error::InRecovery(what));
-    }
+    super::check_writable(what)?;
     if spi::call_is_atomic(fcinfo) {
         return Err(Error::InTransactionBlock(what));
     }
@@ -146,6 +156,7 @@ pub(super) fn duration(interval: Interval) -> Result<Duration> {
 
 #[pg_extern(volatile, parallel_unsafe)]
 fn take_over() -> std::result::Result<String, ErrorReport> {
+    super::check_writable("nodes.take_over()")?;
     match catalog::take_over()? {
         Some(id) => {
             Ok(format!("this server acts for the registry from now on; its new id is {id}"))

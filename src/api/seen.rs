@@ -4,7 +4,7 @@
 use crate::apply::desired::Desired;
 use crate::apply::{self, Look};
 use crate::catalog::Rows;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::observe;
 use crate::pg::process;
 use crate::record::{LinkRecord, NodeRecord, RoundTrip, epoch_now};
@@ -24,20 +24,34 @@ pub struct Seen {
     pub links: BTreeMap<LinkId, LinkRecord>,
     /// Why there is no worker behind it; `None`: there is one.
     pub unwatched: Option<&'static str>,
+    /// Why nobody was asked: the registry belongs to another server.
+    pub passive: Option<Error>,
 }
 
 impl Seen {
     /// What is known without asking anybody, or else by asking everybody.
     pub fn now() -> Result<Seen> {
-        if shmem::has_worker(process::database()) { Self::published() } else { Self::looked() }
+        let rows = Rows::load()?;
+        if let Err(passive) = apply::check_active(&rows) {
+            return Ok(Seen { passive: Some(passive), ..Seen::nothing(rows)? });
+        }
+        if shmem::has_worker(process::database()) { Self::published(rows) } else { Self::looked() }
     }
 
-    fn published() -> Result<Seen> {
-        let rows = Rows::load()?;
-        apply::check_active(&rows)?;
-        let desired = Desired::from_rows(&rows)?;
-        let mut seen =
-            Seen { rows, desired, nodes: BTreeMap::new(), links: BTreeMap::new(), unwatched: None };
+    /// What the registry holds, of which nothing is known.
+    fn nothing(rows: Rows) -> Result<Seen> {
+        Ok(Seen {
+            desired: Desired::from_rows(&rows)?,
+            rows,
+            nodes: BTreeMap::new(),
+            links: BTreeMap::new(),
+            unwatched: None,
+            passive: None,
+        })
+    }
+
+    fn published(rows: Rows) -> Result<Seen> {
+        let mut seen = Seen::nothing(rows)?;
         for (key, text) in shmem::published(process::database()) {
             // A record of another version of the library is as good as none.
             match key {
@@ -71,7 +85,7 @@ impl Seen {
             .map(|link| (link.id, link_record(&rows, &desired, &look, link, &nodes)))
             .collect();
         let unwatched = Some(if shmem::is_there() { NO_WORKER } else { NOT_PRELOADED });
-        Ok(Seen { rows, desired, nodes, links, unwatched })
+        Ok(Seen { rows, desired, nodes, links, unwatched, passive: None })
     }
 
     pub fn node(&self, id: NodeId) -> Option<&NodeRecord> {

@@ -5,6 +5,7 @@ use super::seen::Seen;
 use crate::apply;
 use crate::apply::desired::Desired;
 use crate::catalog::Rows;
+use crate::error::Error;
 use crate::record::NodeRecord;
 use nodes_plan::desired::{Link, LinkState, NodeId, Spec};
 use nodes_plan::growth::time_left;
@@ -56,7 +57,7 @@ fn observe_nodes() -> std::result::Result<
             node.name.clone(),
             record.is_some_and(|record| record.is_self),
             pulse.map(|pulse| pulse.system_identifier.clone()),
-            record.map_or(NodeState::Unknown, |record| record.state).label(),
+            health(&seen, record),
             record.map(|record| timestamp(record.since)),
             pulse.map(|pulse| role(&seen, node.id, pulse)),
             pulse.map(|pulse| format!("{}.{}", pulse.major(), pulse.version % 10_000)),
@@ -70,17 +71,29 @@ fn observe_nodes() -> std::result::Result<
             trip.map(|trip| ms(trip.p99)),
             record.and_then(|record| record.connected_since).map(timestamp),
             record.and_then(|record| record.last_seen).map(timestamp),
-            record.and_then(|record| record.reason.clone()),
+            record.and_then(|r| r.reason.clone()).or(seen.passive.as_ref().map(Error::to_string)),
             hint(&seen, record),
         ));
     }
     Ok(TableIterator::new(rows))
 }
 
-/// A node's own hint, or that nobody watches.
+fn health(seen: &Seen, record: Option<&NodeRecord>) -> &'static str {
+    match (&seen.passive, record) {
+        (Some(_), _) => PASSIVE,
+        (None, Some(record)) => record.state.label(),
+        (None, None) => NodeState::Unknown.label(),
+    }
+}
+
+/// The state of everything in a registry that belongs to another server.
+const PASSIVE: &str = "passive";
+
+/// A node's own hint, or why nothing is known, or that nobody watches.
 fn hint(seen: &Seen, record: Option<&NodeRecord>) -> Option<String> {
     let own = record.and_then(|record| record.hint.clone());
-    own.or_else(|| seen.unwatched.map(str::to_owned))
+    let passive = || seen.passive.as_ref().and_then(Error::hint);
+    own.or_else(passive).or_else(|| seen.unwatched.map(str::to_owned))
 }
 
 fn timestamp(epoch: f64) -> TimestampWithTimeZone {
@@ -159,7 +172,10 @@ fn observe_links() -> std::result::Result<
             link.spec.kind(),
             seen.desired.registry.node_name(link.from).to_owned(),
             seen.desired.registry.node_name(link.to).to_owned(),
-            health.map_or("unknown", |health| health.state.label()).to_owned(),
+            match (&seen.passive, health) {
+                (Some(_), _) => PASSIVE.to_owned(),
+                (None, health) => health.map_or("unknown", |h| h.state.label()).to_owned(),
+            },
             record.map(|record| timestamp(record.since)),
             health.and_then(|health| health.lag_bytes).map(as_bigint),
             health.and_then(|health| health.lag_seconds),
@@ -173,8 +189,14 @@ fn observe_links() -> std::result::Result<
             record.and_then(|record| record.expected_bytes),
             record.and_then(|record| record.copy_time_left()).map(interval),
             probe.map(|probe| probe.took.as_secs_f64() * 1e3),
-            health.and_then(|health| health.reason.as_deref()).map(|r| seen.desired.redact(r)),
-            health.and_then(|health| health.hint.clone()),
+            match &seen.passive {
+                Some(passive) => Some(passive.to_string()),
+                None => health.and_then(|h| h.reason.as_deref()).map(|r| seen.desired.redact(r)),
+            },
+            match &seen.passive {
+                Some(passive) => passive.hint(),
+                None => health.and_then(|health| health.hint.clone()),
+            },
         ));
     }
     Ok(TableIterator::new(rows))
@@ -314,8 +336,16 @@ fn observe_headroom() -> std::result::Result<
 #[pg_extern(volatile, parallel_unsafe)]
 fn topology() -> std::result::Result<String, ErrorReport> {
     let rows = Rows::load()?;
-    apply::check_active(&rows)?;
     let desired = Desired::from_rows(&rows)?;
-    let look = apply::look(&desired);
-    Ok(nodes_plan::topology::draw(&desired.registry, &look.world))
+    match apply::check_active(&rows) {
+        Ok(()) => {
+            let look = apply::look(&desired);
+            Ok(nodes_plan::topology::draw(&desired.registry, &look.world))
+        }
+        Err(passive) => {
+            let world = apply::passive_world(&desired, &passive);
+            let picture = nodes_plan::topology::draw(&desired.registry, &world);
+            Ok(format!("{passive}; nobody was asked\n{picture}"))
+        }
+    }
 }

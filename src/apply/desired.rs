@@ -64,17 +64,15 @@ impl Desired {
         self.registry.link(link).map_or("?", |link| link.name.as_str())
     }
 
-    /// Masks every password of the registry in a peer's words.
+    /// Masks every password of the registry in a peer's words, the longest first: one may be
+    /// part of another.
     pub fn redact(&self, text: &str) -> String {
         let nodes = self.registry.nodes.values().map(|node| &node.conninfo);
         let conninfos = nodes.chain(self.targets.values().map(|target| &target.conninfo));
-        conninfos.filter_map(|conninfo| conninfo.get("password")).fold(
-            text.to_owned(),
-            |text, password| match password {
-                "" => text,
-                password => text.replace(password, MASK),
-            },
-        )
+        let passwords = conninfos.filter_map(|conninfo| conninfo.get("password"));
+        let mut passwords: Vec<&str> = passwords.filter(|password| !password.is_empty()).collect();
+        passwords.sort_by_key(|password| std::cmp::Reverse(password.len()));
+        passwords.iter().fold(text.to_owned(), |text, password| text.replace(password, MASK))
     }
 }
 
@@ -98,7 +96,7 @@ fn target(row: &NodeRow) -> Result<Target> {
         name: row.name.clone(),
         conninfo,
         expected: None,
-        password_required: row.password_required,
+        password_required: row.registered_by.is_some(),
         connect_timeout: guc::connect_timeout(),
         step_timeout: guc::step_timeout(),
     })

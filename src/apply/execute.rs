@@ -111,6 +111,10 @@ impl<'a> Execution<'a> {
     }
 
     async fn send(&self, batch: Batch<'_>) -> std::result::Result<Duration, Failure> {
+        self.send_plainly(batch).await.map_err(|failure| failure.redacted(self.desired))
+    }
+
+    async fn send_plainly(&self, batch: Batch<'_>) -> std::result::Result<Duration, Failure> {
         let Some(first) = batch.first() else { return Ok(Duration::ZERO) };
         let Some(node) = first.node else { return self.run_in_registry(first) };
         let Some(session) = self.sessions.get(&node) else {
@@ -128,14 +132,18 @@ impl<'a> Execution<'a> {
         if matches!(first.operation, Operation::Reload) && sent.is_ok() {
             await_reload(&mut session).await.map_err(|error| Failure::new(0, error))?;
         }
-        sent.map_err(|failure| failure.redacted(self.desired))
+        sent
     }
 
     fn run_in_registry(&self, step: &Step) -> std::result::Result<Duration, Failure> {
         let started = Instant::now();
-        run_registry_step(step.operation.sql().text())
-            .map(|()| started.elapsed())
-            .map_err(|error| Failure { position: 0, sqlstate: None, message: error.to_string() })
+        run_registry_step(step.operation.sql().text()).map(|()| started.elapsed()).map_err(
+            |error| Failure {
+                position: 0,
+                sqlstate: Some(error.sqlstate()),
+                message: error.to_string(),
+            },
+        )
     }
 
     fn record_failure(&self, step: &Step, failure: &Failure, report: &RefCell<&mut Report>) {
@@ -144,11 +152,14 @@ impl<'a> Execution<'a> {
             Some(link) => format!("link \"{}\": ", self.desired.link_name(link)),
             None => String::new(),
         };
-        let line = format!(
+        let mut line = format!(
             "{link}{} on node \"{node}\" failed: {}",
             step.operation.label(),
             failure.message
         );
+        if let Some(hint) = step.operation.failure_hint() {
+            line = format!("{line}. {hint}");
+        }
         report.borrow_mut().fail(step.link, line, failure.sqlstate.as_deref());
     }
 }
@@ -246,7 +257,8 @@ async fn send_once(
     let text: Vec<&str> = statements.iter().map(Sql::text).collect();
     let started = Instant::now();
     let mut arrived = 0;
-    let sent = session.connection.simple_each(&text.join("; "), |_| arrived += 1).await;
+    let limit = session.step_limit(statements.iter().map(Sql::statements).sum());
+    let sent = session.connection.simple_each(&text.join("; "), limit, |_| arrived += 1).await;
     sent.map(|()| started.elapsed()).map_err(|error| {
         let ends = statements.iter().scan(0, |end, sql| {
             *end += sql.statements();

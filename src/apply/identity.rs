@@ -6,6 +6,7 @@ use crate::catalog;
 use crate::error::{Error, Result};
 use crate::libpq::reactor;
 use crate::observe::session::{Session, Target};
+use crate::pg::user;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use nodes_plan::desired::NodeId;
@@ -15,11 +16,16 @@ pub const IDENTITY: &str = "SELECT system_identifier::text || '/' || \
      extract(epoch FROM pg_postmaster_start_time())::text || '/' || current_database() \
      FROM pg_control_system()";
 
-/// Asks all nodes at once and returns the first that turns out to be this server.
+/// Asks all nodes at once and returns the first that turns out to be this server. What a node
+/// says of itself binds only a caller who is not a superuser, unless a superuser vouches for it:
+/// else anybody's server could pass for this one and be given what this one is to have.
 pub fn this_node(desired: &Desired) -> Result<NodeId> {
     let here = catalog::identity()?;
-    let (found, tried) = reactor::block_on(async {
-        let asked = desired.targets().into_iter().map(async |(target, _)| {
+    let targets = desired.targets().into_iter().map(|(target, _)| target);
+    let believed = |target: &Target| !(target.password_required && user::is_superuser());
+    let (asked, others): (Vec<_>, Vec<_>) = targets.partition(believed);
+    let (found, mut tried) = reactor::block_on(async {
+        let asked = asked.into_iter().map(async |target| {
             let answer = ask(&target).await;
             (target, answer)
         });
@@ -29,11 +35,16 @@ pub fn this_node(desired: &Desired) -> Result<NodeId> {
             match answer {
                 Ok(there) if there == here => return (Some(target.id), tried),
                 Ok(_) => tried.push(format!("\"{}\" is another server", target.name)),
-                Err(error) => tried.push(format!("\"{}\": {error}", target.name)),
+                Err(error) => {
+                    let why = desired.redact(&error.to_string());
+                    tried.push(format!("\"{}\": {why}", target.name));
+                }
             }
         }
         (None, tried)
     });
+    let unasked = |target: &Target| format!("no superuser vouches for \"{}\"", target.name);
+    tried.extend(others.iter().map(unasked));
     found.ok_or(Error::NotRegistered { tried })
 }
 

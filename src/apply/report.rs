@@ -7,7 +7,7 @@ use crate::catalog::{self, Event};
 use crate::error::{Error, Result};
 use crate::pg::spi;
 use nodes_plan::desired::LinkId;
-use nodes_plan::step::{Problem, Step};
+use nodes_plan::step::{Problem, ProblemKind, Step};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 use std::collections::BTreeSet;
@@ -21,6 +21,7 @@ pub struct Report {
     pub failed_without_link: bool,
     failed_links: BTreeSet<LinkId>,
     lines: Vec<String>,
+    waiting: Vec<String>,
     sqlstate: Option<String>,
     said: BTreeSet<String>,
     quiet: bool,
@@ -76,16 +77,22 @@ impl Report {
             if is_failure(problem) {
                 let line = format!("{line}. {}", problem.hint);
                 self.fail(problem.link, line, Some("55000"));
-            } else if !self.quiet {
+                continue;
+            }
+            if problem.kind == ProblemKind::Waiting {
+                self.waiting.push(line.clone());
+            }
+            if !self.quiet {
                 warn(line, Some(problem.hint.clone()));
             }
         }
     }
 
-    /// Writes what happened into `nodes.event` and ends with an error if a link failed.
-    pub fn finish(self) -> Result<()> {
+    /// Writes what happened into `nodes.event` and ends with an error if a link failed; else
+    /// with what waits for a node.
+    pub fn finish(self) -> Result<Vec<String>> {
         if self.lines.is_empty() {
-            return Ok(());
+            return Ok(self.waiting);
         }
         for line in &self.lines {
             let event = Event {

@@ -15,6 +15,10 @@ use std::time::Duration;
 pub struct Connection {
     handle: Handle,
     notices: Rc<Notices>,
+    /// How long the peer may take to answer what has no limit of its own.
+    limit: Duration,
+    /// Given up: the peer owes an answer, behind which nothing more can be asked.
+    silent: bool,
     _fd: ExternalFd,
 }
 
@@ -49,16 +53,18 @@ impl Notices {
 
 impl Connection {
     /// Tries every address of every host in turn, as libpq does, each for at most `limit`
-    /// (or `connect_timeout`, where the parameters say so). All failures are in the error.
+    /// (or `connect_timeout`, where the parameters say so). All failures are in the error. The
+    /// same limit is that of every answer later on.
     pub async fn connect(params: &[(&str, &str)], limit: Duration) -> Result<Self, Error> {
         guard::check()?;
-        let Attempts { list, mut failures, limit } = attempt::all(params, limit).await?;
+        let attempts = attempt::all(params, limit).await?;
+        let Attempts { list, mut failures, limit: each } = attempts;
         for attempt in list {
-            match reactor::timeout(limit, Self::open(&attempt)).await {
+            match reactor::timeout(each, Self::open(&attempt, limit)).await {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error)) => failures.push(error),
                 Err(_) => {
-                    let (place, limit) = (attempt::describe(&attempt), limit.as_millis());
+                    let (place, limit) = (attempt::describe(&attempt), each.as_millis());
                     let message = format!("{place} did not answer within {limit} ms");
                     failures.push(Error::of(Cause::Silent, message));
                 }
@@ -67,7 +73,7 @@ impl Connection {
         Err(Error::joined(failures))
     }
 
-    async fn open(attempt: &Attempt) -> Result<Self, Error> {
+    async fn open(attempt: &Attempt, limit: Duration) -> Result<Self, Error> {
         let fd = ExternalFd::reserve().ok_or_else(|| Error {
             cause: Cause::Descriptors,
             sqlstate: Some("53000".to_owned()),
@@ -84,7 +90,7 @@ impl Connection {
             // For the SQLSTATE of a refusal, see `Error::from_verbose`.
             pq_sys::PQsetErrorVerbosity(handle.raw(), PGVerbosity::PQERRORS_VERBOSE);
         }
-        let mut connection = Connection { handle, notices, _fd: fd };
+        let mut connection = Connection { handle, notices, limit, silent: false, _fd: fd };
         connection.finish_connecting().await?;
         // SAFETY: the connection is open.
         unsafe { pq_sys::PQsetnonblocking(connection.handle.raw(), 1) };
@@ -124,6 +130,7 @@ impl Connection {
     /// Gives a statement a name, under which [`Connection::query_prepared`] runs it without
     /// parsing and planning it again.
     pub async fn prepare(&mut self, name: &CStr, sql: &str) -> Result<(), Error> {
+        self.check_answers()?;
         let text = c_string(sql)?;
         // SAFETY: both strings live until the call returns; libpq copies them.
         let sent = unsafe {
@@ -136,7 +143,7 @@ impl Connection {
             )
         };
         self.check_sent(sent)?;
-        self.drain(|_| {}).await
+        self.drain(Some(self.limit), |_| {}).await
     }
 
     /// Runs a prepared statement.
@@ -162,6 +169,7 @@ impl Connection {
         params: &[Option<&str>],
         send: impl FnOnce(*mut pq_sys::PGconn, *const c_char, c_int, *const *const c_char) -> c_int,
     ) -> Result<Rows, Error> {
+        self.check_answers()?;
         let text = c_string(text)?;
         let values = params
             .iter()
@@ -175,38 +183,66 @@ impl Connection {
             send(self.handle.raw(), text.as_ptr(), pointers.len() as c_int, pointers.as_ptr());
         self.check_sent(sent)?;
         let mut last = Rows::default();
-        self.drain(|rows| last = rows).await?;
+        self.drain(Some(self.limit), |rows| last = rows).await?;
         Ok(last)
     }
 
     /// Runs one statement of a protocol that knows no parameters (replication).
     pub async fn simple_rows(&mut self, command: &str) -> Result<Rows, Error> {
         let mut last = Rows::default();
-        self.simple_each(command, |rows| last = rows).await?;
+        self.simple_each(command, Some(self.limit), |rows| last = rows).await?;
         Ok(last)
     }
 
     /// Runs one or more statements without parameters.
     pub async fn simple(&mut self, sql: &str) -> Result<(), Error> {
-        self.simple_each(sql, |_| {}).await
+        self.simple_each(sql, Some(self.limit), |_| {}).await
     }
 
-    /// The same, telling of each statement's result when it arrives.
-    pub async fn simple_each(&mut self, sql: &str, each: impl FnMut(Rows)) -> Result<(), Error> {
+    /// The same, telling of each statement's result when it arrives, all within `limit`.
+    pub async fn simple_each(
+        &mut self,
+        sql: &str,
+        limit: Option<Duration>,
+        each: impl FnMut(Rows),
+    ) -> Result<(), Error> {
+        self.check_answers()?;
         let text = c_string(sql)?;
         // SAFETY: the string lives until the call returns; libpq copies it.
         let sent = unsafe { pq_sys::PQsendQuery(self.handle.raw(), text.as_ptr()) };
         self.check_sent(sent)?;
-        self.drain(each).await
+        self.drain(limit, each).await
+    }
+
+    fn check_answers(&self) -> Result<(), Error> {
+        if self.silent { Err(Error::lost("the connection was given up")) } else { Ok(()) }
     }
 
     fn check_sent(&self, sent: c_int) -> Result<(), Error> {
         if sent == 1 { Ok(()) } else { Err(self.lost()) }
     }
 
-    /// Reads every result of what was sent; the first error is returned when all are read, so
-    /// that the connection is ready for more.
-    async fn drain(&mut self, mut each: impl FnMut(Rows)) -> Result<(), Error> {
+    /// Reads every result of what was sent. When the limit is over the connection is of no use
+    /// any more.
+    async fn drain(
+        &mut self,
+        limit: Option<Duration>,
+        each: impl FnMut(Rows),
+    ) -> Result<(), Error> {
+        let Some(limit) = limit else { return self.read_all(each).await };
+        match reactor::timeout(limit, self.read_all(each)).await {
+            Ok(read) => read,
+            Err(_) => {
+                self.silent = true;
+                let ms = limit.as_millis();
+                Err(Error::lost(format!("the connection is open, but silent for {ms} ms")))
+            }
+        }
+    }
+
+    /// Reads every result; the first error is returned when all are read, so that the
+    /// connection is ready for more.
+    async fn read_all(&mut self, mut each: impl FnMut(Rows)) -> Result<(), Error> {
         let mut failed = None;
         while let Some(result) = self.next_result().await? {
             if result.is_copy() {

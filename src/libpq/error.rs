@@ -46,6 +46,11 @@ impl Error {
         Error { cause, ..Error::plain(message) }
     }
 
+    /// An open connection is of no more use.
+    pub fn lost(message: impl Into<String>) -> Self {
+        Error { sqlstate: Some("08006".to_owned()), ..Error::plain(message) }
+    }
+
     /// libpq's text about a connection. Where the peer has spoken, the text holds the SQLSTATE
     /// after the severity and the place in the peer's source code as the last line: verbosity
     /// is the only way to learn the SQLSTATE of a refused connection.

@@ -36,6 +36,8 @@ impl Target {
 
 pub struct Session {
     pub connection: Connection,
+    step_timeout: Duration,
+    connect_timeout: Duration,
     /// Names of the questions that the node has prepared.
     prepared: BTreeSet<&'static CStr>,
 }
@@ -70,7 +72,20 @@ impl Session {
         let timeout = target.step_timeout.as_millis();
         let sql = format!("{ANY_ROLE}; SET statement_timeout = {timeout}{quiet}");
         connection.simple(&sql).await?;
-        Ok(Session { connection, prepared: BTreeSet::new() })
+        Ok(Session {
+            connection,
+            step_timeout: target.step_timeout,
+            connect_timeout: target.connect_timeout,
+            prepared: BTreeSet::new(),
+        })
+    }
+
+    /// How long the answer to so many statements may take: the node ends each of them by
+    /// itself after `statement_timeout`, unless it is gone. `None`: for ever.
+    pub fn step_limit(&self, statements: usize) -> Option<Duration> {
+        let statements = u32::try_from(statements).unwrap_or(u32::MAX);
+        let all = self.step_timeout.saturating_mul(statements);
+        (!all.is_zero()).then(|| all.saturating_add(self.connect_timeout))
     }
 
     /// Asks a question that comes again: parsed and planned the first time only.

@@ -1,11 +1,21 @@
--- What only a superuser may know of its server, as one JSON document.
+-- What only a superuser may know of its server, as one JSON document. The passfile is read as
+-- bytes: what others put there need not be text in this database.
+WITH files AS (
+  SELECT name, (pg_stat_file(name, true)).isdir
+  FROM unnest(ARRAY['pg_nodes.passfile', 'pg_nodes.passfile.new']) name
+)
 SELECT json_build_object(
   'file_settings', (
     SELECT coalesce(json_object_agg(name, setting), '{}') FROM (
       SELECT DISTINCT ON (name) name, setting FROM pg_file_settings
       WHERE name IN ('primary_conninfo', 'primary_slot_name', 'hot_standby_feedback')
       ORDER BY name, seqno DESC) last),
-  'passfile', rtrim(pg_read_file('pg_nodes.passfile', 0, 100000, true), E'\n'),
+  'passfile', (
+    SELECT CASE WHEN NOT isdir THEN encode(pg_read_binary_file(name, 0, 100000, true), 'hex') END
+    FROM files WHERE name = 'pg_nodes.passfile'),
+  'passfile_unfinished', (
+    SELECT coalesce(NOT isdir, false) FROM files WHERE name = 'pg_nodes.passfile.new'),
+  'passfile_blocked', (SELECT coalesce(bool_or(isdir), false) FROM files),
   'conninfos', (SELECT coalesce(json_object_agg(subname, subconninfo), '{}')
                 FROM pg_subscription
                 WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database()))

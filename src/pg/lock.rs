@@ -1,67 +1,104 @@
-//! One `nodes.apply()` at a time: a session-level advisory lock, which a commit does not
-//! release and the end of the backend does.
+//! One `nodes.apply()` at a time: a lock of the session, which a commit does not release and the
+//! end of the backend does. It is on an object that no SQL command locks in this way (tables
+//! have a kind of lock of their own), so that nobody can keep others out on purpose.
 
 use super::spi;
-use crate::error::Result;
-use pgrx::{IntoDatum, PgTryBuilder, pg_sys};
+use crate::error::{Error, Result};
+use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
 use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
 
-/// `nodes_ap` in ASCII.
-const KEY: i64 = 0x6e6f_6465_735f_6170;
+const MODE: pg_sys::LOCKMODE = pg_sys::ExclusiveLock as pg_sys::LOCKMODE;
 
-/// Runs `work` while holding the lock; waits for another run, saying whose it is.
-pub fn with_apply_lock<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    acquire()?;
-    let work = AssertUnwindSafe(work);
-    PgTryBuilder::new(AssertUnwindSafe(move || {
-        let result = { work }.0();
-        release();
-        result
-    }))
-    .catch_others(|error| {
-        release();
-        error.rethrow()
-    })
-    .execute()
+/// The lock, held until this is dropped.
+pub struct ApplyLock(pg_sys::LOCKTAG);
+
+impl Drop for ApplyLock {
+    fn drop(&mut self) {
+        // An ERROR that unwinds ends in an abort, which releases locks of the session too
+        // (`ProcReleaseLocks`, proc.c).
+        if !std::thread::panicking() {
+            // SAFETY: ours; where it is not held, `LockRelease` only warns.
+            unsafe { pg_sys::LockRelease(&self.0, MODE, true) };
+        }
+    }
 }
 
-/// Takes the lock if nobody has it; the holder releases it.
-pub fn try_acquire() -> Result<bool> {
-    spi::in_own_transaction(|| take(&KEY.to_string()))
+/// Runs `work` while holding the lock; waits for another run, saying whose it is. The wait is
+/// part of `limit`, and `work` is told how much of it is left.
+pub fn with_apply_lock<T>(
+    limit: Option<Duration>,
+    work: impl FnOnce(Option<Duration>) -> Result<T>,
+) -> Result<T> {
+    let started = Instant::now();
+    let _lock = acquire(limit)?;
+    work(limit.map(|limit| limit.saturating_sub(started.elapsed())))
 }
 
-fn take(key: &str) -> Result<bool> {
-    let got = spi::read_text("SELECT pg_try_advisory_lock($1::bigint)::text", &[Some(key)])?;
-    Ok(got.as_deref() == Some("true"))
+/// Takes the lock where it is free. Within a transaction.
+pub fn try_acquire() -> Option<ApplyLock> {
+    let tag = tag();
+    // SAFETY: a valid tag; no wait, so nothing to clean up after.
+    let got = unsafe { pg_sys::LockAcquire(&tag, MODE, true, true) };
+    (got != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL).then_some(ApplyLock(tag))
 }
 
-fn acquire() -> Result<()> {
-    let key = KEY.to_string();
+fn acquire(limit: Option<Duration>) -> Result<ApplyLock> {
     spi::in_own_transaction(|| {
-        if take(&key)? {
-            return Ok(());
+        if let Some(lock) = try_acquire() {
+            return Ok(lock);
         }
-        let holder = spi::read_text(HOLDER, &[Some(&key)])?;
-        if let Some(holder) = holder {
-            pgrx::notice!("waiting for nodes.apply() of {holder}");
-        }
-        spi::read_text("SELECT pg_advisory_lock($1::bigint)::text", &[Some(&key)]).map(|_| ())
+        let holder = spi::read_text(HOLDER, &[])?.unwrap_or_else(|| "another session".to_owned());
+        pgrx::notice!("waiting for nodes.apply() of {holder}");
+        let limited = limit.is_some_and(set_lock_timeout);
+        let wait = || {
+            let tag = tag();
+            // SAFETY: a valid tag; an error while waiting cleans up after itself.
+            unsafe { pg_sys::LockAcquire(&tag, MODE, true, false) };
+            Ok(ApplyLock(tag))
+        };
+        PgTryBuilder::new(AssertUnwindSafe(wait))
+            .catch_when(PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, |error| match limited {
+                // Raised as an error of our own, which ends the transaction as this one would.
+                true => Err(Error::Busy { holder: holder.clone() }),
+                false => error.rethrow(),
+            })
+            .execute()
     })
+}
+
+/// As `SET LOCAL lock_timeout`; a shorter one of the caller stays, and this returns false.
+fn set_lock_timeout(limit: Duration) -> bool {
+    let limit = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX).max(1);
+    // SAFETY: reads a setting.
+    let own = unsafe { pg_sys::LockTimeout };
+    if own > 0 && own <= limit {
+        return false;
+    }
+    spi::set_local(c"lock_timeout", &limit.to_string());
+    true
+}
+
+/// As for a database object (`SET_LOCKTAG_OBJECT`, lock.h) that happens to be the registry.
+fn tag() -> pg_sys::LOCKTAG {
+    // SAFETY: look-ups in the caller's transaction, and a variable that is set since the start.
+    let (database, registry) = unsafe {
+        let schema = pg_sys::get_namespace_oid(c"nodes".as_ptr(), false);
+        (pg_sys::MyDatabaseId, pg_sys::get_relname_relid(c"registry".as_ptr(), schema))
+    };
+    pg_sys::LOCKTAG {
+        locktag_field1: database.to_u32(),
+        locktag_field2: pg_sys::RelationRelationId.to_u32(),
+        locktag_field3: registry.to_u32(),
+        locktag_field4: 0,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
+        locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+    }
 }
 
 /// Who holds the lock, in words.
 const HOLDER: &str = "SELECT format('process %s (role %I, since %s)', l.pid, a.usename, \
      date_trunc('second', a.query_start)) FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid) \
-     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
-     AND l.classid = ($1::bigint >> 32)::bigint::oid \
-     AND l.objid = ($1::bigint & 4294967295)::bigint::oid \
+     WHERE l.locktype = 'object' AND l.granted AND l.objsubid = 0 \
+     AND l.classid = 'pg_class'::regclass AND l.objid = 'nodes.registry'::regclass \
      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-
-/// Gives the lock back.
-pub fn release() {
-    // SAFETY: releasing a session lock that this backend holds needs no transaction and raises
-    // no error (`LockRelease`, lock.c): it is safe while an error is being handled.
-    unsafe {
-        pgrx::direct_function_call::<bool>(pg_sys::pg_advisory_unlock_int8, &[KEY.into_datum()]);
-    }
-}

@@ -5,6 +5,7 @@ use super::xact;
 use crate::error::Result;
 use pgrx::datum::DatumWithOid;
 use pgrx::{Spi, pg_sys};
+use std::ffi::{CStr, CString};
 
 fn arguments<'a>(args: &'a [Option<&'a str>]) -> Vec<DatumWithOid<'a>> {
     args.iter().map(|arg| DatumWithOid::from(*arg)).collect()
@@ -51,7 +52,7 @@ pub fn in_own_transaction<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
         in_procedure(work)
     } else {
         xact::run(|| {
-            commit_asynchronously();
+            set_local(c"synchronous_commit", "off");
             work()
         })
     }
@@ -62,7 +63,7 @@ fn in_procedure<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     // are paired, and an error in between aborts the transaction, which closes the connection.
     unsafe {
         pg_sys::SPI_connect_ext(pg_sys::SPI_OPT_NONATOMIC as i32);
-        commit_asynchronously();
+        set_local(c"synchronous_commit", "off");
         let result = work();
         if result.is_ok() {
             pg_sys::SPI_commit();
@@ -72,13 +73,14 @@ fn in_procedure<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     }
 }
 
-/// As `SET LOCAL synchronous_commit = off`: until the end of the transaction.
-fn commit_asynchronously() {
-    // SAFETY: within a transaction; name and value are static.
+/// As `SET LOCAL`: until the end of the transaction.
+pub fn set_local(name: &'static CStr, value: &str) {
+    let Ok(value) = CString::new(value) else { return };
+    // SAFETY: within a transaction; both strings live until the call returns.
     unsafe {
         pg_sys::set_config_option(
-            c"synchronous_commit".as_ptr(),
-            c"off".as_ptr(),
+            name.as_ptr(),
+            value.as_ptr(),
             pg_sys::GucContext::PGC_USERSET,
             pg_sys::GucSource::PGC_S_SESSION,
             pg_sys::GucAction::GUC_ACTION_LOCAL,

@@ -64,16 +64,16 @@ impl Converge {
         fleet: &Fleet,
     ) {
         // Somebody else is at it: what is left then is for the next turn.
-        if !lock::try_acquire().unwrap_or(false) {
+        let Ok(Some(apply_lock)) = spi::in_own_transaction(|| Ok(lock::try_acquire())) else {
             self.not_before = Some(Instant::now() + FIRST_PAUSE);
             return;
-        }
+        };
         self.running = true;
         state.converging.clone_from(&links);
         let (outcome, shared) = (self.outcome.clone(), shared.clone());
         fleet.start(async move {
             let ended = apply::converge(links).await;
-            lock::release();
+            drop(apply_lock);
             outcome.replace(Some(ended));
             shared.changed().give();
         });

@@ -49,6 +49,12 @@ SELECT nodes.add_subscription('x', 'london', 'rome');
 \echo :LAST_ERROR_SQLSTATE
 SELECT nodes.add_subscription('x', 'london', 'london');
 \echo :LAST_ERROR_SQLSTATE
+SELECT nodes.add_subscription('x', 'paris', 'oslo');
+\echo :LAST_ERROR_SQLSTATE
+SELECT nodes.add_subscription('x', 'oslo', 'paris');
+\echo :LAST_ERROR_SQLSTATE
+SELECT nodes.add_subscription('x', 'bergen', 'paris');
+\echo :LAST_ERROR_SQLSTATE
 SELECT nodes.add_subscription('orders', 'london', 'paris');
 \echo :LAST_ERROR_SQLSTATE
 SELECT nodes.add_subscription('oslo', 'london', 'paris');

@@ -83,6 +83,16 @@ SELECT nodes.add_node('bad', 'host=192.0.2.18', admin_conninfo => 'host=192.0.2.
 \echo :LAST_ERROR_SQLSTATE
 SELECT nodes.add_node('bad', 'host=192.0.2.18', admin_conninfo => '');
 \echo :LAST_ERROR_SQLSTATE
+SELECT nodes.add_node('bad', 'host=192.0.2.18', password => E'hunter2\n');
+\echo :LAST_ERROR_SQLSTATE
+SELECT nodes.add_node('bad', E'host=192.0.2.18 password=\'hunt\ter2\'');
+\echo :LAST_ERROR_SQLSTATE
+SELECT nodes.add_node('bad', 'host=192.0.2.18', E'host=192.0.2.18 password=\'hunt\u0001er2\'');
+\echo :LAST_ERROR_SQLSTATE
+SELECT nodes.set_password('paris', E'hunter2\r');
+\echo :LAST_ERROR_SQLSTATE
+SELECT nodes.alter_node('paris', password => E'hunter2\u0002');
+\echo :LAST_ERROR_SQLSTATE
 -- a password that libpq trips over is not quoted back
 SELECT nodes.add_node('bad', 'host=192.0.2.18 password=''hunter2');
 SELECT nodes.add_node('bad', 'host=192.0.2.18 password=secret hunter2 dbname=app');
@@ -180,13 +190,13 @@ SELECT FROM nodes.node;
 SELECT FROM nodes.secret;
 \echo :LAST_ERROR_SQLSTATE
 RESET ROLE;
-SELECT name, conninfo, password_required, password FROM nodes.node JOIN nodes.secret ON node = id
+SELECT name, conninfo, registered_by, password FROM nodes.node JOIN nodes.secret ON node = id
  WHERE name = 'guest';
 -- a superuser vouches for a conninfo that is given, not for what was there
 SELECT nodes.alter_node('guest', password => 'r');
-SELECT password_required FROM nodes.node WHERE name = 'guest';
+SELECT registered_by FROM nodes.node WHERE name = 'guest';
 SELECT nodes.alter_node('guest', 'host=192.0.2.31 user=guest');
-SELECT name, conninfo, password_required, password FROM nodes.node JOIN nodes.secret ON node = id
+SELECT name, conninfo, registered_by, password FROM nodes.node JOIN nodes.secret ON node = id
  WHERE name = 'guest';
 
 DROP VIEW registered;

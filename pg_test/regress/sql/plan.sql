@@ -76,7 +76,6 @@ SELECT nodes.add_standby('oslo', 'paris');
 SELECT nodes.remove_link('feed');
 \echo :LAST_ERROR_SQLSTATE
 SELECT * FROM nodes.status;
-\echo :LAST_ERROR_SQLSTATE
 SELECT nodes.alter_node('paris', 'host=127.0.0.1 port=2');
 \echo :LAST_ERROR_SQLSTATE
 SELECT nodes.set_password('paris', 'hunter2');

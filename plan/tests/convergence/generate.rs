@@ -278,6 +278,7 @@ fn disturb_standby(rng: &mut SmallRng, facts: &mut NodeFacts) {
     if rng.random_bool(0.1) {
         facts.passfile = facts.passfile.as_ref().map(|_| Secret::new("*:*:*:*:wrong"));
     }
+    facts.passfile_unfinished |= facts.passfile.is_some() && rng.random_bool(0.1);
     if rng.random_bool(0.1) {
         facts.slots.clear();
     }

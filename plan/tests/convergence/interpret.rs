@@ -63,10 +63,12 @@ fn physical(facts: &mut NodeFacts, operation: &Operation) -> Option<Outcome> {
         Operation::AwaitReplay { .. } => Ok(()),
         Operation::WritePassfile { content } => {
             facts.passfile = Some(content.clone());
+            facts.passfile_unfinished = false;
             Ok(())
         }
         Operation::RemovePassfile => {
             facts.passfile = None;
+            facts.passfile_unfinished = false;
             Ok(())
         }
         Operation::AlterSystem { setting, value } => {

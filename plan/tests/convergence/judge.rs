@@ -32,6 +32,7 @@ fn standby_is_right(sim: &Sim, link: &Link, spec: &StandbySpec) -> Outcome {
     ensure(conninfo.get("password").is_none(), "password in primary_conninfo")?;
     ensure(conninfo.get("application_name") == Some(slot.as_str()), "application_name")?;
     ensure(conninfo.get("passfile").is_some() == from.password().is_some(), "passfile option")?;
+    ensure(!target.passfile_unfinished, "second passfile")?;
     ensure(target.passfile == from.password().map(|p| passfile_line(&p)), "passfile")
 }
 
@@ -126,7 +127,7 @@ pub fn marked(sim: &Sim) -> Vec<String> {
         if ours(&facts.fdw_comment) {
             say("extension", "postgres_fdw");
         }
-        if facts.passfile.is_some() {
+        if facts.passfile.is_some() || facts.passfile_unfinished {
             say("file", "pg_nodes.passfile");
         }
         for conninfo in [&facts.primary_conninfo, &facts.primary_conninfo_file] {

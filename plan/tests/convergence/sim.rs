@@ -226,6 +226,7 @@ fn hide_secrets(facts: &mut NodeFacts) {
     facts.primary_conninfo = None;
     facts.primary_conninfo_file = None;
     facts.passfile = None;
+    facts.passfile_unfinished = false;
     facts.subscriptions.iter_mut().for_each(|s| s.conninfo = None);
     let own = Some(facts.role.clone());
     let mappings = facts.servers.iter_mut().flat_map(|s| &mut s.mappings);
