@@ -64,5 +64,5 @@ fn with_unit(option: &str, value: &str, unit: Unit, least: i32) -> Result<u64> {
     u64::try_from(number)
         .ok()
         .filter(|_| number >= least)
-        .ok_or_else(|| bad(format!("It must be at least {least}.")))
+        .ok_or_else(|| bad(format!("It must be at least {least} {}.", unit.label())))
 }

@@ -152,6 +152,7 @@ impl Error {
         match self {
             Error::UnknownNode { known, .. } => Some(known_names("nodes", known)),
             Error::UnknownLink { known, .. } => Some(known_names("links", known)),
+            Error::UnknownName { known, .. } => Some(known_names("nodes and links", known)),
             Error::DuplicateNode { conninfo: Some(conninfo), .. } => {
                 Some(format!("It is reached by \"{conninfo}\"."))
             }

@@ -11,6 +11,18 @@ pub enum Unit {
     Megabytes,
 }
 
+impl Unit {
+    /// As it is written behind a number.
+    pub fn label(self) -> &'static str {
+        match self {
+            Unit::Milliseconds => "ms",
+            Unit::Seconds => "s",
+            Unit::Kilobytes => "kB",
+            Unit::Megabytes => "MB",
+        }
+    }
+}
+
 /// Reads `250ms`, `5min`, `16MB`, or a plain number of the unit; the error is Postgres' hint,
 /// where it has one.
 pub fn parse(text: &str, unit: Unit) -> Result<i32, Option<String>> {

@@ -163,7 +163,7 @@ SELECT nodes.remove_node('old paris', cascade => true);
 -- A role that is not a superuser
 --
 GRANT USAGE ON SCHEMA nodes TO PUBLIC;
-GRANT EXECUTE ON FUNCTION nodes.add_node(text, text, text, text), nodes.alter_node(text, text, text, text),
+GRANT EXECUTE ON FUNCTION nodes.add_node(text, text, text, text, jsonb), nodes.alter_node(text, text, text, text, jsonb),
   nodes.set_password(text, text) TO PUBLIC;
 CREATE ROLE regress_nodes_guest;
 SET ROLE regress_nodes_guest;
