@@ -16,10 +16,11 @@ pub(crate) struct Headroom<'a> {
 }
 
 impl Headroom<'_> {
-    /// Refuses when `used + needed` exceeds the setting; an unknown limit is not judged.
+    /// Refuses when `used + needed` exceeds the setting; an unknown limit is not judged. Who
+    /// needs nothing is not refused for what others take.
     pub fn check(&self, facts: &NodeFacts) -> Option<Verdict> {
         let limit = facts.number(self.setting)?;
-        if self.used + self.needed <= limit {
+        if self.needed == 0 || self.used + self.needed <= limit {
             return None;
         }
         let message = format!(

@@ -827,6 +827,14 @@ fn the_links_of_one_plan_share_the_limits() {
     case("2").iter().find(|line| line.starts_with("SU06")).expect("no room for two and a copy");
 }
 
+/// A standby that follows needs nothing more, whatever other links ask for.
+#[test]
+fn a_full_server_keeps_the_standby_that_follows() {
+    // The limit counts what other links of the plan have claimed too.
+    let full = |f: &mut NodeFacts| f.walsenders = 11;
+    assert_eq!(Case::standby_made().with(PARIS, full).lines(), [""; 0]);
+}
+
 /// Two removed subscriptions between the same servers both see the slot of an old copy.
 #[test]
 fn a_slot_is_dropped_once() {
