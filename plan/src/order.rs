@@ -79,6 +79,10 @@ fn plan_link(ctx: &Context<'_>, plan: &mut Plan) {
     let steps = plan.steps.len();
     match ctx.link.state {
         LinkState::Active | LinkState::Paused => {
+            ask(table.forbid, ctx, plan);
+            if plan.problems.len() == before {
+                ask(table.follow, ctx, plan);
+            }
             ask(table.refuse, ctx, plan);
             if plan.problems.len() == before {
                 ask(table.keep, ctx, plan);

@@ -10,17 +10,26 @@ use crate::render::PASSFILE;
 use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::Operation;
 
-pub(crate) const TABLE: Table = Table { refuse: REFUSE, keep: KEEP, remove: REMOVE };
+pub(crate) const TABLE: Table =
+    Table { forbid: FORBID, follow: FOLLOW, refuse: REFUSE, keep: KEEP, remove: REMOVE };
 
-const REFUSE: &[Rule] = &[
+const FORBID: &[Rule] = &[
     Rule { id: "ST01", when: "the standby is not a clone of its primary", then: not_a_clone },
     Rule { id: "ST02", when: "the standby is not in recovery", then: not_in_recovery },
+    Rule { id: "ST07", when: "the role on the standby cannot alter its settings", then: no_rights },
+    Rule { id: "ST08", when: "the role of the conninfo cannot replicate", then: no_replication },
+];
+
+const FOLLOW: &[Rule] = &[
+    Rule { id: "ST26", when: "a standby that follows has another passfile", then: follow_password },
+    Rule { id: "ST27", when: "a standby that follows has another conninfo", then: follow_conninfo },
+];
+
+const REFUSE: &[Rule] = &[
     Rule { id: "ST03", when: "the two servers differ in major version", then: other_version },
     Rule { id: "ST04", when: "wal_level of the primary is minimal", then: wal_level_minimal },
     Rule { id: "ST05", when: "the primary has no free walsender", then: no_walsender },
     Rule { id: "ST06", when: "the primary has no free replication slot", then: no_slot_left },
-    Rule { id: "ST07", when: "the role on the standby cannot alter its settings", then: no_rights },
-    Rule { id: "ST08", when: "the role of the conninfo cannot replicate", then: no_replication },
 ];
 
 const KEEP: &[Rule] = &[
@@ -232,7 +241,21 @@ fn wanted_passfile(ctx: &Context<'_>) -> Option<Secret> {
     ctx.from.conninfo.password().map(|password| passfile_line(&password))
 }
 
+/// Whether the files make the standby follow by our hand: then its connection is kept right
+/// whatever else is wrong.
+fn is_told_to_follow(ctx: &Context<'_>) -> bool {
+    is_marked(ctx, ctx.target.and_then(|target| target.primary_conninfo_file.as_ref()))
+}
+
+fn follow_password(ctx: &Context<'_>) -> Vec<Verdict> {
+    if is_told_to_follow(ctx) { right_passfile(ctx) } else { vec![] }
+}
+
 fn write_passfile(ctx: &Context<'_>) -> Vec<Verdict> {
+    if is_told_to_follow(ctx) { vec![] } else { right_passfile(ctx) }
+}
+
+fn right_passfile(ctx: &Context<'_>) -> Vec<Verdict> {
     let (Some(target), Some(wanted)) = (ctx.target, wanted_passfile(ctx)) else {
         return vec![];
     };
@@ -268,19 +291,30 @@ fn wanted_settings(ctx: &Context<'_>, target: &NodeFacts) -> Vec<(&'static str, 
     settings
 }
 
+fn follow_conninfo(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some((_, target)) = ctx.both().filter(|_| is_told_to_follow(ctx)) else {
+        return vec![];
+    };
+    let conninfo = wanted_conninfo(ctx, target);
+    let mut verdicts = Vec::new();
+    if target.primary_conninfo_file.as_ref() != Some(&conninfo) {
+        let reason = format!("does not say what the registry says of \"{}\"", ctx.from.name);
+        let set = Operation::SetPrimaryConninfo { conninfo };
+        verdicts.push(Verdict::act(ctx.to.id, set, reason));
+    }
+    if !verdicts.is_empty() || target.primary_conninfo != target.primary_conninfo_file {
+        verdicts.push(Verdict::act(ctx.to.id, Operation::Reload, "puts the settings in force"));
+    }
+    verdicts
+}
+
 fn alter_settings(ctx: &Context<'_>) -> Vec<Verdict> {
     let Some((_, target)) = ctx.both() else {
         return vec![];
     };
     let mut verdicts = Vec::new();
-    let wanted = wanted_conninfo(ctx, target);
-    let current = target.primary_conninfo_file.as_ref();
-    if current != Some(&wanted) {
-        let reason = match current {
-            Some(_) => format!("does not say what the registry says of \"{}\"", ctx.from.name),
-            None => format!("makes \"{}\" follow \"{}\"", ctx.to.name, ctx.from.name),
-        };
-        verdicts.push(set_conninfo(ctx, wanted, reason));
+    if !is_told_to_follow(ctx) {
+        verdicts.push(set_conninfo(ctx, wanted_conninfo(ctx, target)));
     }
     let files = target.file_settings.as_ref();
     for (setting, value) in wanted_settings(ctx, target) {
@@ -300,7 +334,8 @@ fn alter_settings(ctx: &Context<'_>) -> Vec<Verdict> {
     verdicts
 }
 
-fn set_conninfo(ctx: &Context<'_>, conninfo: Conninfo, reason: String) -> Verdict {
+fn set_conninfo(ctx: &Context<'_>, conninfo: Conninfo) -> Verdict {
+    let reason = format!("makes \"{}\" follow \"{}\"", ctx.to.name, ctx.from.name);
     let step = Verdict::act(ctx.to.id, Operation::SetPrimaryConninfo { conninfo }, reason);
     let stranger = ctx.target.and_then(|target| target.primary_conninfo.as_ref());
     match stranger {
@@ -318,13 +353,13 @@ fn reload(ctx: &Context<'_>) -> Vec<Verdict> {
     let Some(files) = &target.file_settings else {
         return vec![];
     };
-    if !alter_settings(ctx).is_empty() {
+    if !follow_conninfo(ctx).is_empty() || !alter_settings(ctx).is_empty() {
         return vec![];
     }
     let stale = wanted_settings(ctx, target).into_iter().any(|(setting, _)| {
         files.get(setting).map_or("", String::as_str) != target.setting(setting).unwrap_or("")
     });
-    if !stale && target.primary_conninfo == target.primary_conninfo_file {
+    if !stale {
         return vec![];
     }
     vec![Verdict::act(ctx.to.id, Operation::Reload, "puts the settings in force")]

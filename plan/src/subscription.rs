@@ -9,12 +9,22 @@ use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::Operation;
 use std::collections::{BTreeMap, BTreeSet};
 
-pub(crate) const TABLE: Table = Table { refuse: REFUSE, keep: KEEP, remove: REMOVE };
+pub(crate) const TABLE: Table =
+    Table { forbid: FORBID, follow: FOLLOW, refuse: REFUSE, keep: KEEP, remove: REMOVE };
+
+const FORBID: &[Rule] = &[
+    Rule { id: "SU01", when: "publisher and subscriber are one group", then: same_group },
+    Rule { id: "SU03", when: "the subscriber is read-only", then: subscriber_read_only },
+    Rule { id: "SU08", when: "a role lacks the rights", then: no_rights },
+];
+
+const FOLLOW: &[Rule] = &[
+    Rule { id: "SU25", when: "the subscription's conninfo is not right", then: set_conninfo },
+    Rule { id: "SU36", when: "the subscription of a paused link is enabled", then: pause },
+];
 
 const REFUSE: &[Rule] = &[
-    Rule { id: "SU01", when: "publisher and subscriber are one group", then: same_group },
     Rule { id: "SU02", when: "the publisher is read-only", then: publisher_read_only },
-    Rule { id: "SU03", when: "the subscriber is read-only", then: subscriber_read_only },
     Rule { id: "SU04", when: "wal_level of the publisher is not logical", then: not_logical },
     Rule { id: "SU05", when: "the publisher allows no pgoutput plugin", then: no_plugin },
     Rule {
@@ -27,7 +37,6 @@ const REFUSE: &[Rule] = &[
         when: "the subscriber has no free worker or origin",
         then: no_subscriber_room,
     },
-    Rule { id: "SU08", when: "a role lacks the rights", then: no_rights },
     Rule { id: "SU09", when: "the publication's name is taken", then: publication_taken },
     Rule { id: "SU10", when: "the subscription's name is taken", then: subscription_taken },
     Rule { id: "SU11", when: "a table is missing on a side", then: table_missing },
@@ -47,15 +56,10 @@ const KEEP: &[Rule] = &[
     },
     Rule { id: "SU23", when: "slot and subscription are missing", then: create_slot },
     Rule { id: "SU24", when: "the subscription is missing", then: create_subscription },
-    Rule { id: "SU25", when: "the subscription's conninfo is not right", then: set_conninfo },
     Rule { id: "SU26", when: "the subscription reads other publications", then: set_publication },
     Rule { id: "SU27", when: "the subscription reads another slot", then: set_slot },
     Rule { id: "SU28", when: "the subscription's options are not right", then: set_options },
-    Rule {
-        id: "SU29",
-        when: "the subscription is not enabled, or should not be",
-        then: set_enabled,
-    },
+    Rule { id: "SU29", when: "the subscription is not enabled", then: set_enabled },
     Rule { id: "SU30", when: "the subscription does not know the published tables", then: refresh },
     Rule { id: "SU31", when: "a new subscription finds columns of other types", then: warn_types },
 ];
@@ -533,7 +537,7 @@ fn create_subscription(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 fn set_conninfo(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(found) = subscription(ctx) else {
+    let Some(found) = marked_subscription(ctx) else {
         return vec![];
     };
     match &found.conninfo {
@@ -571,8 +575,10 @@ fn set_slot(ctx: &Context<'_>) -> Vec<Verdict> {
     let name = found.name.clone();
     let set = Operation::SetSubscriptionSlot { name: name.clone(), slot: ctx.slot() };
     let mut verdicts = Vec::new();
-    // The slot of an enabled subscription cannot be changed.
-    if found.enabled {
+    // The slot of an enabled subscription cannot be changed. That of a paused link is disabled
+    // already.
+    let enabled = found.enabled && !ctx.paused();
+    if enabled {
         verdicts.push(Verdict::act(
             ctx.to.id,
             Operation::DisableSubscription { name: name.clone() },
@@ -580,7 +586,7 @@ fn set_slot(ctx: &Context<'_>) -> Vec<Verdict> {
         ));
     }
     verdicts.push(Verdict::act(ctx.to.id, set, "it reads another slot than the link's"));
-    if found.enabled && !ctx.paused() {
+    if enabled {
         verdicts.push(Verdict::act(
             ctx.to.id,
             Operation::EnableSubscription { name },
@@ -625,8 +631,17 @@ fn wanted_subscription_options(
     options
 }
 
+fn pause(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some(found) = marked_subscription(ctx).filter(|s| ctx.paused() && s.enabled) else {
+        return vec![];
+    };
+    let operation = Operation::DisableSubscription { name: found.name.clone() };
+    let step = Verdict::act(ctx.to.id, operation, "the link is paused");
+    vec![step.danger(format!("\"{}\" keeps WAL while the link is paused", ctx.from.name))]
+}
+
 fn set_enabled(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(target) = ctx.target else {
+    let Some(target) = ctx.target.filter(|_| !ctx.paused()) else {
         return vec![];
     };
     let enabled = subscription(ctx).map(|found| found.enabled);
@@ -635,19 +650,6 @@ fn set_enabled(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     }
     let name = ctx.link.name.clone();
-    if ctx.paused() {
-        return match enabled {
-            Some(true) => vec![
-                Verdict::act(
-                    ctx.to.id,
-                    Operation::DisableSubscription { name },
-                    "the link is paused",
-                )
-                .danger(format!("\"{}\" keeps WAL while the link is paused", ctx.from.name)),
-            ],
-            Some(false) | None => vec![],
-        };
-    }
     match enabled {
         Some(true) => vec![],
         Some(false) => vec![enable(ctx, name, "it is disabled and the link is active")],

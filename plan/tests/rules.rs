@@ -262,6 +262,13 @@ impl Case {
     }
 }
 
+/// The node has another address.
+fn moved(mut case: Case, node: NodeId) -> Case {
+    let node = case.registry.nodes.get_mut(&node).expect("the node exists");
+    node.conninfo.set("host", "elsewhere");
+    case
+}
+
 /// A rule's number, a world in which it fires, and part of what it then says.
 fn cases() -> Vec<(&'static str, Case, &'static str)> {
     [
@@ -334,6 +341,17 @@ fn standby_cases() -> Vec<(&'static str, Case, &'static str)> {
         ),
         (
             "ST23",
+            made().with(OSLO, |f| f.settings.remove("primary_slot_name")),
+            "oslo: SELECT pg_catalog.pg_reload_conf()",
+        ),
+        ("ST26", made().password(PARIS), "oslo: COPY (SELECT '********') TO PROGRAM 'umask 077"),
+        (
+            "ST27",
+            moved(made(), PARIS),
+            "oslo: ALTER SYSTEM SET primary_conninfo = 'host=elsewhere user=link",
+        ),
+        (
+            "ST27",
             made().with(OSLO, |f| f.primary_conninfo = None),
             "oslo: SELECT pg_catalog.pg_reload_conf()",
         ),
@@ -542,7 +560,7 @@ fn subscription_cases() -> Vec<(&'static str, Case, &'static str)> {
             "ALTER SUBSCRIPTION \"feed\" ENABLE",
         ),
         (
-            "SU29",
+            "SU36",
             made().link(|l| l.state = LinkState::Paused),
             "ALTER SUBSCRIPTION \"feed\" DISABLE",
         ),
@@ -788,9 +806,9 @@ fn the_passfile_on_the_standby_is_compared_by_its_content() {
     let made = || Case::standby_made().password(PARIS);
     let right = passfile_line(&Secret::new("s3cret"));
     let has = |case: Case, secret| case.with(OSLO, |f| f.passfile = Some(secret));
-    has(made(), Secret::new("*:*:*:*:old")).fires("ST21", "COPY (SELECT '********')");
+    has(made(), Secret::new("*:*:*:*:old")).fires("ST26", "COPY (SELECT '********')");
     let lines = has(made(), right).lines();
-    assert!(!lines.iter().any(|line| line.starts_with("ST21")), "{lines:#?}");
+    assert!(!lines.iter().any(|line| line.starts_with("ST26")), "{lines:#?}");
 }
 
 #[test]
@@ -825,6 +843,42 @@ fn the_links_of_one_plan_share_the_limits() {
     let refused = |lines: &[String]| lines.iter().any(|line| line.starts_with("SU06"));
     assert!(!refused(&case("3")));
     case("2").iter().find(|line| line.starts_with("SU06")).expect("no room for two and a copy");
+}
+
+/// What forbids to make or extend a link is no reason to leave it with an old address.
+#[test]
+fn a_refused_link_still_follows_its_node() {
+    let bare = |f: &mut NodeFacts| f.relations[0].replica_identity = false;
+    let feed = moved(Case::subscription_made(), LONDON).with(LONDON, bare);
+    let paused = feed.link(|l| l.state = LinkState::Paused);
+    let no_items = |f: &mut NodeFacts| f.schemas.clear();
+    let stock = moved(Case::foreign_made(), LONDON).with(LONDON, no_items);
+    let no_slot = |f: &mut NodeFacts| {
+        f.slots.clear();
+        f.settings.insert("max_replication_slots".into(), "0".into());
+    };
+    let oslo = moved(Case::standby_made(), PARIS).with(PARIS, no_slot);
+    for (case, expected) in [
+        (paused, &["SU25 paris", "SU36 paris", "SU13"][..]),
+        (stock.password(LONDON), &["FO21 paris", "FO23 paris", "FO05"]),
+        (oslo.password(PARIS), &["ST26 oslo", "ST27 oslo", "ST27 oslo", "ST06"]),
+    ] {
+        let lines = case.lines();
+        let begins: Vec<&str> = lines.iter().filter_map(|line| line.split(':').next()).collect();
+        assert_eq!(begins, expected, "{lines:#?}");
+    }
+}
+
+/// Who cannot be reached as the registry says is left as he is.
+#[test]
+fn a_connection_that_would_fail_is_not_set() {
+    let stranger = |f: &mut NodeFacts| f.roles[0].replication = false;
+    let feed = moved(Case::subscription_made(), LONDON).with(LONDON, stranger);
+    let oslo = moved(Case::standby_made(), PARIS).with(PARIS, stranger);
+    for (case, rule) in [(feed, "SU08"), (oslo, "ST08")] {
+        let lines = case.lines();
+        assert!(lines.iter().all(|line| line.starts_with(rule)), "{lines:#?}");
+    }
 }
 
 /// A standby that follows needs nothing more, whatever other links ask for.
