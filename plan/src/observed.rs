@@ -136,6 +136,15 @@ impl NodeFacts {
     pub fn role(&self, name: &str) -> Option<&Role> {
         self.roles.iter().find(|role| role.name == name)
     }
+
+    /// Whether anything here bears a link's mark.
+    pub(crate) fn bears(&self, mark: &Mark) -> bool {
+        let comments = (self.publications.iter().map(|p| &p.comment))
+            .chain(self.subscriptions.iter().map(|s| &s.comment))
+            .chain(self.servers.iter().map(|s| &s.comment))
+            .chain(self.schemas.iter().map(|s| &s.comment));
+        comments.into_iter().any(|comment| owner(comment.as_deref(), mark) == Owner::Ours)
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,6 +165,12 @@ pub struct Publication {
     pub comment: Option<String>,
     /// The tables as listed.
     pub tables: BTreeSet<TableName>,
+    /// Those of them with a row filter or a column list.
+    pub filtered: BTreeSet<TableName>,
+    /// The schemas listed with all their tables.
+    pub schemas: BTreeSet<String>,
+    /// Whether it is `FOR ALL TABLES`.
+    pub all_tables: bool,
     /// The tables that subscribers see: partitions resolved.
     pub published: BTreeSet<TableName>,
     pub options: BTreeMap<String, String>,
@@ -287,4 +302,47 @@ pub fn owner(comment: Option<&str>, mark: &Mark) -> Owner {
         Some(found) if found.registry == mark.registry => Owner::OtherLink(found.link),
         Some(_) | None => Owner::Foreign,
     }
+}
+
+/// An object that may bear a mark: a link's own keeps it when somebody renames it.
+pub(crate) trait Marked {
+    fn name(&self) -> &str;
+    fn comment(&self) -> Option<&str>;
+}
+
+impl Marked for Publication {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn comment(&self) -> Option<&str> {
+        self.comment.as_deref()
+    }
+}
+
+impl Marked for Subscription {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn comment(&self) -> Option<&str> {
+        self.comment.as_deref()
+    }
+}
+
+/// The objects that bear a link's mark, whatever they are called now.
+pub(crate) fn marked<'a, T: Marked>(objects: &'a [T], mark: &Mark) -> Vec<&'a T> {
+    objects.iter().filter(|object| owner(object.comment(), mark) == Owner::Ours).collect()
+}
+
+/// The link's object: the one of this name if it bears the mark, else one that was renamed.
+pub(crate) fn find_marked<'a, T: Marked>(
+    objects: &'a [T],
+    mark: &Mark,
+    name: &str,
+) -> Option<&'a T> {
+    let named = objects.iter().find(|object| object.name() == name);
+    named
+        .filter(|object| owner(object.comment(), mark) == Owner::Ours)
+        .or_else(|| marked(objects, mark).first().copied())
 }

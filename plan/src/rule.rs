@@ -57,6 +57,14 @@ impl Verdict {
         Verdict::Warn { node, message: message.into(), hint: hint.into() }
     }
 
+    /// Marks a step where something is lost or stops.
+    pub fn danger_if(self, what: Option<String>) -> Self {
+        match what {
+            Some(what) => self.danger(what),
+            None => self,
+        }
+    }
+
     /// Marks a step as one that loses data or stops a service.
     pub fn danger(self, what: impl Into<String>) -> Self {
         match self {

@@ -497,11 +497,12 @@ fn drop_slot(ctx: &Context<'_>) -> Vec<Verdict> {
     match slot {
         // Somebody reads it and we cannot tell the standby to stop: it must answer first.
         Some(slot) if slot.active && ctx.target.is_none() => vec![],
-        Some(slot) => vec![Verdict::act(
-            ctx.from.id,
-            Operation::DropSlot { slot: slot.name.clone() },
-            "nobody will read it",
-        )],
+        Some(slot) => {
+            let operation = Operation::DropSlot { slot: slot.name.clone() };
+            let step = Verdict::act(ctx.from.id, operation, "nobody will read it");
+            let (from, to) = (&ctx.from.name, &ctx.to.name);
+            vec![step.danger(format!("\"{from}\" keeps no more WAL for \"{to}\""))]
+        }
         None => vec![],
     }
 }

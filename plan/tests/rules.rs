@@ -140,6 +140,7 @@ impl Case {
                 ("publish", "insert, update, delete, truncate"),
                 ("publish_via_partition_root", "false"),
             ]),
+            ..Publication::default()
         };
         let ready = |name: &str| SubscribedTable { table: table("public", name), state: 'r' };
         let subscription = Subscription {
@@ -235,7 +236,8 @@ impl Case {
         self
     }
 
-    /// The plan, a line for each step or problem: rule, node, statement or message and hint.
+    /// The plan, a line for each step or problem: rule, node, statement and danger, or message
+    /// and hint.
     fn lines(&self) -> Vec<String> {
         let mut world = World::default();
         for (id, facts) in &self.facts {
@@ -245,7 +247,8 @@ impl Case {
         let plan = plan(&self.registry, &world);
         let steps = plan.steps.iter().map(|step| {
             let node = step.node.map_or("registry", |node| self.registry.node_name(node));
-            format!("{} {node}: {}", step.rule, step.operation.sql().masked())
+            let danger = step.danger.as_ref().map_or(String::new(), |what| format!(" ! {what}"));
+            format!("{} {node}: {}{danger}", step.rule, step.operation.sql().masked())
         });
         let problems =
             plan.problems.iter().map(|p| format!("{}: {} — {}", p.rule, p.message, p.hint));
@@ -363,7 +366,7 @@ fn standby_cases() -> Vec<(&'static str, Case, &'static str)> {
         (
             "ST25",
             made().link(|l| l.spec = Spec::Standby(StandbySpec { slot: false })),
-            "paris: SELECT pg_catalog.pg_drop_replication_slot('nodes_3f2504e0_1')",
+            "paris: SELECT pg_catalog.pg_drop_replication_slot('nodes_3f2504e0_1') ! \"paris\" keeps no more WAL for \"oslo\"",
         ),
         (
             "ST39",
@@ -386,7 +389,7 @@ fn standby_cases() -> Vec<(&'static str, Case, &'static str)> {
         (
             "ST42",
             made().removing(),
-            "paris: SELECT pg_catalog.pg_drop_replication_slot('nodes_3f2504e0_1')",
+            "paris: SELECT pg_catalog.pg_drop_replication_slot('nodes_3f2504e0_1') ! \"paris\" keeps no more WAL for \"oslo\"",
         ),
     ]
 }
@@ -510,7 +513,45 @@ fn subscription_cases() -> Vec<(&'static str, Case, &'static str)> {
         (
             "SU21",
             made().with(LONDON, |f| f.publications[0].tables.extend(tables(&["c"]))),
-            "ALTER PUBLICATION \"feed\" DROP TABLE \"public\".\"c\"",
+            "ALTER PUBLICATION \"feed\" DROP TABLE \"public\".\"c\" ! \"paris\" receives no more changes of \"public\".\"c\"",
+        ),
+        (
+            "SU34",
+            made().with(LONDON, |f| f.publications[0].filtered = tables(&["a"])),
+            "london: ALTER PUBLICATION \"feed\" DROP TABLE \"public\".\"a\"; ALTER PUBLICATION \"feed\" ADD TABLE \"public\".\"a\" ! \"paris\" lacks what the filter held back",
+        ),
+        (
+            "SU35",
+            made().with(LONDON, |f| {
+                f.publications[0].schemas.insert("inventory".into());
+                f.publications[0].published.insert(table("inventory", "items"));
+            }),
+            "london: ALTER PUBLICATION \"feed\" DROP TABLES IN SCHEMA \"inventory\" ! \"paris\" receives no more",
+        ),
+        (
+            "SU20",
+            made().with(LONDON, |f| f.publications[0].all_tables = true),
+            "london: DROP PUBLICATION \"feed\" ! \"paris\" receives no more",
+        ),
+        (
+            "SU20",
+            made().with(LONDON, |f| f.publications.clear()),
+            " ! if rows changed meanwhile, \"paris\" cannot go on",
+        ),
+        (
+            "SU20",
+            made().with(LONDON, |f| (f.version, f.publications) = (180_000, vec![])),
+            " ! \"paris\" lacks what changed meanwhile",
+        ),
+        (
+            "SU32",
+            made().with(LONDON, |f| f.publications[0].name = "old".into()),
+            "london: ALTER PUBLICATION \"old\" RENAME TO \"feed\" ! if rows changed meanwhile",
+        ),
+        (
+            "SU33",
+            made().with(PARIS, |f| f.subscriptions[0].name = "old".into()),
+            "paris: ALTER SUBSCRIPTION \"old\" RENAME TO \"feed\"",
         ),
         (
             "SU22",
@@ -541,6 +582,11 @@ fn subscription_cases() -> Vec<(&'static str, Case, &'static str)> {
             "SU27",
             made().with(PARIS, |f| f.subscriptions[0].slot = None),
             "ALTER SUBSCRIPTION \"feed\" SET (slot_name = 'nodes_3f2504e0_1')",
+        ),
+        (
+            "SU27",
+            made().with(PARIS, |f| f.subscriptions[0].slot = Some("other".into())),
+            "ALTER SUBSCRIPTION \"feed\" DISABLE ! \"paris\" receives nothing until",
         ),
         (
             "SU28",
@@ -596,8 +642,22 @@ fn subscription_removals() -> Vec<(&'static str, Case, &'static str)> {
             made().with(LONDON, |f| f.slots.push(orphan)),
             "pg_drop_replication_slot('pg_16999_sync_16385_71')",
         ),
-        ("SU42", made(), "london: SELECT pg_catalog.pg_drop_replication_slot('nodes_3f2504e0_1')"),
-        ("SU43", made(), "london: DROP PUBLICATION \"feed\""),
+        (
+            "SU42",
+            made(),
+            "london: SELECT pg_catalog.pg_drop_replication_slot('nodes_3f2504e0_1') ! what \"paris\" has not received is lost",
+        ),
+        ("SU43", made(), "london: DROP PUBLICATION \"feed\" ! subscriptions of others"),
+        (
+            "SU40",
+            made().with(PARIS, |f| f.subscriptions[0].name = "old".into()),
+            "DROP SUBSCRIPTION \"old\"",
+        ),
+        (
+            "SU43",
+            made().with(LONDON, |f| f.publications[0].name = "old".into()),
+            "DROP PUBLICATION \"old\"",
+        ),
     ]
 }
 
@@ -843,6 +903,35 @@ fn the_links_of_one_plan_share_the_limits() {
     let refused = |lines: &[String]| lines.iter().any(|line| line.starts_with("SU06"));
     assert!(!refused(&case("3")));
     case("2").iter().find(|line| line.starts_with("SU06")).expect("no room for two and a copy");
+}
+
+/// Our object under another name is still ours; what took its name is not.
+#[test]
+fn what_was_renamed_is_not_made_again() {
+    let renamed = || {
+        Case::subscription_made()
+            .with(LONDON, |f| f.publications[0].name = "old".into())
+            .with(PARIS, |f| f.subscriptions[0].name = "old".into())
+    };
+    let lines = renamed().lines();
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+    let enabled = renamed().with(PARIS, |f| f.subscriptions[0].enabled = false).lines();
+    assert!(enabled.contains(&"SU29 paris: ALTER SUBSCRIPTION \"feed\" ENABLE".to_owned()));
+    let stranger = Subscription { name: "feed".into(), ..Subscription::default() };
+    let taken = moved(renamed(), LONDON).with(PARIS, |f| f.subscriptions.push(stranger));
+    let taken = taken.lines();
+    assert!(taken[0].starts_with("SU25 paris: ALTER SUBSCRIPTION \"old\""), "{taken:#?}");
+    assert!(taken[1].starts_with("SU10"), "{taken:#?}");
+    assert_eq!(taken.len(), 2, "{taken:#?}");
+}
+
+/// A link is not forgotten while anything bears its mark, even where no rule looks for it.
+#[test]
+fn a_mark_that_is_left_keeps_the_link() {
+    let misplaced = Server { name: "any".into(), comment: comment(), ..Server::default() };
+    let lines = Case::subscription().removing().with(PARIS, |f| f.servers.push(misplaced)).lines();
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert!(lines[0].starts_with("RG01: something on \"paris\" still bears"), "{lines:#?}");
 }
 
 /// What forbids to make or extend a link is no reason to leave it with an old address.

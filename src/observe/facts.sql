@@ -58,6 +58,16 @@ WITH interest AS (
       SELECT coalesce(json_agg(json_build_object('schema', n.nspname, 'name', c.relname)), '[]')
       FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid
       JOIN pg_namespace n ON n.oid = c.relnamespace WHERE r.prpubid = p.oid),
+    'filtered', (
+      SELECT coalesce(json_agg(json_build_object('schema', n.nspname, 'name', c.relname)), '[]')
+      FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+      WHERE r.prpubid = p.oid AND (r.prqual IS NOT NULL OR r.prattrs IS NOT NULL)),
+    'schemas', (
+      SELECT coalesce(json_agg(n.nspname), '[]')
+      FROM pg_publication_namespace s JOIN pg_namespace n ON n.oid = s.pnnspid
+      WHERE s.pnpubid = p.oid),
+    'all_tables', p.puballtables,
     'published', (
       SELECT coalesce(json_agg(json_build_object('schema', n.nspname, 'name', c.relname)), '[]')
       FROM pg_get_publication_tables(p.pubname) t JOIN pg_class c ON c.oid = t.relid

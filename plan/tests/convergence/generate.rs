@@ -304,8 +304,48 @@ fn disturb_logical(rng: &mut SmallRng, facts: &mut NodeFacts) {
         publication.tables.pop_last();
         publication.options.insert("publish".into(), "delete".into());
     }
+    for publication in &mut facts.publications {
+        if rng.random_bool(0.1) {
+            publication.filtered.extend(publication.tables.first().cloned());
+        }
+        if rng.random_bool(0.1) {
+            publication.schemas.insert("inventory".into());
+        }
+        if rng.random_bool(0.03) {
+            // Made anew by hand, the comment included.
+            publication.all_tables = true;
+            publication.tables.clear();
+            publication.filtered.clear();
+            publication.schemas.clear();
+        }
+    }
     facts.publications.retain(|_| rng.random_bool(0.95));
+    rename(rng, facts);
     facts.slots.retain(|_| rng.random_bool(0.97));
+}
+
+/// Renames objects; sometimes somebody takes the name.
+fn rename(rng: &mut SmallRng, facts: &mut NodeFacts) {
+    for position in 0..facts.publications.len() {
+        if rng.random_bool(0.1) {
+            let publication = &mut facts.publications[position];
+            let name = publication.name.clone();
+            publication.name.push_str("_old");
+            if rng.random_bool(0.2) {
+                facts.publications.push(Publication { name, ..Publication::default() });
+            }
+        }
+    }
+    for position in 0..facts.subscriptions.len() {
+        if rng.random_bool(0.1) {
+            let subscription = &mut facts.subscriptions[position];
+            let name = subscription.name.clone();
+            subscription.name.push_str("_old");
+            if rng.random_bool(0.2) {
+                facts.subscriptions.push(Subscription { name, ..Subscription::default() });
+            }
+        }
+    }
 }
 
 fn disturb_foreign(rng: &mut SmallRng, facts: &mut NodeFacts) {

@@ -147,6 +147,7 @@ fn published(facts: &mut NodeFacts, operation: &Operation) -> Option<Outcome> {
             Ok(())
         })(),
         Operation::AddPublicationTables { name, tables } => publication(facts, name, &|p| {
+            ensure(!p.all_tables, "publication is FOR ALL TABLES")?;
             ensure(p.tables.is_disjoint(tables), "already in the publication")?;
             p.tables.extend(tables.iter().cloned());
             Ok(())
@@ -154,12 +155,30 @@ fn published(facts: &mut NodeFacts, operation: &Operation) -> Option<Outcome> {
         Operation::DropPublicationTables { name, tables } => publication(facts, name, &|p| {
             ensure(tables.is_subset(&p.tables), "not in the publication")?;
             p.tables.retain(|table| !tables.contains(table));
+            p.filtered.retain(|table| !tables.contains(table));
+            Ok(())
+        }),
+        Operation::RelistPublicationTables { name, tables } => publication(facts, name, &|p| {
+            ensure(tables.is_subset(&p.tables), "not in the publication")?;
+            p.filtered.retain(|table| !tables.contains(table));
+            Ok(())
+        }),
+        Operation::DropPublicationSchemas { name, schemas } => publication(facts, name, &|p| {
+            ensure(schemas.is_subset(&p.schemas), "not in the publication")?;
+            p.schemas.retain(|schema| !schemas.contains(schema));
             Ok(())
         }),
         Operation::SetPublicationOptions { name, options } => publication(facts, name, &|p| {
             p.options.extend(options.clone());
             Ok(())
         }),
+        Operation::RenamePublication { name, to } => (|| {
+            ensure(facts.publication(to).is_none(), "publication exists")?;
+            publication(facts, name, &|p| {
+                p.name.clone_from(to);
+                Ok(())
+            })
+        })(),
         Operation::DropPublication { name } => {
             remove(&mut facts.publications, |p| p.name == *name, "publication")
         }
@@ -231,6 +250,13 @@ fn subscribed(
             begin_copies(s, publisher, &system);
             Ok(())
         }),
+        Operation::RenameSubscription { name, to } => (|| {
+            ensure(facts.subscription(to).is_none(), "subscription exists")?;
+            subscription(facts, name, &mut |s| {
+                s.name.clone_from(to);
+                Ok(())
+            })
+        })(),
         // Without its slot; those of its copies stay behind.
         Operation::DropSubscription { name } => {
             remove(&mut facts.subscriptions, |s| s.name == *name, "subscription")
@@ -281,7 +307,16 @@ fn create_subscription(
 
 fn published_by(publisher: &NodeFacts, names: &BTreeSet<String>) -> BTreeSet<TableName> {
     let publications = names.iter().filter_map(|name| publisher.publication(name));
-    publications.flat_map(|p| p.tables.clone()).collect()
+    publications.flat_map(|p| published_tables(publisher, p)).collect()
+}
+
+/// The tables that a publication's subscribers see.
+pub fn published_tables(facts: &NodeFacts, publication: &Publication) -> BTreeSet<TableName> {
+    let tables = facts.relations.iter().filter(|relation| relation.kind == "r");
+    let of_schema = tables
+        .filter(|r| publication.all_tables || publication.schemas.contains(&r.name.schema))
+        .map(|relation| relation.name.clone());
+    publication.tables.iter().cloned().chain(of_schema).collect()
 }
 
 fn new_tables(tables: &BTreeSet<TableName>, copy_data: bool) -> BTreeMap<String, SubscribedTable> {

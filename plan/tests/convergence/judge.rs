@@ -42,6 +42,8 @@ fn subscription_is_right(sim: &Sim, link: &Link, spec: &SubscriptionSpec) -> Out
     if let Some(tables) = &spec.tables {
         ensure(publication.tables == *tables, "published tables")?;
     }
+    ensure(publication.filtered.is_empty(), "row filters and column lists")?;
+    ensure(publication.schemas.is_empty() && !publication.all_tables, "unlisted tables")?;
     let with = |mut options: BTreeMap<String, String>, more: BTreeMap<String, String>| {
         options.extend(more);
         options

@@ -1,7 +1,7 @@
 //! Servers in memory: what they say of themselves, how time passes for them, and the registry.
 //! What single operations do is in interpret.rs.
 
-use crate::interpret::{copies, interpret};
+use crate::interpret::{copies, interpret, published_tables};
 use nodes_plan::desired::{Link, NodeId, Registry};
 use nodes_plan::observed::*;
 use nodes_plan::step::{Operation, Step};
@@ -64,8 +64,10 @@ impl Sim {
             slot.active = read.contains(&slot.name) || self.lingering.contains(&slot.name);
         }
         seen.walsenders = seen.slots.iter().filter(|slot| slot.active).count() as i64;
-        for publication in &mut seen.publications {
-            publication.published.clone_from(&publication.tables);
+        let published = |p: &Publication| published_tables(&seen, p);
+        let published: Vec<_> = seen.publications.iter().map(published).collect();
+        for (publication, tables) in seen.publications.iter_mut().zip(published) {
+            publication.published = tables;
         }
         for server in &mut seen.servers {
             let on_it = |r: &&Relation| r.server.as_ref() == Some(&server.name);
