@@ -78,7 +78,8 @@ pub struct NodeFacts {
     pub walsenders: i64,
     pub publications: Vec<Publication>,
     pub subscriptions: Vec<Subscription>,
-    /// Object ids of all subscriptions of the server, of every database.
+    /// Object ids of all subscriptions of the server, of every database. Asked after the slots
+    /// of all nodes wherever one of those looks like a slot of a subscription's copy.
     pub subscription_oids: BTreeSet<u32>,
     pub background_workers: i64,
     /// The extension `postgres_fdw`: whether it can be made, and its comment where it exists.

@@ -442,20 +442,17 @@ fn reset_settings(ctx: &Context<'_>) -> Vec<Verdict> {
     let slot_is_ours = in_files("primary_slot_name") == Some(&slot);
     let conninfo_is_ours = is_marked(ctx, target.primary_conninfo_file.as_ref());
     let mut verdicts = Vec::new();
-    let mut reset = |setting: &'static str, reason: String| {
+    let mut reset = |setting: &'static str| {
         let operation = Operation::AlterSystem { setting, value: None };
-        verdicts.push(Verdict::act(ctx.to.id, operation, reason));
+        verdicts.push(Verdict::act(ctx.to.id, operation, "the link is being removed"));
     };
-    // primary_conninfo bears the mark that proves the rest is ours: it goes last.
-    let feedback = in_files("hot_standby_feedback").is_some() && target.major() >= 17;
-    if conninfo_is_ours && feedback {
-        reset("hot_standby_feedback", "it was set for this link".to_owned());
-    }
+    // hot_standby_feedback bears no mark: whether we set it or somebody else is not known, so
+    // it stays. primary_conninfo bears the mark that proves the rest is ours: it goes last.
     if slot_is_ours {
-        reset("primary_slot_name", "the link is being removed".to_owned());
+        reset("primary_slot_name");
     }
     if conninfo_is_ours {
-        reset("primary_conninfo", "the link is being removed".to_owned());
+        reset("primary_conninfo");
     }
     let reload = Verdict::act(ctx.to.id, Operation::Reload, "puts the settings in force");
     verdicts.push(reload.danger(format!("\"{}\" stops following", ctx.to.name)));

@@ -856,27 +856,36 @@ fn drop_subscription(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 /// Slots of table copies are named `pg_<subscription oid>_sync_<table oid>_<system identifier>`
-/// (`ReplicationSlotNameForTablesync`, tablesync.c). Where the subscriber itself says that it
-/// has no such subscription, nobody will ever read them.
-fn drop_copy_slots(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some((source, target)) = ctx.both() else {
+/// (`ReplicationSlotNameForTablesync`, tablesync.c). Nobody will ever read one whose subscription
+/// the subscriber does not have, in any database. That is proved only by a server that is no
+/// standby and was asked after the slot was seen: a subscription is there before its slots.
+fn copy_slots<'a>(ctx: &Context<'a>) -> Vec<&'a Slot> {
+    let Some((source, target)) = ctx.both().filter(|(_, target)| !target.in_recovery) else {
         return vec![];
     };
-    let orphan = |name: &str| {
-        let (oid, rest) = name.strip_prefix("pg_")?.split_once("_sync_")?;
-        let (_, system) = rest.split_once('_')?;
-        let oid: u32 = oid.parse().ok()?;
-        Some(system == target.system_identifier && !target.subscription_oids.contains(&oid))
+    let orphan = |slot: &&Slot| {
+        let (oid, rest) = slot.name.strip_prefix("pg_")?.split_once("_sync_")?;
+        let (table, system) = rest.split_once('_')?;
+        let (oid, _): (u32, u32) = (oid.parse().ok()?, table.parse().ok()?);
+        let known = target.subscription_oids.contains(&oid);
+        Some(slot.kind == "logical" && system == target.system_identifier && !known)
     };
-    // One that is still active has a reader that was told to stop.
-    let orphans = source.slots.iter().filter(|slot| orphan(&slot.name) == Some(true));
-    let drop = |slot: &Slot| {
-        let operation = Operation::DropSlot { slot: slot.name.clone() };
+    source.slots.iter().filter(|slot| orphan(slot) == Some(true)).collect()
+}
+
+fn drop_copy_slots(ctx: &Context<'_>) -> Vec<Verdict> {
+    let decide = |slot: &Slot| {
+        let name = slot.name.clone();
+        if slot.active {
+            let message = format!("slot \"{name}\" of a copy that has ended is still in use");
+            let hint = "Its reader was told to stop; run nodes.apply() again.";
+            return Verdict::wait(ctx.from.id, message, hint);
+        }
         let reason = format!("an initial copy to \"{}\" left it behind", ctx.to.name);
-        Verdict::act(ctx.from.id, operation, reason)
+        Verdict::act(ctx.from.id, Operation::DropSlot { slot: name }, reason)
     };
     let dropped = |slot: &&Slot| ctx.others.drops_slot(ctx.from.id, &slot.name);
-    orphans.filter(|slot| !dropped(slot)).map(drop).collect()
+    copy_slots(ctx).into_iter().filter(|slot| !dropped(slot)).map(decide).collect()
 }
 
 fn drop_slot(ctx: &Context<'_>) -> Vec<Verdict> {

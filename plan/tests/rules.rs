@@ -384,7 +384,6 @@ fn standby_cases() -> Vec<(&'static str, Case, &'static str)> {
             "node \"oslo\" follows \"paris\" until link \"other\" makes it follow another node",
         ),
         ("ST40", made().removing(), "oslo: ALTER SYSTEM RESET primary_conninfo"),
-        ("ST40", made().removing(), "oslo: ALTER SYSTEM RESET hot_standby_feedback"),
         ("ST41", made().removing().with(OSLO, |f| f.passfile = Some(Secret::new("x"))), "rm -f"),
         (
             "ST42",
@@ -958,6 +957,14 @@ fn a_refused_link_still_follows_its_node() {
     }
 }
 
+/// A setting without a mark may be the DBA's own.
+#[test]
+fn a_removal_leaves_hot_standby_feedback_alone() {
+    let lines = Case::standby_made().removing().lines();
+    assert!(lines.iter().any(|line| line.contains("RESET primary_slot_name")), "{lines:#?}");
+    assert!(!lines.iter().any(|line| line.contains("feedback")), "{lines:#?}");
+}
+
 /// Who cannot be reached as the registry says is left as he is.
 #[test]
 fn a_connection_that_would_fail_is_not_set() {
@@ -982,12 +989,41 @@ fn a_full_server_keeps_the_standby_that_follows() {
 #[test]
 fn a_slot_is_dropped_once() {
     let name = "pg_16999_sync_16385_71";
-    let orphan = Slot { name: name.into(), active: true, ..Slot::default() };
+    let orphan = Slot { name: name.into(), kind: "logical".into(), ..Slot::default() };
     let case = Case::subscription_made().removing().and_another(|link| {
         link.state = LinkState::Removing;
     });
     let lines = case.with(LONDON, |f| f.slots.push(orphan)).lines();
     assert_eq!(lines.iter().filter(|line| line.contains(name)).count(), 1, "{lines:#?}");
+}
+
+/// What merely looks like a slot of an old copy stays, and keeps no link from being forgotten.
+/// One that is still read keeps it.
+#[test]
+fn only_slots_that_nobody_can_read_are_dropped() {
+    let case = |name: &str, change: &dyn Fn(&mut Slot)| {
+        let mut slot = Slot { name: name.into(), kind: "logical".into(), ..Slot::default() };
+        change(&mut slot);
+        Case::subscription().removing().with(LONDON, |f| f.slots.push(slot))
+    };
+    let plain = |_: &mut Slot| ();
+    for stranger in [
+        case("pg_16999_sync_16385_79", &plain),
+        case("pg_16999_sync_mine_71", &plain),
+        case("pg_16999_sync_16385_71", &|slot| slot.kind = "physical".into()),
+        case("pg_16400_sync_16385_71", &plain)
+            .with(PARIS, |f| f.subscription_oids = BTreeSet::from([16_400])),
+    ] {
+        let lines = stranger.lines();
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        assert!(lines[0].starts_with("RG01 registry"), "{lines:#?}");
+    }
+    let active = case("pg_16999_sync_16385_71", &|slot| slot.active = true).lines();
+    assert_eq!(active.len(), 1, "{active:#?}");
+    assert!(active[0].starts_with("SU41: slot"), "{active:#?}");
+    // A standby may not have heard of a new subscription.
+    let standby = case("pg_16999_sync_16385_71", &plain).with(PARIS, |f| f.in_recovery = true);
+    assert!(!standby.lines().iter().any(|line| line.starts_with("SU41")));
 }
 
 /// A setting taken out of the files is in force until a reload.
