@@ -32,6 +32,7 @@ const REFUSE: &[Rule] = &[
     Rule { id: "FO06", when: "a listed remote table is missing", then: remote_table_missing },
     Rule { id: "FO07", when: "a role to map is missing", then: role_missing },
     Rule { id: "FO09", when: "only a superuser can create postgres_fdw", then: cannot_extend },
+    Rule { id: "FO10", when: "the role may not make server or schema", then: cannot_create },
 ];
 
 const KEEP: &[Rule] = &[
@@ -233,6 +234,27 @@ fn cannot_extend(ctx: &Context<'_>) -> Vec<Verdict> {
         )],
         Some(_) | None => vec![],
     }
+}
+
+fn cannot_create(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some((facts, spec)) = target(ctx) else {
+        return vec![];
+    };
+    let refuse = |what: String, hint: String| {
+        let message = format!("role \"{}\" on node \"{}\" may not {what}", facts.role, ctx.to.name);
+        Verdict::refuse(ctx.to.id, message, hint)
+    };
+    let mut verdicts = Vec::new();
+    if server(ctx).is_none() && facts.can_use_fdw == Some(false) {
+        let hint = "Run GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw TO that role there.";
+        verdicts.push(refuse("use postgres_fdw".to_owned(), hint.to_owned()));
+    }
+    if facts.schema(&spec.local_schema).is_none() && !facts.can_create {
+        let database = crate::quote::ident(&facts.database);
+        let hint = format!("Run GRANT CREATE ON DATABASE {database} TO that role there.");
+        verdicts.push(refuse("create schemas".to_owned(), hint));
+    }
+    verdicts
 }
 
 /// Connection options that `postgres_fdw` keeps in the user mapping

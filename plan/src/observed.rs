@@ -63,6 +63,12 @@ pub struct NodeFacts {
     /// The role of the session, and what it may do.
     pub role: String,
     pub superuser: bool,
+    /// Make and drop replication slots.
+    pub can_replicate: bool,
+    /// Create publications and schemas in the database.
+    pub can_create: bool,
+    /// Make servers of `postgres_fdw`. `None`: the extension is not there.
+    pub can_use_fdw: Option<bool>,
     pub can_create_subscription: bool,
     pub data_directory: Option<String>,
     /// Settings in force.
@@ -246,6 +252,11 @@ pub struct Relation {
     pub of_extension: bool,
     /// Whether its rows can be told apart for UPDATE and DELETE by a subscriber.
     pub replica_identity: bool,
+    /// Whether the role of the session has the rights of its owner.
+    pub owned: bool,
+    /// Whether it takes up space before a subscription has filled it, partitions included. Only
+    /// looked at where [`crate::desired::Interest::subscriber`] says so.
+    pub filled: bool,
     /// For a foreign table: its server and the remote table it shows.
     pub server: Option<String>,
     pub remote: Option<TableName>,

@@ -5,7 +5,7 @@
 use crate::conninfo::{Conninfo, Secret, passfile_line};
 use crate::desired::{Link, LinkState, Spec, StandbySpec};
 use crate::observed::NodeFacts;
-use crate::refuse::Headroom;
+use crate::refuse::{Headroom, cannot_make_slot};
 use crate::render::PASSFILE;
 use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::Operation;
@@ -30,6 +30,7 @@ const REFUSE: &[Rule] = &[
     Rule { id: "ST04", when: "wal_level of the primary is minimal", then: wal_level_minimal },
     Rule { id: "ST05", when: "the primary has no free walsender", then: no_walsender },
     Rule { id: "ST06", when: "the primary has no free replication slot", then: no_slot_left },
+    Rule { id: "ST09", when: "the role on the primary cannot make the slot", then: no_slot_rights },
 ];
 
 const KEEP: &[Rule] = &[
@@ -220,6 +221,16 @@ fn no_replication(ctx: &Context<'_>) -> Vec<Verdict> {
             format!("role \"{}\" on node \"{}\" may not replicate", role.name, ctx.from.name),
             "Run ALTER ROLE … REPLICATION there.",
         )],
+        Some(_) | None => vec![],
+    }
+}
+
+fn no_slot_rights(ctx: &Context<'_>) -> Vec<Verdict> {
+    let wanted = spec(ctx).is_some_and(|spec| spec.slot);
+    match ctx.source {
+        Some(source) if wanted && source.slot(&ctx.slot()).is_none() => {
+            cannot_make_slot(ctx.from, source).into_iter().collect()
+        }
         Some(_) | None => vec![],
     }
 }

@@ -5,7 +5,7 @@ use crate::desired::{Spec, SubscriptionSpec};
 use crate::name::TableName;
 use crate::observed::{NodeFacts, Publication, Relation, Slot, Subscription, find_marked, marked};
 use crate::quote::ident;
-use crate::refuse::{Headroom, name_taken, read_only};
+use crate::refuse::{Headroom, cannot_make_slot, name_taken, read_only};
 use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::Operation;
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +45,9 @@ const REFUSE: &[Rule] = &[
     Rule { id: "SU13", when: "a table has no replica identity", then: no_replica_identity },
     Rule { id: "SU14", when: "the slot is gone or lost", then: slot_lost },
     Rule { id: "SU15", when: "an option needs a newer subscriber", then: option_too_new },
+    Rule { id: "SU16", when: "the role on the publisher lacks the rights", then: cannot_publish },
+    Rule { id: "SU17", when: "a table to publish has another owner", then: not_owned },
+    Rule { id: "SU18", when: "a table to copy into is not empty", then: not_empty },
 ];
 
 const KEEP: &[Rule] = &[
@@ -429,6 +432,67 @@ fn option_too_new(ctx: &Context<'_>) -> Vec<Verdict> {
         Verdict::refuse(ctx.to.id, message, hint)
     };
     options.iter().filter(|(option, value)| needs_16(option, value)).map(refuse).collect()
+}
+
+fn cannot_publish(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some(source) = ctx.source else {
+        return vec![];
+    };
+    let mut verdicts = Vec::new();
+    if source.slot(&ctx.slot()).is_none() {
+        verdicts.extend(cannot_make_slot(ctx.from, source));
+    }
+    if alterable(ctx).is_none() && !source.can_create {
+        let (role, node, database) = (&source.role, &ctx.from.name, &source.database);
+        verdicts.push(Verdict::refuse(
+            ctx.from.id,
+            format!("role \"{role}\" on node \"{node}\" may not create publications"),
+            format!("Run GRANT CREATE ON DATABASE {} TO that role there.", ident(database)),
+        ));
+    }
+    verdicts
+}
+
+/// Only a table's owner can publish it.
+fn not_owned(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some(source) = ctx.source else {
+        return vec![];
+    };
+    let listed = |table: &TableName| {
+        alterable(ctx).is_some_and(|p| p.tables.contains(table) && !p.filtered.contains(table))
+    };
+    let tables = wanted_tables(ctx);
+    let to_list = tables.iter().filter(|table| !listed(table));
+    let others = to_list.filter(|table| source.relation(table).is_some_and(|r| !r.owned));
+    let refuse = |table: &TableName| {
+        let (role, node) = (&source.role, &ctx.from.name);
+        Verdict::refuse(
+            ctx.from.id,
+            format!("role \"{role}\" on node \"{node}\" is not the owner of table {table}"),
+            "Make it the owner, or GRANT it the owner's role there, \
+             or give the node an admin_conninfo of the owner.",
+        )
+    };
+    others.map(refuse).collect()
+}
+
+/// A copy into a table that holds rows fails on the first that is there already, again and
+/// again, or doubles it. So it is after somebody dropped the subscription by hand.
+fn not_empty(ctx: &Context<'_>) -> Vec<Verdict> {
+    let (Some(target), true) = (ctx.target, copies(ctx) > 0) else {
+        return vec![];
+    };
+    let tables = wanted_tables(ctx);
+    let filled = tables.iter().filter(|table| target.relation(table).is_some_and(|r| r.filled));
+    let refuse = |table: &TableName| {
+        Verdict::refuse(
+            ctx.to.id,
+            format!("table {table} on node \"{}\" is to be copied and is not empty", ctx.to.name),
+            "TRUNCATE it there. If it has what the publisher has, remove the link and add it \
+             with copy_data => false instead.",
+        )
+    };
+    filled.map(refuse).collect()
 }
 
 /// Renamed first: the steps after it call it by its right name.

@@ -53,6 +53,7 @@ fn relation(schema: &str, name: &str) -> Relation {
         name: table(schema, name),
         kind: "r".into(),
         replica_identity: true,
+        owned: true,
         columns: vec![id],
         ..Relation::default()
     }
@@ -66,6 +67,8 @@ fn server_facts(system: &str) -> NodeFacts {
         database: "app".into(),
         role: "admin".into(),
         superuser: true,
+        can_replicate: true,
+        can_create: true,
         can_create_subscription: true,
         settings: map(&[
             ("wal_level", "logical"),
@@ -326,6 +329,11 @@ fn standby_cases() -> Vec<(&'static str, Case, &'static str)> {
         ("ST07", new().with(OSLO, |f| f.superuser = false), "is not a superuser"),
         ("ST08", new().with(PARIS, |f| f.roles[0].replication = false), "may not replicate"),
         (
+            "ST09",
+            new().with(PARIS, |f| f.can_replicate = false),
+            "role \"admin\" on node \"paris\" may not make slots — Run ALTER ROLE … REPLICATION",
+        ),
+        (
             "ST20",
             new(),
             "paris: SELECT pg_catalog.pg_create_physical_replication_slot('nodes_3f2504e0_1', true)",
@@ -498,6 +506,34 @@ fn subscription_cases() -> Vec<(&'static str, Case, &'static str)> {
             "SU15",
             options(new(), &[("streaming", "parallel")]).with(PARIS, |f| f.version = 150_020),
             "Take the option out",
+        ),
+        (
+            "SU16",
+            new().with(LONDON, |f| f.can_replicate = false),
+            "role \"admin\" on node \"london\" may not make slots",
+        ),
+        (
+            "SU16",
+            new().with(LONDON, |f| f.can_create = false),
+            "may not create publications — Run GRANT CREATE ON DATABASE \"app\" TO that role",
+        ),
+        (
+            "SU17",
+            new().with(LONDON, |f| f.relations[0].owned = false),
+            "role \"admin\" on node \"london\" is not the owner of table \"public\".\"a\"",
+        ),
+        (
+            "SU17",
+            made().with(LONDON, |f| {
+                f.relations[0].owned = false;
+                f.publications[0].filtered = tables(&["a"]);
+            }),
+            "is not the owner of table \"public\".\"a\"",
+        ),
+        (
+            "SU18",
+            new().with(PARIS, |f| f.relations[0].filled = true),
+            "table \"public\".\"a\" on node \"paris\" is to be copied and is not empty — TRUNCATE it",
         ),
         (
             "SU20",
@@ -723,6 +759,16 @@ fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
             "lacks the extension postgres_fdw",
         ),
         (
+            "FO10",
+            new().with(PARIS, |f| f.can_use_fdw = Some(false)),
+            "role \"admin\" on node \"paris\" may not use postgres_fdw — Run GRANT USAGE",
+        ),
+        (
+            "FO10",
+            new().with(PARIS, |f| f.can_create = false),
+            "may not create schemas — Run GRANT CREATE ON DATABASE \"app\"",
+        ),
+        (
             "FO20",
             new(),
             "CREATE SERVER \"feed\" FOREIGN DATA WRAPPER postgres_fdw OPTIONS (\"dbname\" 'app', \"host\" 'london')",
@@ -902,6 +948,47 @@ fn the_links_of_one_plan_share_the_limits() {
     let refused = |lines: &[String]| lines.iter().any(|line| line.starts_with("SU06"));
     assert!(!refused(&case("3")));
     case("2").iter().find(|line| line.starts_with("SU06")).expect("no room for two and a copy");
+}
+
+/// What is made needs no right to make it, and nobody is told twice of one role.
+#[test]
+fn rights_are_asked_for_what_is_to_be_done() {
+    for case in [Case::standby_made(), Case::subscription_made(), Case::foreign_made()] {
+        let mut case = case;
+        for facts in case.facts.values_mut() {
+            (facts.can_replicate, facts.can_create) = (false, false);
+            facts.can_use_fdw = Some(false);
+            facts.relations.iter_mut().for_each(|relation| relation.owned = false);
+        }
+        assert_eq!(case.lines(), [""; 0]);
+    }
+    let bare = |f: &mut NodeFacts| {
+        f.role = "link".into();
+        f.roles[0].replication = false;
+        (f.superuser, f.can_replicate) = (false, false);
+    };
+    let lines = Case::subscription().with(LONDON, bare).lines();
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert!(lines[0].starts_with("SU08"), "{lines:#?}");
+}
+
+/// A subscription that somebody dropped is not made again on top of its rows, unless it is to
+/// copy nothing.
+#[test]
+fn a_dropped_subscription_does_not_copy_again() {
+    let dropped = || {
+        Case::subscription_made().with(PARIS, |f| {
+            f.subscriptions.clear();
+            f.relations.iter_mut().for_each(|relation| relation.filled = true);
+        })
+    };
+    let lines = dropped().lines();
+    assert!(lines.iter().all(|line| line.starts_with("SU18")), "{lines:#?}");
+    let no_copy = dropped().link(|link| match &mut link.spec {
+        Spec::Subscription(spec) => spec.copy_data = false,
+        Spec::Standby(_) | Spec::Foreign(_) => unreachable!("a subscription"),
+    });
+    no_copy.fires("SU24", "copy_data = false");
 }
 
 /// Our object under another name is still ours; what took its name is not.

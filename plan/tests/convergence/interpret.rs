@@ -34,8 +34,10 @@ fn permitted(facts: &NodeFacts, operation: &Operation) -> Outcome {
             writable(facts)?;
             ensure(facts.superuser, "permission denied to create extension")
         }
-        Operation::CreatePhysicalSlot { .. } | Operation::DropSlot { .. } => Ok(()),
+        Operation::DropSlot { .. } => Ok(()),
+        Operation::CreatePhysicalSlot { .. } => ensure(facts.can_replicate, "permission denied"),
         Operation::CreateLogicalSlot { .. } => {
+            ensure(facts.can_replicate, "permission denied to use replication slots")?;
             ensure(facts.setting("wal_level") == Some("logical"), "wal_level is not logical")
         }
         Operation::AwaitReplay { .. } => ensure(!facts.in_recovery, "recovery is in progress"),
@@ -43,6 +45,23 @@ fn permitted(facts: &NodeFacts, operation: &Operation) -> Outcome {
             writable(facts)?;
             let granted = facts.can_create_subscription && facts.version >= 160_000;
             ensure(facts.superuser || granted, "permission denied to create subscription")
+        }
+        Operation::CreatePublication { tables, .. }
+        | Operation::AddPublicationTables { tables, .. }
+        | Operation::RelistPublicationTables { tables, .. } => {
+            writable(facts)?;
+            let create = matches!(operation, Operation::CreatePublication { .. });
+            ensure(facts.can_create || !create, "permission denied for database")?;
+            let owned = |table| facts.relation(table).is_none_or(|relation| relation.owned);
+            ensure(tables.iter().all(owned), "must be owner of table")
+        }
+        Operation::CreateServer { .. } => {
+            writable(facts)?;
+            ensure(facts.can_use_fdw != Some(false), "permission denied for wrapper")
+        }
+        Operation::CreateSchema { .. } => {
+            writable(facts)?;
+            ensure(facts.can_create, "permission denied for database")
         }
         _ => writable(facts),
     }
@@ -237,19 +256,9 @@ fn subscribed(
             s.enabled = false;
             Ok(())
         }),
-        Operation::RefreshSubscription { name, copy_data } => subscription(facts, name, &mut |s| {
-            ensure(s.enabled, "refresh of a disabled subscription")?;
-            let published = published_by(publisher, &s.publications);
-            let ended = s.tables.iter().filter(|(_, t)| !published.contains(&t.table));
-            let ended: Vec<String> = ended.map(|(key, _)| copy_slot(s.oid, key, &system)).collect();
-            publisher.slots.retain(|slot| !ended.contains(&slot.name));
-            s.tables.retain(|_, t| published.contains(&t.table));
-            for (key, table) in new_tables(&published, *copy_data) {
-                s.tables.entry(key).or_insert(table);
-            }
-            begin_copies(s, publisher, &system);
-            Ok(())
-        }),
+        Operation::RefreshSubscription { name, copy_data } => {
+            refresh(facts, publisher, name, *copy_data)
+        }
         Operation::RenameSubscription { name, to } => (|| {
             ensure(facts.subscription(to).is_none(), "subscription exists")?;
             subscription(facts, name, &mut |s| {
@@ -263,6 +272,36 @@ fn subscribed(
         }
         _ => return None,
     })
+}
+
+fn refresh(
+    facts: &mut NodeFacts,
+    publisher: &mut NodeFacts,
+    name: &str,
+    copy_data: bool,
+) -> Outcome {
+    let system = facts.system_identifier.clone();
+    let s = find(&mut facts.subscriptions, |s| s.name == name, "subscription")?;
+    ensure(s.enabled, "refresh of a disabled subscription")?;
+    let published = published_by(publisher, &s.publications);
+    let ended = s.tables.iter().filter(|(_, t)| !published.contains(&t.table));
+    let ended: Vec<String> = ended.map(|(key, _)| copy_slot(s.oid, key, &system)).collect();
+    publisher.slots.retain(|slot| !ended.contains(&slot.name));
+    s.tables.retain(|_, t| published.contains(&t.table));
+    let known = s.table_names();
+    for (key, table) in new_tables(&published, copy_data) {
+        s.tables.entry(key).or_insert(table);
+    }
+    begin_copies(s, publisher, &system);
+    let new = published.difference(&known).cloned().collect();
+    fill(facts, &new, copy_data);
+    Ok(())
+}
+
+/// A copy leaves rows, even one that does not get far.
+fn fill(facts: &mut NodeFacts, tables: &BTreeSet<TableName>, copy_data: bool) {
+    let copied = facts.relations.iter_mut().filter(|r| copy_data && tables.contains(&r.name));
+    copied.for_each(|relation| relation.filled = true);
 }
 
 fn create_subscription(
@@ -291,6 +330,7 @@ fn create_subscription(
     all.extend(options.clone());
     let publications = BTreeSet::from([publication.clone()]);
     let published = published_by(publisher, &publications);
+    fill(facts, &published, *copy_data);
     facts.subscriptions.push(Subscription {
         oid,
         name: name.clone(),

@@ -73,6 +73,10 @@ impl Sim {
             let on_it = |r: &&Relation| r.server.as_ref() == Some(&server.name);
             server.tables = seen.relations.iter().filter(on_it).map(|r| r.name.clone()).collect();
         }
+        let subscribed = seen.subscriptions.iter().flat_map(Subscription::table_names);
+        let subscribed: BTreeSet<_> = subscribed.collect();
+        let known = seen.relations.iter_mut().filter(|r| subscribed.contains(&r.name));
+        known.for_each(|relation| relation.filled = false);
         seen.subscription_oids = seen.subscriptions.iter().map(|s| s.oid).collect();
         if !seen.superuser {
             hide_secrets(&mut seen);
@@ -203,6 +207,7 @@ impl Sim {
             facts.servers.sort_by(|a, b| a.name.cmp(&b.name));
             facts.servers.iter_mut().for_each(|s| s.mappings.sort_by(|a, b| a.role.cmp(&b.role)));
             facts.relations.sort_by(|a, b| a.name.cmp(&b.name));
+            facts.relations.iter_mut().for_each(|relation| relation.filled = false);
             facts.publications.sort_by(|a, b| a.name.cmp(&b.name));
             facts.subscriptions.sort_by(|a, b| a.name.cmp(&b.name));
             facts.schemas.sort_by(|a, b| a.name.cmp(&b.name));
