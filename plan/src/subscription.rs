@@ -503,8 +503,17 @@ fn rename_publication(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     };
     let reason = format!("it bears the link's mark and was called \"{to}\"");
+    let unseen = subscription(ctx).map(|_| match source.major() {
+        ..18 => format!(
+            "what changed meanwhile stops \"{}\": if so, ALTER SUBSCRIPTION {} SET PUBLICATION {} \
+             WITH (refresh = false) there, and nodes.apply() when it has gone on",
+            ctx.to.name,
+            ident(&ctx.link.name),
+            ident(&found.name)
+        ),
+        _ => absence(ctx, source),
+    });
     let operation = Operation::RenamePublication { name: found.name.clone(), to };
-    let unseen = subscription(ctx).map(|_| absence(ctx, source));
     vec![Verdict::act(ctx.from.id, operation, reason).danger_if(unseen)]
 }
 

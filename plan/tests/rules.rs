@@ -581,7 +581,7 @@ fn subscription_cases() -> Vec<(&'static str, Case, &'static str)> {
         (
             "SU32",
             made().with(LONDON, |f| f.publications[0].name = "old".into()),
-            "london: ALTER PUBLICATION \"old\" RENAME TO \"feed\" ! if rows changed meanwhile",
+            "london: ALTER PUBLICATION \"old\" RENAME TO \"feed\" ! what changed meanwhile stops \"paris\": if so, ALTER SUBSCRIPTION \"feed\" SET PUBLICATION \"old\" WITH (refresh = false)",
         ),
         (
             "SU33",
