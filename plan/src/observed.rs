@@ -150,7 +150,7 @@ impl NodeFacts {
             .chain(self.subscriptions.iter().map(|s| &s.comment))
             .chain(self.servers.iter().map(|s| &s.comment))
             .chain(self.schemas.iter().map(|s| &s.comment));
-        comments.into_iter().any(|comment| owner(comment.as_deref(), mark) == Owner::Ours)
+        comments.flatten().any(|comment| mark.is(comment))
     }
 }
 
@@ -344,7 +344,7 @@ impl Marked for Subscription {
 
 /// The objects that bear a link's mark, whatever they are called now.
 pub(crate) fn marked<'a, T: Marked>(objects: &'a [T], mark: &Mark) -> Vec<&'a T> {
-    objects.iter().filter(|object| owner(object.comment(), mark) == Owner::Ours).collect()
+    objects.iter().filter(|object| object.comment().is_some_and(|c| mark.is(c))).collect()
 }
 
 /// The link's object: the one of this name if it bears the mark, else one that was renamed.
@@ -355,6 +355,6 @@ pub(crate) fn find_marked<'a, T: Marked>(
 ) -> Option<&'a T> {
     let named = objects.iter().find(|object| object.name() == name);
     named
-        .filter(|object| owner(object.comment(), mark) == Owner::Ours)
+        .filter(|object| object.comment().is_some_and(|comment| mark.is(comment)))
         .or_else(|| marked(objects, mark).first().copied())
 }
