@@ -193,8 +193,8 @@ async fn follow_unfinished(
     sessions: Sessions,
     report: &mut Report,
 ) -> Result<()> {
-    let refused: BTreeSet<LinkId> = report.failed_links().clone();
-    follow::all(desired, world, sessions, &refused, report).await
+    let unmade = report.unmade_links();
+    follow::all(desired, world, sessions, &unmade, report).await
 }
 
 /// A refused problem of the plan, as a line of the final error.

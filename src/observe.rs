@@ -35,9 +35,11 @@ pub async fn world(
         async move { (target.id, ask(target, interest, session).await) }
     });
     let asked: Vec<_> = asked.collect();
+    let mut answers = join_all(asked).await;
+    ask_subscriptions_again(&mut answers).await;
     let mut world = World::default();
     let mut open = Sessions::new();
-    for (node, answer) in join_all(asked).await {
+    for (node, answer) in answers {
         let observation = match answer {
             Ok((session, facts)) => {
                 open.insert(node, session);
@@ -48,6 +50,33 @@ pub async fn world(
         world.nodes.insert(node, observation);
     }
     (world, open)
+}
+
+type Answer = (NodeId, Result<(Session, NodeFacts)>);
+
+/// A slot of a subscription's copy is nobody's only where the subscription was looked for after
+/// the slot was seen: one that was just made is in no older answer. Asked again is only when
+/// there are such slots, which is during a copy and after a crash.
+async fn ask_subscriptions_again(answers: &mut [Answer]) {
+    let copies = |facts: &NodeFacts| facts.slots.iter().any(|slot| slot.name.contains("_sync_"));
+    if !answers.iter().any(|(_, answer)| answer.as_ref().is_ok_and(|(_, facts)| copies(facts))) {
+        return;
+    }
+    join_all(answers.iter_mut().map(async |(_, answer)| {
+        if let Ok((session, facts)) = answer
+            && let Err(error) = subscription_oids(session, facts).await
+        {
+            *answer = Err(error);
+        }
+    }))
+    .await;
+}
+
+async fn subscription_oids(session: &mut Session, facts: &mut NodeFacts) -> Result<()> {
+    const OIDS: &str = "SELECT coalesce(json_agg(oid::bigint), '[]') FROM pg_subscription";
+    let answer = session.connection.query(OIDS, &[]).await?;
+    facts.subscription_oids = from_json(answer.value(0, 0).unwrap_or("null"))?;
+    Ok(())
 }
 
 async fn ask(

@@ -107,9 +107,32 @@ fn a_publishers_tables_are_somebody_elses() {
     world
         .london
         .sql("app", "ALTER TABLE orders OWNER TO postgres; GRANT SELECT ON orders TO admin");
-    let refused = world.paris.psql("app", "CALL nodes.apply()");
-    assert!(!refused.ok && refused.output.contains("must be owner of table orders"), "{refused}");
+    let problem = world.problem();
+    assert!(problem.contains("is not the owner of table \"public\".\"orders\""), "{problem}");
     world.london.sql("app", "ALTER TABLE orders OWNER TO admin");
+    world.link_works();
+    world.end();
+}
+
+#[test]
+fn who_administers_a_publisher_needs_the_rights() {
+    let world = world();
+    world.oslo.sql("app", "ALTER ROLE admin SUPERUSER");
+    world.london.sql("app", "CREATE ROLE link LOGIN REPLICATION PASSWORD 's3cret'");
+    world.london.sql("app", "GRANT SELECT ON orders TO link; ALTER ROLE admin NOREPLICATION");
+    let admin = world.london.conninfo("app").replace("user=postgres", "user=admin");
+    let alter = format!(
+        "SELECT nodes.alter_node('london', '{} password=s3cret',
+                                 admin_conninfo => '{admin} password=s3cret')",
+        admin.replace("user=admin", "user=link")
+    );
+    world.paris.sql("app", &alter);
+    let problem = world.problem();
+    assert!(problem.contains("role \"admin\" on node \"london\" may not make slots"), "{problem}");
+    world.london.sql("app", "ALTER ROLE admin REPLICATION; ALTER DATABASE app OWNER TO postgres");
+    let problem = world.problem();
+    assert!(problem.contains("may not create publications HINT Run GRANT CREATE"), "{problem}");
+    world.london.sql("app", "GRANT CREATE ON DATABASE app TO admin");
     world.link_works();
     world.end();
 }
@@ -117,16 +140,15 @@ fn a_publishers_tables_are_somebody_elses() {
 #[test]
 fn a_foreign_schema_needs_no_more_than_its_rights() {
     let world = world();
+    world.paris.sql("app", "SELECT nodes.remove_link('feed')");
+    apply(&world.paris);
     world.paris.sql(
         "app",
-        "SELECT nodes.remove_link('feed');
-         SELECT nodes.add_foreign_schema('stock', 'london', 'public', on_node => 'oslo')",
+        "SELECT nodes.add_foreign_schema('stock', 'london', 'public', on_node => 'oslo')",
     );
     world.oslo.sql("app", "CREATE EXTENSION postgres_fdw");
-    let refused = world.paris.psql("app", "CALL nodes.apply()");
-    let word = "permission denied for foreign-data wrapper postgres_fdw";
-    assert!(!refused.ok && refused.output.contains(word), "{refused}");
-    world.oslo.assert_no_residue("app");
+    let problem = world.problem();
+    assert!(problem.contains("may not use postgres_fdw HINT Run GRANT USAGE"), "{problem}");
     world.oslo.sql("app", "GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw TO admin");
     apply(&world.paris);
     assert_eq!(plan(&world.paris), [""; 0], "after apply the plan is empty");

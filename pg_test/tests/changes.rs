@@ -101,6 +101,32 @@ fn port_and_host_are_told_once() {
     end(&trio);
 }
 
+/// What stands in the way of one thing is no reason to leave connections wrong.
+#[test]
+fn a_refused_link_follows_all_the_same() {
+    let mut trio = Trio::start();
+    trio.register();
+    trio.link();
+    trio.apply();
+    trio.london.sql("app", "ALTER TABLE customers DROP CONSTRAINT customers_pkey");
+    trio.london.move_to_another_port();
+    alter_node(&trio, "london", &trio.london.conninfo("app"));
+    let refused = trio.paris.psql("app", "CALL nodes.apply()");
+    assert!(!refused.ok && refused.output.contains("no replica identity"), "{refused}");
+    let port = format!("port={}", trio.london.port());
+    let conninfo = trio.paris.query_one_text("app", "SELECT subconninfo FROM pg_subscription");
+    assert!(conninfo.contains(&port), "{conninfo}");
+    trio.london.sql("app", "INSERT INTO orders VALUES (2001, 'new')");
+    let count = "SELECT count(*)::text FROM orders WHERE id = 2001";
+    wait_until("the order to arrive", LONG, || trio.paris.query_one_text("app", count) == "1");
+
+    trio.paris.sql("app", "SELECT nodes.pause_link('orders_feed')");
+    assert!(!trio.paris.psql("app", "CALL nodes.apply()").ok, "still refused");
+    let enabled = "SELECT subenabled::text FROM pg_subscription";
+    assert_eq!(trio.paris.query_one_text("app", enabled), "false");
+    end(&trio);
+}
+
 #[test]
 fn a_password_is_told_once() {
     let with_password = |name: &str| Server::builder(name).password(OLD);

@@ -43,6 +43,28 @@ const DRIFTS: &[Drift] = &[
     },
     Drift {
         on: "paris",
+        typed: &["ALTER SUBSCRIPTION orders_feed RENAME TO \"feed, old\""],
+        rules: &["SU33"],
+    },
+    Drift {
+        on: "london",
+        typed: &["ALTER PUBLICATION orders_feed RENAME TO \"feed, old\""],
+        rules: &["SU32"],
+    },
+    Drift {
+        on: "london",
+        typed: &["ALTER PUBLICATION orders_feed SET TABLE orders WHERE (id > 100000),
+                  customers (id)"],
+        rules: &["SU34"],
+    },
+    Drift {
+        on: "london",
+        typed: &["ALTER PUBLICATION orders_feed ADD TABLES IN SCHEMA inventory"],
+        rules: &["SU30", "SU35"],
+    },
+    Drift { on: "london", typed: &[FOR_ALL_TABLES], rules: &["SU20", "SU30"] },
+    Drift {
+        on: "paris",
         typed: &["ALTER SERVER stock OPTIONS (SET port '1', ADD fetch_size '7')"],
         rules: &["FO21"],
     },
@@ -94,6 +116,16 @@ const DRIFTS: &[Drift] = &[
     Drift { on: "oslo", typed: &["ALTER SYSTEM RESET primary_conninfo"], rules: &["ST22"] },
 ];
 
+/// The publication made anew by hand, comment included.
+const FOR_ALL_TABLES: &str = "
+    DO $$ DECLARE mark text := (SELECT obj_description(oid, 'pg_publication')
+                                FROM pg_publication WHERE pubname = 'orders_feed');
+    BEGIN
+      DROP PUBLICATION orders_feed;
+      CREATE PUBLICATION orders_feed FOR ALL TABLES;
+      EXECUTE format('COMMENT ON PUBLICATION orders_feed IS %L', mark);
+    END $$";
+
 const RELOAD: &str = "SELECT pg_reload_conf()";
 
 fn server<'a>(trio: &'a Trio, name: &str) -> &'a Server {
@@ -137,6 +169,8 @@ fn what_a_person_changes_is_shown_and_healed() {
         rows_flow(&trio, id);
     }
     warns_of_unseen_changes(&trio);
+    copies_nothing_on_top_of_rows(&trio);
+    rows_flow(&trio, 2900);
     heals_a_dropped_slot(&trio);
     rows_flow(&trio, 3000);
 
@@ -154,6 +188,28 @@ fn warns_of_unseen_changes(trio: &Trio) {
     let shown = trio.paris.query_texts("app", dangers);
     assert_eq!(shown, ["\"paris\" lacks what changed meanwhile in \"public\".\"customers\""]);
     trio.apply();
+}
+
+/// A dropped subscription is made again when that is safe: the tables still hold their rows.
+fn copies_nothing_on_top_of_rows(trio: &Trio) {
+    for statement in [
+        "ALTER SUBSCRIPTION orders_feed DISABLE",
+        "ALTER SUBSCRIPTION orders_feed SET (slot_name = NONE)",
+        // Postgres itself forgets to.
+        "COMMENT ON SUBSCRIPTION orders_feed IS NULL",
+        "DROP SUBSCRIPTION orders_feed",
+    ] {
+        trio.paris.sql("app", statement);
+    }
+    assert_eq!(rules(trio), ["SU18"], "{:#?}", trio.plan());
+    let refused = trio.paris.psql("app", "CALL nodes.apply()");
+    assert!(!refused.ok && refused.output.contains("TRUNCATE it there"), "{refused}");
+    trio.paris.sql("app", "TRUNCATE orders, customers");
+    trio.apply();
+    assert_eq!(trio.plan(), [""; 0], "made again");
+    let count = "SELECT format('%s %s', (SELECT count(*) FROM orders),
+                               (SELECT count(*) FROM customers))";
+    assert_eq!(trio.paris.query_one_text("app", count), trio.london.query_one_text("app", count));
 }
 
 /// The standby must let go of its slot before a person can drop it.

@@ -102,6 +102,19 @@ fn a_name_is_used_again_while_its_removal_waits() {
 }
 
 #[test]
+fn what_was_renamed_goes_with_its_link() {
+    let trio = start();
+    trio.paris.sql("app", "ALTER SUBSCRIPTION orders_feed RENAME TO mine");
+    trio.london.sql("app", "ALTER PUBLICATION orders_feed RENAME TO mine");
+    remove(&trio, "SELECT nodes.remove_link('orders_feed')");
+    assert_eq!(subscriptions(&trio.paris), [""; 0]);
+    assert_eq!(publications(&trio.london), [""; 0]);
+    assert_eq!(slots(&trio.london), [""; 0]);
+    assert_eq!(links(&trio), ["back active", "oslo active", "stock active"]);
+    end(&trio);
+}
+
+#[test]
 fn a_dead_standby() {
     let mut trio = start();
     trio.oslo.crash();

@@ -108,6 +108,8 @@ fn world(nodes: i32) -> World {
             system_identifier: id.to_string(),
             role: "admin".into(),
             superuser: true,
+            can_replicate: true,
+            can_create: true,
             settings: BTreeMap::from([("wal_level".into(), "logical".into())]),
             fdw_available: true,
             schemas: vec![Schema { name: "public".into(), comment: None }],
@@ -127,6 +129,7 @@ fn relation(name: &str) -> Relation {
         name: TableName::new("public", name),
         kind: "r".into(),
         replica_identity: true,
+        owned: true,
         columns: ["id", "a", "b", "c"].map(column).to_vec(),
         ..Relation::default()
     }
@@ -177,6 +180,7 @@ fn made(registry: Registry, mut world: World) -> (Registry, World) {
                         ("publish".into(), all.into()),
                         ("publish_via_partition_root".into(), "false".into()),
                     ]),
+                    ..Publication::default()
                 });
                 let ready =
                     |table: &TableName| SubscribedTable { table: table.clone(), state: 'r' };

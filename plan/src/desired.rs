@@ -162,6 +162,8 @@ pub struct Interest {
     pub tables: BTreeSet<TableName>,
     /// Whether every table of the database matters.
     pub all_tables: bool,
+    /// Whether subscriptions are to fill tables of the node.
+    pub subscriber: bool,
     /// Roles whose existence and attributes matter.
     pub roles: BTreeSet<String>,
 }
@@ -176,10 +178,13 @@ impl Registry {
         for link in self.links.iter().filter(|l| l.from == node || l.to == node) {
             match &link.spec {
                 Spec::Standby(_) => {}
-                Spec::Subscription(spec) => match &spec.tables {
-                    Some(tables) => interest.tables.extend(tables.iter().cloned()),
-                    None => interest.all_tables = true,
-                },
+                Spec::Subscription(spec) => {
+                    interest.subscriber |= link.to == node;
+                    match &spec.tables {
+                        Some(tables) => interest.tables.extend(tables.iter().cloned()),
+                        None => interest.all_tables = true,
+                    }
+                }
                 Spec::Foreign(spec) if link.from == node => {
                     interest.schemas.insert(spec.remote_schema.clone());
                 }

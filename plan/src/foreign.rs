@@ -11,25 +11,33 @@ use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::{ColumnChange, ColumnType, Operation, OptionChange};
 use std::collections::{BTreeMap, BTreeSet};
 
-pub(crate) const TABLE: Table = Table { refuse: REFUSE, keep: KEEP, remove: REMOVE };
+pub(crate) const TABLE: Table =
+    Table { forbid: FORBID, follow: FOLLOW, refuse: REFUSE, keep: KEEP, remove: REMOVE };
+
+const FORBID: &[Rule] = &[
+    Rule { id: "FO01", when: "the node with the schema is read-only", then: target_read_only },
+    Rule { id: "FO08", when: "a role that is no superuser has no password", then: no_password },
+];
+
+const FOLLOW: &[Rule] = &[
+    Rule { id: "FO21", when: "the server's options are not right", then: alter_server },
+    Rule { id: "FO23", when: "a user mapping's options are not right", then: alter_mappings },
+];
 
 const REFUSE: &[Rule] = &[
-    Rule { id: "FO01", when: "the node with the schema is read-only", then: target_read_only },
     Rule { id: "FO02", when: "postgres_fdw is not installed there", then: no_fdw },
     Rule { id: "FO03", when: "the server's name is taken", then: server_taken },
     Rule { id: "FO04", when: "the local schema holds other tables", then: schema_taken },
     Rule { id: "FO05", when: "the remote schema is missing", then: remote_schema_missing },
     Rule { id: "FO06", when: "a listed remote table is missing", then: remote_table_missing },
     Rule { id: "FO07", when: "a role to map is missing", then: role_missing },
-    Rule { id: "FO08", when: "a role that is no superuser has no password", then: no_password },
     Rule { id: "FO09", when: "only a superuser can create postgres_fdw", then: cannot_extend },
+    Rule { id: "FO10", when: "the role may not make server or schema", then: cannot_create },
 ];
 
 const KEEP: &[Rule] = &[
     Rule { id: "FO20", when: "the server is missing", then: create_server },
-    Rule { id: "FO21", when: "the server's options are not right", then: alter_server },
     Rule { id: "FO22", when: "a user mapping is missing", then: create_mappings },
-    Rule { id: "FO23", when: "a user mapping's options are not right", then: alter_mappings },
     Rule { id: "FO28", when: "a role has a mapping of ours and should not", then: drop_unwanted },
     Rule { id: "FO24", when: "the local schema is missing", then: create_schema },
     Rule { id: "FO25", when: "a foreign table's remote table is gone", then: drop_stale_tables },
@@ -228,6 +236,27 @@ fn cannot_extend(ctx: &Context<'_>) -> Vec<Verdict> {
     }
 }
 
+fn cannot_create(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some((facts, spec)) = target(ctx) else {
+        return vec![];
+    };
+    let refuse = |what: String, hint: String| {
+        let message = format!("role \"{}\" on node \"{}\" may not {what}", facts.role, ctx.to.name);
+        Verdict::refuse(ctx.to.id, message, hint)
+    };
+    let mut verdicts = Vec::new();
+    if server(ctx).is_none() && facts.can_use_fdw == Some(false) {
+        let hint = "Run GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw TO that role there.";
+        verdicts.push(refuse("use postgres_fdw".to_owned(), hint.to_owned()));
+    }
+    if facts.schema(&spec.local_schema).is_none() && !facts.can_create {
+        let database = crate::quote::ident(&facts.database);
+        let hint = format!("Run GRANT CREATE ON DATABASE {database} TO that role there.");
+        verdicts.push(refuse("create schemas".to_owned(), hint));
+    }
+    verdicts
+}
+
 /// Connection options that `postgres_fdw` keeps in the user mapping
 /// (`InitPgFdwOptions`, option.c: the secret ones and the user).
 fn belongs_to_mapping(key: &str) -> bool {
@@ -285,7 +314,7 @@ fn create_server(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 fn alter_server(ctx: &Context<'_>) -> Vec<Verdict> {
-    let (Some((_, spec)), Some(found)) = (target(ctx), server(ctx)) else {
+    let (Some((_, spec)), Some(found)) = (target(ctx), marked_server(ctx)) else {
         return vec![];
     };
     let options = |map: BTreeMap<String, String>| Conninfo::new(map);
@@ -324,7 +353,7 @@ fn create_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 fn alter_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
-    let (Some((facts, spec)), Some(found)) = (target(ctx), server(ctx)) else {
+    let (Some((facts, spec)), Some(found)) = (target(ctx), marked_server(ctx)) else {
         return vec![];
     };
     let wanted = wanted_mapping_options(ctx);

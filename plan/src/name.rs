@@ -116,6 +116,13 @@ impl Mark {
         Some(Mark { registry: registry.to_owned(), link: link.parse().ok()? })
     }
 
+    /// Whether a comment is this mark: [`Mark::parse`] without making another.
+    pub fn is(&self, comment: &str) -> bool {
+        let rest = comment.strip_prefix("managed by pg_nodes: registry ");
+        let link = rest.and_then(|rest| rest.strip_prefix(&self.registry)?.strip_prefix(", link "));
+        link.is_some_and(|link| link.parse() == Ok(self.link))
+    }
+
     /// The name of the link's replication slot: `nodes_<8 hex of the registry id>_<link id>`.
     /// It stays within the slot alphabet (`ReplicationSlotValidateName`, slot.c) whatever the
     /// link is called. The same text is the `application_name` that marks `primary_conninfo`.
@@ -150,6 +157,8 @@ mod tests {
     #[test]
     fn a_mark_reads_back_and_nothing_else_does() {
         assert_eq!(Mark::parse(&mark(7).comment()), Some(mark(7)));
+        assert!(mark(7).is(&mark(7).comment()));
+        assert!(!mark(7).is(&mark(71).comment()) && !mark(7).is("managed by hand"));
         for comment in ["", "managed by hand", "managed by pg_nodes: registry x, link y"] {
             assert_eq!(Mark::parse(comment), None);
         }

@@ -63,6 +63,12 @@ pub struct NodeFacts {
     /// The role of the session, and what it may do.
     pub role: String,
     pub superuser: bool,
+    /// Make and drop replication slots.
+    pub can_replicate: bool,
+    /// Create publications and schemas in the database.
+    pub can_create: bool,
+    /// Make servers of `postgres_fdw`. `None`: the extension is not there.
+    pub can_use_fdw: Option<bool>,
     pub can_create_subscription: bool,
     pub data_directory: Option<String>,
     /// Settings in force.
@@ -82,7 +88,8 @@ pub struct NodeFacts {
     pub walsenders: i64,
     pub publications: Vec<Publication>,
     pub subscriptions: Vec<Subscription>,
-    /// Object ids of all subscriptions of the server, of every database.
+    /// Object ids of all subscriptions of the server, of every database. Asked after the slots
+    /// of all nodes wherever one of those looks like a slot of a subscription's copy.
     pub subscription_oids: BTreeSet<u32>,
     pub background_workers: i64,
     pub usage: Usage,
@@ -149,6 +156,15 @@ impl NodeFacts {
     pub fn role(&self, name: &str) -> Option<&Role> {
         self.roles.iter().find(|role| role.name == name)
     }
+
+    /// Whether anything here bears a link's mark.
+    pub(crate) fn bears(&self, mark: &Mark) -> bool {
+        let comments = (self.publications.iter().map(|p| &p.comment))
+            .chain(self.subscriptions.iter().map(|s| &s.comment))
+            .chain(self.servers.iter().map(|s| &s.comment))
+            .chain(self.schemas.iter().map(|s| &s.comment));
+        comments.flatten().any(|comment| mark.is(comment))
+    }
 }
 
 /// How much of its limits a server uses now.
@@ -185,6 +201,12 @@ pub struct Publication {
     pub comment: Option<String>,
     /// The tables as listed.
     pub tables: BTreeSet<TableName>,
+    /// Those of them with a row filter or a column list.
+    pub filtered: BTreeSet<TableName>,
+    /// The schemas listed with all their tables.
+    pub schemas: BTreeSet<String>,
+    /// Whether it is `FOR ALL TABLES`.
+    pub all_tables: bool,
     /// The tables that subscribers see: partitions resolved.
     pub published: BTreeSet<TableName>,
     pub options: BTreeMap<String, String>,
@@ -262,6 +284,11 @@ pub struct Relation {
     pub of_extension: bool,
     /// Whether its rows can be told apart for UPDATE and DELETE by a subscriber.
     pub replica_identity: bool,
+    /// Whether the role of the session has the rights of its owner.
+    pub owned: bool,
+    /// Whether it takes up space before a subscription has filled it, partitions included. Only
+    /// looked at where [`crate::desired::Interest::subscriber`] says so.
+    pub filled: bool,
     /// For a foreign table: its server and the remote table it shows.
     pub server: Option<String>,
     pub remote: Option<TableName>,
@@ -319,4 +346,47 @@ pub fn owner(comment: Option<&str>, mark: &Mark) -> Owner {
         Some(found) if found.registry == mark.registry => Owner::OtherLink(found.link),
         Some(_) | None => Owner::Foreign,
     }
+}
+
+/// An object that may bear a mark: a link's own keeps it when somebody renames it.
+pub(crate) trait Marked {
+    fn name(&self) -> &str;
+    fn comment(&self) -> Option<&str>;
+}
+
+impl Marked for Publication {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn comment(&self) -> Option<&str> {
+        self.comment.as_deref()
+    }
+}
+
+impl Marked for Subscription {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn comment(&self) -> Option<&str> {
+        self.comment.as_deref()
+    }
+}
+
+/// The objects that bear a link's mark, whatever they are called now.
+pub(crate) fn marked<'a, T: Marked>(objects: &'a [T], mark: &Mark) -> Vec<&'a T> {
+    objects.iter().filter(|object| object.comment().is_some_and(|c| mark.is(c))).collect()
+}
+
+/// The link's object: the one of this name if it bears the mark, else one that was renamed.
+pub(crate) fn find_marked<'a, T: Marked>(
+    objects: &'a [T],
+    mark: &Mark,
+    name: &str,
+) -> Option<&'a T> {
+    let named = objects.iter().find(|object| object.name() == name);
+    named
+        .filter(|object| object.comment().is_some_and(|comment| mark.is(comment)))
+        .or_else(|| marked(objects, mark).first().copied())
 }

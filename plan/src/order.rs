@@ -79,6 +79,10 @@ fn plan_link(ctx: &Context<'_>, plan: &mut Plan) {
     let steps = plan.steps.len();
     match ctx.link.state {
         LinkState::Active | LinkState::Paused => {
+            ask(table.forbid, ctx, plan);
+            if plan.problems.len() == before {
+                ask(table.follow, ctx, plan);
+            }
             ask(table.refuse, ctx, plan);
             if plan.problems.len() == before {
                 ask(table.keep, ctx, plan);
@@ -128,13 +132,22 @@ fn record(rule: &'static str, ctx: &Context<'_>, verdict: Verdict, plan: &mut Pl
 }
 
 /// A removed link of which there is nothing to remove is forgotten when both its nodes have
-/// said so: never in the plan that still removes something, since that may leave what only a
+/// said so and nothing there bears its mark: never in the plan that still removes something, since that may leave what only a
 /// new look finds.
 fn forget_link(ctx: &Context<'_>, plan: &mut Plan) {
     // All that a foreign link makes is on one node.
     let only_target = matches!(ctx.link.spec, Spec::Foreign(_));
     let unknown = ctx.target.is_none() || (ctx.source.is_none() && !only_target);
     if unknown {
+        return;
+    }
+    let sides = [(ctx.from, ctx.source), (ctx.to, ctx.target)];
+    let bears = |facts: Option<&NodeFacts>| facts.is_some_and(|facts| facts.bears(&ctx.mark));
+    if let Some((node, _)) = sides.into_iter().find(|(_, facts)| bears(*facts)) {
+        let (link, comment) = (&ctx.link.name, ctx.mark.comment());
+        let message = format!("something on \"{}\" still bears the mark of \"{link}\"", node.name);
+        let hint = format!("It is none of the link's own: take the comment '{comment}' off it.");
+        record("RG01", ctx, Verdict::refuse(node.id, message, hint), plan);
         return;
     }
     plan.steps.push(Step {

@@ -1,6 +1,6 @@
 //! Preconditions that several kinds of link share, each with its numbers and its way out.
 
-use crate::desired::NodeId;
+use crate::desired::{Node, NodeId};
 use crate::name::Mark;
 use crate::observed::{NodeFacts, Owner, owner};
 use crate::rule::Verdict;
@@ -16,10 +16,11 @@ pub(crate) struct Headroom<'a> {
 }
 
 impl Headroom<'_> {
-    /// Refuses when `used + needed` exceeds the setting; an unknown limit is not judged.
+    /// Refuses when `used + needed` exceeds the setting; an unknown limit is not judged. Who
+    /// needs nothing is not refused for what others take.
     pub fn check(&self, facts: &NodeFacts) -> Option<Verdict> {
         let limit = facts.number(self.setting)?;
-        if self.used + self.needed <= limit {
+        if self.needed == 0 || self.used + self.needed <= limit {
             return None;
         }
         let message = format!(
@@ -77,4 +78,18 @@ pub(crate) fn read_only(node: NodeId, name: &str, facts: &NodeFacts) -> Option<V
         ));
     }
     None
+}
+
+/// The role that pg_nodes uses on a server cannot make replication slots there. Where it is the
+/// role of the node's conninfo too, the rules about that one say so.
+pub(crate) fn cannot_make_slot(node: &Node, facts: &NodeFacts) -> Option<Verdict> {
+    let known = facts.role(&facts.role).is_some() && node.conninfo.get("user") == Some(&facts.role);
+    (!facts.can_replicate && !known).then(|| {
+        Verdict::refuse(
+            node.id,
+            format!("role \"{}\" on node \"{}\" may not make slots", facts.role, node.name),
+            "Run ALTER ROLE … REPLICATION there, or give the node an admin_conninfo of a \
+             superuser with nodes.alter_node().",
+        )
+    })
 }

@@ -65,13 +65,24 @@ fn render_logical(operation: &Operation) -> Sql {
             create_publication(name, tables, options, mark)
         }
         Operation::AddPublicationTables { name, tables } => {
-            table_list(Sql::new("ALTER PUBLICATION ").ident(name).raw(" ADD TABLE "), tables)
+            table_list(alter_publication(name).raw(" ADD TABLE "), tables)
         }
         Operation::DropPublicationTables { name, tables } => {
-            table_list(Sql::new("ALTER PUBLICATION ").ident(name).raw(" DROP TABLE "), tables)
+            table_list(alter_publication(name).raw(" DROP TABLE "), tables)
         }
+        // SET TABLE would drop what else is listed.
+        Operation::RelistPublicationTables { name, tables } => {
+            table_list(alter_publication(name).raw(" DROP TABLE "), tables)
+                .then(table_list(alter_publication(name).raw(" ADD TABLE "), tables))
+        }
+        Operation::DropPublicationSchemas { name, schemas } => alter_publication(name)
+            .raw(" DROP TABLES IN SCHEMA ")
+            .list(schemas, |sql, schema| sql.ident(schema)),
         Operation::SetPublicationOptions { name, options } => {
-            with_options(Sql::new("ALTER PUBLICATION ").ident(name).raw(" SET"), options)
+            with_options(alter_publication(name).raw(" SET"), options)
+        }
+        Operation::RenamePublication { name, to } => {
+            alter_publication(name).raw(" RENAME TO ").ident(to)
         }
         Operation::DropPublication { name } => drop_object("PUBLICATION", name),
         Operation::CreateSubscription { .. } => create_subscription(operation),
@@ -93,6 +104,9 @@ fn render_logical(operation: &Operation) -> Sql {
         Operation::RefreshSubscription { name, copy_data } => alter_subscription(name)
             .raw(" REFRESH PUBLICATION WITH (copy_data = ")
             .raw(if *copy_data { "true)" } else { "false)" }),
+        Operation::RenameSubscription { name, to } => {
+            alter_subscription(name).raw(" RENAME TO ").ident(to)
+        }
         // Without its slot a subscription can be dropped while the publisher is down; we drop
         // the slot on the publisher ourselves. The comment goes first because DROP
         // SUBSCRIPTION forgets to remove it from pg_description.
@@ -262,6 +276,10 @@ fn grantee(sql: Sql, role: Option<&str>) -> Sql {
 
 fn mapping(sql: Sql, role: Option<&str>, server: &str) -> Sql {
     grantee(sql, role).raw(" SERVER ").ident(server)
+}
+
+fn alter_publication(name: &str) -> Sql {
+    Sql::new("ALTER PUBLICATION ").ident(name)
 }
 
 fn alter_subscription(name: &str) -> Sql {

@@ -57,6 +57,14 @@ impl Verdict {
         Verdict::Warn { node, message: message.into(), hint: hint.into() }
     }
 
+    /// Marks a step where something is lost or stops.
+    pub fn danger_if(self, what: Option<String>) -> Self {
+        match what {
+            Some(what) => self.danger(what),
+            None => self,
+        }
+    }
+
     /// Marks a step as one that loses data or stops a service.
     pub fn danger(self, what: impl Into<String>) -> Self {
         match self {
@@ -119,6 +127,11 @@ impl<'a> Context<'a> {
 /// The rules of one kind of link.
 pub(crate) struct Table {
     /// What forbids any step; any finding stops the link.
+    pub forbid: &'static [Rule],
+    /// What keeps the connections of objects that are there and ours right, and pauses them:
+    /// no reason to leave the rest undone stops these.
+    pub follow: &'static [Rule],
+    /// What forbids to make or extend the link; any finding stops the rules below.
     pub refuse: &'static [Rule],
     /// What makes an active or paused link right.
     pub keep: &'static [Rule],
@@ -147,7 +160,13 @@ pub fn rules() -> Vec<RuleRow> {
         .map(|(id, when)| RuleRow { kind: "registry", purpose: "registry", id, when })
         .collect();
     for (kind, table) in tables {
-        let purposes = [("refuse", table.refuse), ("keep", table.keep), ("remove", table.remove)];
+        let purposes = [
+            ("forbid", table.forbid),
+            ("follow", table.follow),
+            ("refuse", table.refuse),
+            ("keep", table.keep),
+            ("remove", table.remove),
+        ];
         for (purpose, rules) in purposes {
             let row = |rule: &Rule| RuleRow { kind, purpose, id: rule.id, when: rule.when };
             rows.extend(rules.iter().map(row));

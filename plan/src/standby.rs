@@ -5,23 +5,33 @@
 use crate::conninfo::{Conninfo, Secret, passfile_line};
 use crate::desired::{Link, LinkState, Spec, StandbySpec};
 use crate::observed::NodeFacts;
-use crate::refuse::Headroom;
+use crate::refuse::{Headroom, cannot_make_slot};
 use crate::render::PASSFILE;
 use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::Operation;
 
-pub(crate) const TABLE: Table = Table { refuse: REFUSE, keep: KEEP, remove: REMOVE };
+pub(crate) const TABLE: Table =
+    Table { forbid: FORBID, follow: FOLLOW, refuse: REFUSE, keep: KEEP, remove: REMOVE };
 
-const REFUSE: &[Rule] = &[
+const FORBID: &[Rule] = &[
     Rule { id: "ST01", when: "the standby is not a clone of its primary", then: not_a_clone },
     Rule { id: "ST02", when: "the standby is not in recovery", then: not_in_recovery },
+    Rule { id: "ST07", when: "the role on the standby cannot alter its settings", then: no_rights },
+    Rule { id: "ST08", when: "the role of the conninfo cannot replicate", then: no_replication },
+    Rule { id: "ST10", when: "a directory is where the passfile should be", then: no_passfile },
+];
+
+const FOLLOW: &[Rule] = &[
+    Rule { id: "ST26", when: "a standby that follows has another passfile", then: follow_password },
+    Rule { id: "ST27", when: "a standby that follows has another conninfo", then: follow_conninfo },
+];
+
+const REFUSE: &[Rule] = &[
     Rule { id: "ST03", when: "the two servers differ in major version", then: other_version },
     Rule { id: "ST04", when: "wal_level of the primary is minimal", then: wal_level_minimal },
     Rule { id: "ST05", when: "the primary has no free walsender", then: no_walsender },
     Rule { id: "ST06", when: "the primary has no free replication slot", then: no_slot_left },
-    Rule { id: "ST07", when: "the role on the standby cannot alter its settings", then: no_rights },
-    Rule { id: "ST08", when: "the role of the conninfo cannot replicate", then: no_replication },
-    Rule { id: "ST09", when: "a directory is where the passfile should be", then: no_passfile },
+    Rule { id: "ST09", when: "the role on the primary cannot make the slot", then: no_slot_rights },
 ];
 
 const KEEP: &[Rule] = &[
@@ -234,6 +244,16 @@ fn no_passfile(ctx: &Context<'_>) -> Vec<Verdict> {
     }
 }
 
+fn no_slot_rights(ctx: &Context<'_>) -> Vec<Verdict> {
+    let wanted = spec(ctx).is_some_and(|spec| spec.slot);
+    match ctx.source {
+        Some(source) if wanted && source.slot(&ctx.slot()).is_none() => {
+            cannot_make_slot(ctx.from, source).into_iter().collect()
+        }
+        Some(_) | None => vec![],
+    }
+}
+
 fn create_slot(ctx: &Context<'_>) -> Vec<Verdict> {
     // A slot that no standby will read keeps WAL for ever: only for a standby that was seen.
     let (Some((source, _)), Some(spec)) = (ctx.both(), spec(ctx)) else {
@@ -251,7 +271,21 @@ fn wanted_passfile(ctx: &Context<'_>) -> Option<Secret> {
     ctx.from.conninfo.password().map(|password| passfile_line(&password))
 }
 
+/// Whether the files make the standby follow by our hand: then its connection is kept right
+/// whatever else is wrong.
+fn is_told_to_follow(ctx: &Context<'_>) -> bool {
+    is_marked(ctx, ctx.target.and_then(|target| target.primary_conninfo_file.as_ref()))
+}
+
+fn follow_password(ctx: &Context<'_>) -> Vec<Verdict> {
+    if is_told_to_follow(ctx) { right_passfile(ctx) } else { vec![] }
+}
+
 fn write_passfile(ctx: &Context<'_>) -> Vec<Verdict> {
+    if is_told_to_follow(ctx) { vec![] } else { right_passfile(ctx) }
+}
+
+fn right_passfile(ctx: &Context<'_>) -> Vec<Verdict> {
     let (Some(target), Some(wanted)) = (ctx.target, wanted_passfile(ctx)) else {
         return vec![];
     };
@@ -287,19 +321,30 @@ fn wanted_settings(ctx: &Context<'_>, target: &NodeFacts) -> Vec<(&'static str, 
     settings
 }
 
+fn follow_conninfo(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some((_, target)) = ctx.both().filter(|_| is_told_to_follow(ctx)) else {
+        return vec![];
+    };
+    let conninfo = wanted_conninfo(ctx, target);
+    let mut verdicts = Vec::new();
+    if target.primary_conninfo_file.as_ref() != Some(&conninfo) {
+        let reason = format!("does not say what the registry says of \"{}\"", ctx.from.name);
+        let set = Operation::SetPrimaryConninfo { conninfo };
+        verdicts.push(Verdict::act(ctx.to.id, set, reason));
+    }
+    if !verdicts.is_empty() || target.primary_conninfo != target.primary_conninfo_file {
+        verdicts.push(Verdict::act(ctx.to.id, Operation::Reload, "puts the settings in force"));
+    }
+    verdicts
+}
+
 fn alter_settings(ctx: &Context<'_>) -> Vec<Verdict> {
     let Some((_, target)) = ctx.both() else {
         return vec![];
     };
     let mut verdicts = Vec::new();
-    let wanted = wanted_conninfo(ctx, target);
-    let current = target.primary_conninfo_file.as_ref();
-    if current != Some(&wanted) {
-        let reason = match current {
-            Some(_) => format!("does not say what the registry says of \"{}\"", ctx.from.name),
-            None => format!("makes \"{}\" follow \"{}\"", ctx.to.name, ctx.from.name),
-        };
-        verdicts.push(set_conninfo(ctx, wanted, reason));
+    if !is_told_to_follow(ctx) {
+        verdicts.push(set_conninfo(ctx, wanted_conninfo(ctx, target)));
     }
     let files = target.file_settings.as_ref();
     for (setting, value) in wanted_settings(ctx, target) {
@@ -319,7 +364,8 @@ fn alter_settings(ctx: &Context<'_>) -> Vec<Verdict> {
     verdicts
 }
 
-fn set_conninfo(ctx: &Context<'_>, conninfo: Conninfo, reason: String) -> Verdict {
+fn set_conninfo(ctx: &Context<'_>, conninfo: Conninfo) -> Verdict {
+    let reason = format!("makes \"{}\" follow \"{}\"", ctx.to.name, ctx.from.name);
     let step = Verdict::act(ctx.to.id, Operation::SetPrimaryConninfo { conninfo }, reason);
     let stranger = ctx.target.and_then(|target| target.primary_conninfo.as_ref());
     match stranger {
@@ -337,13 +383,13 @@ fn reload(ctx: &Context<'_>) -> Vec<Verdict> {
     let Some(files) = &target.file_settings else {
         return vec![];
     };
-    if !alter_settings(ctx).is_empty() {
+    if !follow_conninfo(ctx).is_empty() || !alter_settings(ctx).is_empty() {
         return vec![];
     }
     let stale = wanted_settings(ctx, target).into_iter().any(|(setting, _)| {
         files.get(setting).map_or("", String::as_str) != target.setting(setting).unwrap_or("")
     });
-    if !stale && target.primary_conninfo == target.primary_conninfo_file {
+    if !stale {
         return vec![];
     }
     vec![Verdict::act(ctx.to.id, Operation::Reload, "puts the settings in force")]
@@ -426,20 +472,17 @@ fn reset_settings(ctx: &Context<'_>) -> Vec<Verdict> {
     let slot_is_ours = in_files("primary_slot_name") == Some(&slot);
     let conninfo_is_ours = is_marked(ctx, target.primary_conninfo_file.as_ref());
     let mut verdicts = Vec::new();
-    let mut reset = |setting: &'static str, reason: String| {
+    let mut reset = |setting: &'static str| {
         let operation = Operation::AlterSystem { setting, value: None };
-        verdicts.push(Verdict::act(ctx.to.id, operation, reason));
+        verdicts.push(Verdict::act(ctx.to.id, operation, "the link is being removed"));
     };
-    // primary_conninfo bears the mark that proves the rest is ours: it goes last.
-    let feedback = in_files("hot_standby_feedback").is_some() && target.major() >= 17;
-    if conninfo_is_ours && feedback {
-        reset("hot_standby_feedback", "it was set for this link".to_owned());
-    }
+    // hot_standby_feedback bears no mark: whether we set it or somebody else is not known, so
+    // it stays. primary_conninfo bears the mark that proves the rest is ours: it goes last.
     if slot_is_ours {
-        reset("primary_slot_name", "the link is being removed".to_owned());
+        reset("primary_slot_name");
     }
     if conninfo_is_ours {
-        reset("primary_conninfo", "the link is being removed".to_owned());
+        reset("primary_conninfo");
     }
     let reload = Verdict::act(ctx.to.id, Operation::Reload, "puts the settings in force");
     verdicts.push(reload.danger(format!("\"{}\" stops following", ctx.to.name)));
@@ -483,11 +526,12 @@ fn drop_slot(ctx: &Context<'_>) -> Vec<Verdict> {
     match slot {
         // Somebody reads it and we cannot tell the standby to stop: it must answer first.
         Some(slot) if slot.active && ctx.target.is_none() => vec![],
-        Some(slot) => vec![Verdict::act(
-            ctx.from.id,
-            Operation::DropSlot { slot: slot.name.clone() },
-            "nobody will read it",
-        )],
+        Some(slot) => {
+            let operation = Operation::DropSlot { slot: slot.name.clone() };
+            let step = Verdict::act(ctx.from.id, operation, "nobody will read it");
+            let (from, to) = (&ctx.from.name, &ctx.to.name);
+            vec![step.danger(format!("\"{from}\" keeps no more WAL for \"{to}\""))]
+        }
         None => vec![],
     }
 }

@@ -60,7 +60,7 @@ pub struct Problem {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProblemKind {
-    /// Nothing is done for the link until a person acts.
+    /// The link is not made right until a person acts.
     Refused,
     /// The rest is done by a later `apply()`, when the node answers.
     Waiting,
@@ -122,9 +122,23 @@ pub enum Operation {
         name: String,
         tables: BTreeSet<TableName>,
     },
+    /// Lists the tables anew, whole: without row filter and column list.
+    RelistPublicationTables {
+        name: String,
+        tables: BTreeSet<TableName>,
+    },
+    DropPublicationSchemas {
+        name: String,
+        schemas: BTreeSet<String>,
+    },
     SetPublicationOptions {
         name: String,
         options: BTreeMap<String, String>,
+    },
+    /// `name` is what it is called now.
+    RenamePublication {
+        name: String,
+        to: String,
     },
     DropPublication {
         name: String,
@@ -163,6 +177,11 @@ pub enum Operation {
     RefreshSubscription {
         name: String,
         copy_data: bool,
+    },
+    /// `name` is what it is called now.
+    RenameSubscription {
+        name: String,
+        to: String,
     },
     DropSubscription {
         name: String,
@@ -334,7 +353,10 @@ impl Operation {
             Operation::CreatePublication { .. }
             | Operation::AddPublicationTables { .. }
             | Operation::DropPublicationTables { .. }
+            | Operation::RelistPublicationTables { .. }
+            | Operation::DropPublicationSchemas { .. }
             | Operation::SetPublicationOptions { .. }
+            | Operation::RenamePublication { .. }
             | Operation::DropPublication { .. }
             | Operation::CreateSubscription { .. }
             | Operation::SetSubscriptionConninfo { .. }
@@ -343,6 +365,7 @@ impl Operation {
             | Operation::SetSubscriptionOptions { .. }
             | Operation::EnableSubscription { .. }
             | Operation::DisableSubscription { .. }
+            | Operation::RenameSubscription { .. }
             | Operation::CreateFdwExtension { .. }
             | Operation::DropFdwExtension
             | Operation::ReleaseFdwExtension
@@ -413,7 +436,10 @@ impl Operation {
             Operation::CreatePublication { .. } => "create publication",
             Operation::AddPublicationTables { .. }
             | Operation::DropPublicationTables { .. }
+            | Operation::RelistPublicationTables { .. }
+            | Operation::DropPublicationSchemas { .. }
             | Operation::SetPublicationOptions { .. } => "alter publication",
+            Operation::RenamePublication { .. } => "rename publication",
             Operation::DropPublication { .. } => "drop publication",
             Operation::CreateSubscription { .. } => "create subscription",
             Operation::SetSubscriptionConninfo { .. }
@@ -423,6 +449,7 @@ impl Operation {
             Operation::EnableSubscription { .. } => "enable subscription",
             Operation::DisableSubscription { .. } => "disable subscription",
             Operation::RefreshSubscription { .. } => "refresh subscription",
+            Operation::RenameSubscription { .. } => "rename subscription",
             Operation::DropSubscription { .. } => "drop subscription",
             Operation::CreateFdwExtension { .. } => "create extension",
             Operation::DropFdwExtension => "drop extension",

@@ -3,18 +3,29 @@
 
 use crate::desired::{Spec, SubscriptionSpec};
 use crate::name::TableName;
-use crate::observed::{NodeFacts, Owner, Publication, Relation, Slot, Subscription, owner};
-use crate::refuse::{Headroom, name_taken, read_only};
+use crate::observed::{NodeFacts, Publication, Relation, Slot, Subscription, find_marked, marked};
+use crate::quote::ident;
+use crate::refuse::{Headroom, cannot_make_slot, name_taken, read_only};
 use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::Operation;
 use std::collections::{BTreeMap, BTreeSet};
 
-pub(crate) const TABLE: Table = Table { refuse: REFUSE, keep: KEEP, remove: REMOVE };
+pub(crate) const TABLE: Table =
+    Table { forbid: FORBID, follow: FOLLOW, refuse: REFUSE, keep: KEEP, remove: REMOVE };
+
+const FORBID: &[Rule] = &[
+    Rule { id: "SU01", when: "publisher and subscriber are one group", then: same_group },
+    Rule { id: "SU03", when: "the subscriber is read-only", then: subscriber_read_only },
+    Rule { id: "SU08", when: "a role lacks the rights", then: no_rights },
+];
+
+const FOLLOW: &[Rule] = &[
+    Rule { id: "SU25", when: "the subscription's conninfo is not right", then: set_conninfo },
+    Rule { id: "SU36", when: "the subscription of a paused link is enabled", then: pause },
+];
 
 const REFUSE: &[Rule] = &[
-    Rule { id: "SU01", when: "publisher and subscriber are one group", then: same_group },
     Rule { id: "SU02", when: "the publisher is read-only", then: publisher_read_only },
-    Rule { id: "SU03", when: "the subscriber is read-only", then: subscriber_read_only },
     Rule { id: "SU04", when: "wal_level of the publisher is not logical", then: not_logical },
     Rule { id: "SU05", when: "the publisher allows no pgoutput plugin", then: no_plugin },
     Rule {
@@ -27,7 +38,6 @@ const REFUSE: &[Rule] = &[
         when: "the subscriber has no free worker or origin",
         then: no_subscriber_room,
     },
-    Rule { id: "SU08", when: "a role lacks the rights", then: no_rights },
     Rule { id: "SU09", when: "the publication's name is taken", then: publication_taken },
     Rule { id: "SU10", when: "the subscription's name is taken", then: subscription_taken },
     Rule { id: "SU11", when: "a table is missing on a side", then: table_missing },
@@ -35,11 +45,22 @@ const REFUSE: &[Rule] = &[
     Rule { id: "SU13", when: "a table has no replica identity", then: no_replica_identity },
     Rule { id: "SU14", when: "the slot is gone or lost", then: slot_lost },
     Rule { id: "SU15", when: "an option needs a newer subscriber", then: option_too_new },
+    Rule { id: "SU16", when: "the role on the publisher lacks the rights", then: cannot_publish },
+    Rule { id: "SU17", when: "a table to publish has another owner", then: not_owned },
+    Rule { id: "SU18", when: "a table to copy into is not empty", then: not_empty },
 ];
 
 const KEEP: &[Rule] = &[
-    Rule { id: "SU20", when: "the publication is missing", then: create_publication },
+    Rule { id: "SU32", when: "the publication has another name", then: rename_publication },
+    Rule { id: "SU33", when: "the subscription has another name", then: rename_subscription },
+    Rule {
+        id: "SU20",
+        when: "the publication is missing or FOR ALL TABLES",
+        then: create_publication,
+    },
+    Rule { id: "SU34", when: "the publication holds rows or columns back", then: relist_tables },
     Rule { id: "SU21", when: "the publication's tables are not right", then: set_tables },
+    Rule { id: "SU35", when: "the publication lists whole schemas", then: drop_schemas },
     Rule {
         id: "SU22",
         when: "the publication's options are not right",
@@ -47,15 +68,10 @@ const KEEP: &[Rule] = &[
     },
     Rule { id: "SU23", when: "slot and subscription are missing", then: create_slot },
     Rule { id: "SU24", when: "the subscription is missing", then: create_subscription },
-    Rule { id: "SU25", when: "the subscription's conninfo is not right", then: set_conninfo },
     Rule { id: "SU26", when: "the subscription reads other publications", then: set_publication },
     Rule { id: "SU27", when: "the subscription reads another slot", then: set_slot },
     Rule { id: "SU28", when: "the subscription's options are not right", then: set_options },
-    Rule {
-        id: "SU29",
-        when: "the subscription is not enabled, or should not be",
-        then: set_enabled,
-    },
+    Rule { id: "SU29", when: "the subscription is not enabled", then: set_enabled },
     Rule { id: "SU30", when: "the subscription does not know the published tables", then: refresh },
     Rule { id: "SU31", when: "a new subscription finds columns of other types", then: warn_types },
 ];
@@ -83,22 +99,19 @@ fn publication_name(ctx: &Context<'_>) -> String {
     if ctx.link.name.contains('\\') { ctx.slot() } else { ctx.link.name.clone() }
 }
 
+/// Our publication, known by our mark: it may have been renamed.
 fn publication<'a>(ctx: &Context<'a>) -> Option<&'a Publication> {
-    ctx.source?.publication(&publication_name(ctx))
+    find_marked(&ctx.source?.publications, &ctx.mark, &publication_name(ctx))
 }
 
+/// Our publication, where it can be made right by altering it.
+fn alterable<'a>(ctx: &Context<'a>) -> Option<&'a Publication> {
+    publication(ctx).filter(|found| !found.all_tables)
+}
+
+/// Our subscription, known by our mark: it may have been renamed.
 fn subscription<'a>(ctx: &Context<'a>) -> Option<&'a Subscription> {
-    ctx.target?.subscription(&ctx.link.name)
-}
-
-/// Our subscription, where our mark proves it.
-fn marked_subscription<'a>(ctx: &Context<'a>) -> Option<&'a Subscription> {
-    subscription(ctx).filter(|found| owner(found.comment.as_deref(), &ctx.mark) == Owner::Ours)
-}
-
-/// Our publication, where our mark proves it.
-fn marked_publication<'a>(ctx: &Context<'a>) -> Option<&'a Publication> {
-    publication(ctx).filter(|found| owner(found.comment.as_deref(), &ctx.mark) == Owner::Ours)
+    find_marked(&ctx.target?.subscriptions, &ctx.mark, &ctx.link.name)
 }
 
 fn same_group(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -263,7 +276,8 @@ fn subscriber_rights(ctx: &Context<'_>, target: &NodeFacts) -> Option<Verdict> {
 }
 
 fn publication_taken(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(found) = publication(ctx) else {
+    let Some(found) = ctx.source.and_then(|source| source.publication(&publication_name(ctx)))
+    else {
         return vec![];
     };
     let comment = found.comment.as_deref();
@@ -271,7 +285,7 @@ fn publication_taken(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 fn subscription_taken(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(found) = subscription(ctx) else {
+    let Some(found) = ctx.target.and_then(|target| target.subscription(&ctx.link.name)) else {
         return vec![];
     };
     let comment = found.comment.as_deref();
@@ -370,8 +384,7 @@ fn no_replica_identity(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 fn slot_lost(ctx: &Context<'_>) -> Vec<Verdict> {
-    // A stranger of our name has a slot of its own: that it is not ours says nothing.
-    let (Some(source), Some(_)) = (ctx.source, marked_subscription(ctx)) else {
+    let (Some(source), Some(_)) = (ctx.source, subscription(ctx)) else {
         return vec![];
     };
     let what = match source.slot(&ctx.slot()) {
@@ -415,49 +428,204 @@ fn option_too_new(ctx: &Context<'_>) -> Vec<Verdict> {
     options.iter().filter(|(option, value)| needs_16(option, value)).map(refuse).collect()
 }
 
-fn create_publication(ctx: &Context<'_>) -> Vec<Verdict> {
-    let (Some(_), Some(spec), None) = (ctx.both(), spec(ctx), publication(ctx)) else {
+fn cannot_publish(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some(source) = ctx.source else {
         return vec![];
     };
+    let mut verdicts = Vec::new();
+    if source.slot(&ctx.slot()).is_none() {
+        verdicts.extend(cannot_make_slot(ctx.from, source));
+    }
+    if alterable(ctx).is_none() && !source.can_create {
+        let (role, node, database) = (&source.role, &ctx.from.name, &source.database);
+        verdicts.push(Verdict::refuse(
+            ctx.from.id,
+            format!("role \"{role}\" on node \"{node}\" may not create publications"),
+            format!("Run GRANT CREATE ON DATABASE {} TO that role there.", ident(database)),
+        ));
+    }
+    verdicts
+}
+
+/// Only a table's owner can publish it.
+fn not_owned(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some(source) = ctx.source else {
+        return vec![];
+    };
+    let listed = |table: &TableName| {
+        alterable(ctx).is_some_and(|p| p.tables.contains(table) && !p.filtered.contains(table))
+    };
+    let tables = wanted_tables(ctx);
+    let to_list = tables.iter().filter(|table| !listed(table));
+    let others = to_list.filter(|table| source.relation(table).is_some_and(|r| !r.owned));
+    let refuse = |table: &TableName| {
+        let (role, node) = (&source.role, &ctx.from.name);
+        Verdict::refuse(
+            ctx.from.id,
+            format!("role \"{role}\" on node \"{node}\" is not the owner of table {table}"),
+            "Make it the owner, or GRANT it the owner's role there, \
+             or give the node an admin_conninfo of the owner.",
+        )
+    };
+    others.map(refuse).collect()
+}
+
+/// A copy into a table that holds rows fails on the first that is there already, again and
+/// again, or doubles it. So it is after somebody dropped the subscription by hand.
+fn not_empty(ctx: &Context<'_>) -> Vec<Verdict> {
+    let (Some(target), true) = (ctx.target, copies(ctx) > 0) else {
+        return vec![];
+    };
+    let tables = wanted_tables(ctx);
+    let filled = tables.iter().filter(|table| target.relation(table).is_some_and(|r| r.filled));
+    let refuse = |table: &TableName| {
+        Verdict::refuse(
+            ctx.to.id,
+            format!("table {table} on node \"{}\" is to be copied and is not empty", ctx.to.name),
+            "TRUNCATE it there. If it has what the publisher has, remove the link and add it \
+             with copy_data => false instead.",
+        )
+    };
+    filled.map(refuse).collect()
+}
+
+/// Renamed first: the steps after it call it by its right name.
+fn rename_publication(ctx: &Context<'_>) -> Vec<Verdict> {
+    let to = publication_name(ctx);
+    let found = alterable(ctx).filter(|found| found.name != to);
+    let (Some(source), Some(found)) = (ctx.source, found) else {
+        return vec![];
+    };
+    let reason = format!("it bears the link's mark and was called \"{to}\"");
+    let unseen = subscription(ctx).map(|_| match source.major() {
+        ..18 => format!(
+            "what changed meanwhile stops \"{}\": if so, ALTER SUBSCRIPTION {} SET PUBLICATION {} \
+             WITH (refresh = false) there, and nodes.apply() when it has gone on",
+            ctx.to.name,
+            ident(&ctx.link.name),
+            ident(&found.name)
+        ),
+        _ => absence(ctx, source),
+    });
+    let operation = Operation::RenamePublication { name: found.name.clone(), to };
+    vec![Verdict::act(ctx.from.id, operation, reason).danger_if(unseen)]
+}
+
+/// What it means that a publication was missing under its name for a while. Changes are decoded
+/// with the catalog of their time: before 18 one that finds no publication is an error for ever
+/// (`LoadPublications`, pgoutput.c), from 18 on it is skipped.
+fn absence(ctx: &Context<'_>, source: &NodeFacts) -> String {
+    let to = &ctx.to.name;
+    if source.major() < 18 {
+        format!("if rows changed meanwhile, \"{to}\" cannot go on: then make the link anew")
+    } else {
+        format!("\"{to}\" lacks what changed meanwhile")
+    }
+}
+
+fn rename_subscription(ctx: &Context<'_>) -> Vec<Verdict> {
+    let to = ctx.link.name.clone();
+    let Some(found) = subscription(ctx).filter(|found| found.name != to) else {
+        return vec![];
+    };
+    let reason = format!("it bears the link's mark and was called \"{to}\"");
+    let operation = Operation::RenameSubscription { name: found.name.clone(), to };
+    vec![Verdict::act(ctx.to.id, operation, reason)]
+}
+
+/// Missing, or `FOR ALL TABLES`, which cannot be altered in place: then both steps are one
+/// transaction, and no change finds it missing.
+fn create_publication(ctx: &Context<'_>) -> Vec<Verdict> {
+    let (Some((source, _)), Some(spec), None) = (ctx.both(), spec(ctx), alterable(ctx)) else {
+        return vec![];
+    };
+    let found = publication(ctx);
+    let drop = found.map(|found| {
+        let operation = Operation::DropPublication { name: found.name.clone() };
+        let danger = format!("\"{}\" receives no more changes of other tables", ctx.to.name);
+        Verdict::act(ctx.from.id, operation, "it is FOR ALL TABLES").danger(danger)
+    });
     let operation = Operation::CreatePublication {
         name: publication_name(ctx),
         tables: wanted_tables(ctx),
         options: spec.publication_options(),
         mark: ctx.mark.clone(),
     };
-    vec![Verdict::act(ctx.from.id, operation, format!("offers the tables to \"{}\"", ctx.to.name))]
+    let reason = format!("offers the tables to \"{}\"", ctx.to.name);
+    let unseen = (found.is_none() && subscription(ctx).is_some()).then(|| absence(ctx, source));
+    let create = Verdict::act(ctx.from.id, operation, reason).danger_if(unseen);
+    drop.into_iter().chain([create]).collect()
+}
+
+/// A row filter or column list is taken off: what it held back was not sent, and is not copied
+/// again.
+fn relist_tables(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some(found) = alterable(ctx) else {
+        return vec![];
+    };
+    let tables: BTreeSet<_> = wanted_tables(ctx).intersection(&found.filtered).cloned().collect();
+    if tables.is_empty() {
+        return vec![];
+    }
+    let reason = format!("{} should be in it whole, without filter", join(&tables));
+    let danger = known(ctx, &tables).map(|known| {
+        let to = &ctx.to.name;
+        format!("\"{to}\" lacks what the filter held back of {known}; it is not copied again")
+    });
+    let name = publication_name(ctx);
+    let operation = Operation::RelistPublicationTables { name, tables };
+    vec![Verdict::act(ctx.from.id, operation, reason).danger_if(danger)]
+}
+
+/// The names of those tables that the subscription knows: refreshed, it does not copy them
+/// again.
+fn known(ctx: &Context<'_>, tables: &BTreeSet<TableName>) -> Option<String> {
+    let known: BTreeSet<_> =
+        subscription(ctx)?.table_names().intersection(tables).cloned().collect();
+    (!known.is_empty()).then(|| join(&known))
 }
 
 fn set_tables(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(found) = publication(ctx) else {
+    let Some(found) = alterable(ctx) else {
         return vec![];
     };
-    let (name, wanted) = (&found.name, wanted_tables(ctx));
+    let (name, to, wanted) = (publication_name(ctx), &ctx.to.name, wanted_tables(ctx));
     let missing: BTreeSet<_> = wanted.difference(&found.tables).cloned().collect();
     let extra: BTreeSet<_> = found.tables.difference(&wanted).cloned().collect();
-    // Nothing is taken from a subscriber that is not heard.
-    let extra = if ctx.target.is_some() { extra } else { BTreeSet::new() };
     let mut verdicts = Vec::new();
     if !missing.is_empty() {
         let reason = format!("it lacks {}", join(&missing));
-        let unseen = subscription(ctx).map(Subscription::table_names).unwrap_or_default();
-        let unseen: BTreeSet<_> = unseen.intersection(&missing).cloned().collect();
+        let danger = known(ctx, &missing)
+            .map(|unseen| format!("\"{to}\" lacks what changed meanwhile in {unseen}"));
         let operation = Operation::AddPublicationTables { name: name.clone(), tables: missing };
-        let step = Verdict::act(ctx.from.id, operation, reason);
-        // What is known is not copied again: what happened meanwhile went unseen.
-        verdicts.push(if unseen.is_empty() {
-            step
-        } else {
-            let unseen = join(&unseen);
-            step.danger(format!("\"{}\" lacks what changed meanwhile in {unseen}", ctx.to.name))
-        });
+        verdicts.push(Verdict::act(ctx.from.id, operation, reason).danger_if(danger));
     }
-    if !extra.is_empty() {
-        let reason = format!("{} should not be in it", join(&extra));
-        let operation = Operation::DropPublicationTables { name: name.clone(), tables: extra };
-        verdicts.push(Verdict::act(ctx.from.id, operation, reason));
+    // Nothing is taken from a subscriber that is not heard.
+    if !extra.is_empty() && ctx.target.is_some() {
+        let extra_names = join(&extra);
+        let reason = format!("{extra_names} should not be in it");
+        let danger = format!("\"{to}\" receives no more changes of {extra_names}; its rows stay");
+        let operation = Operation::DropPublicationTables { name, tables: extra };
+        verdicts.push(Verdict::act(ctx.from.id, operation, reason).danger(danger));
     }
     verdicts
+}
+
+fn drop_schemas(ctx: &Context<'_>) -> Vec<Verdict> {
+    let schemas = alterable(ctx).map(|found| found.schemas.clone()).unwrap_or_default();
+    // Nothing is taken from a subscriber that is not heard.
+    if schemas.is_empty() || ctx.target.is_none() {
+        return vec![];
+    }
+    let names = schemas.iter().map(|schema| ident(schema)).collect::<Vec<_>>().join(", ");
+    let reason = format!("it should list tables, not all of schema {names}");
+    let danger = format!(
+        "\"{}\" receives no more changes of other tables in {names}; its rows stay",
+        ctx.to.name
+    );
+    let name = publication_name(ctx);
+    let operation = Operation::DropPublicationSchemas { name, schemas };
+    vec![Verdict::act(ctx.from.id, operation, reason).danger(danger)]
 }
 
 fn join(tables: &BTreeSet<TableName>) -> String {
@@ -473,7 +641,7 @@ fn option_drift(
 }
 
 fn set_publication_options(ctx: &Context<'_>) -> Vec<Verdict> {
-    let (Some(found), Some(spec)) = (publication(ctx), spec(ctx)) else {
+    let (Some(found), Some(spec)) = (alterable(ctx), spec(ctx)) else {
         return vec![];
     };
     let options = option_drift(&found.options, wanted_publication_options(spec));
@@ -481,7 +649,7 @@ fn set_publication_options(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     }
     let reason = "its options are not those of the link";
-    let operation = Operation::SetPublicationOptions { name: found.name.clone(), options };
+    let operation = Operation::SetPublicationOptions { name: publication_name(ctx), options };
     vec![Verdict::act(ctx.from.id, operation, reason)]
 }
 
@@ -551,7 +719,8 @@ fn set_publication(ctx: &Context<'_>) -> Vec<Verdict> {
     if found.publications == BTreeSet::from([publication.clone()]) {
         return vec![];
     }
-    let operation = Operation::SetSubscriptionPublication { name: found.name.clone(), publication };
+    let name = ctx.link.name.clone();
+    let operation = Operation::SetSubscriptionPublication { name, publication };
     vec![Verdict::act(ctx.to.id, operation, "it reads other publications than the link's")]
 }
 
@@ -562,19 +731,23 @@ fn set_slot(ctx: &Context<'_>) -> Vec<Verdict> {
     if found.slot.as_deref() == Some(ctx.slot().as_str()) {
         return vec![];
     }
-    let name = found.name.clone();
+    let name = ctx.link.name.clone();
     let set = Operation::SetSubscriptionSlot { name: name.clone(), slot: ctx.slot() };
     let mut verdicts = Vec::new();
-    // The slot of an enabled subscription cannot be changed.
-    if found.enabled {
-        verdicts.push(Verdict::act(
+    // The slot of an enabled subscription cannot be changed. That of a paused link is disabled
+    // already.
+    let enabled = found.enabled && !ctx.paused();
+    if enabled {
+        let disable = Verdict::act(
             ctx.to.id,
             Operation::DisableSubscription { name: name.clone() },
             "its slot is changed",
-        ));
+        );
+        let danger = format!("\"{}\" receives nothing until it is enabled again", ctx.to.name);
+        verdicts.push(disable.danger(danger));
     }
     verdicts.push(Verdict::act(ctx.to.id, set, "it reads another slot than the link's"));
-    if found.enabled && !ctx.paused() {
+    if enabled {
         verdicts.push(Verdict::act(
             ctx.to.id,
             Operation::EnableSubscription { name },
@@ -592,7 +765,7 @@ fn set_options(ctx: &Context<'_>) -> Vec<Verdict> {
     if options.is_empty() {
         return vec![];
     }
-    let operation = Operation::SetSubscriptionOptions { name: found.name.clone(), options };
+    let operation = Operation::SetSubscriptionOptions { name: ctx.link.name.clone(), options };
     vec![Verdict::act(ctx.to.id, operation, "its options are not those of the link")]
 }
 
@@ -619,8 +792,17 @@ fn wanted_subscription_options(
     options
 }
 
+fn pause(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some(found) = subscription(ctx).filter(|s| ctx.paused() && s.enabled) else {
+        return vec![];
+    };
+    let operation = Operation::DisableSubscription { name: found.name.clone() };
+    let step = Verdict::act(ctx.to.id, operation, "the link is paused");
+    vec![step.danger(format!("\"{}\" keeps WAL while the link is paused", ctx.from.name))]
+}
+
 fn set_enabled(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(target) = ctx.target else {
+    let Some(target) = ctx.target.filter(|_| !ctx.paused()) else {
         return vec![];
     };
     let enabled = subscription(ctx).map(|found| found.enabled);
@@ -629,19 +811,6 @@ fn set_enabled(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     }
     let name = ctx.link.name.clone();
-    if ctx.paused() {
-        return match enabled {
-            Some(true) => vec![
-                Verdict::act(
-                    ctx.to.id,
-                    Operation::DisableSubscription { name },
-                    "the link is paused",
-                )
-                .danger(format!("\"{}\" keeps WAL while the link is paused", ctx.from.name)),
-            ],
-            Some(false) | None => vec![],
-        };
-    }
     match enabled {
         Some(true) => vec![],
         Some(false) => vec![enable(ctx, name, "it is disabled and the link is active")],
@@ -678,12 +847,13 @@ fn refresh(ctx: &Context<'_>) -> Vec<Verdict> {
     if ctx.paused() {
         return vec![];
     }
-    let altered = !set_tables(ctx).is_empty();
+    let altered =
+        publication.all_tables || !set_tables(ctx).is_empty() || !drop_schemas(ctx).is_empty();
     if !altered && found.table_names() == publication.published {
         return vec![];
     }
     let operation =
-        Operation::RefreshSubscription { name: found.name.clone(), copy_data: spec.copy_data };
+        Operation::RefreshSubscription { name: ctx.link.name.clone(), copy_data: spec.copy_data };
     let reason = if altered {
         "the published tables change".to_owned()
     } else {
@@ -724,7 +894,7 @@ fn warn_types(ctx: &Context<'_>) -> Vec<Verdict> {
 
 /// Why our subscription cannot be dropped, though it should be.
 fn cannot_drop_here(ctx: &Context<'_>) -> Vec<Verdict> {
-    match (ctx.target, marked_subscription(ctx)) {
+    match (ctx.target, subscription(ctx)) {
         (Some(target), Some(_)) => read_only(ctx.to.id, &ctx.to.name, target).into_iter().collect(),
         (Some(_) | None, _) => vec![],
     }
@@ -732,7 +902,7 @@ fn cannot_drop_here(ctx: &Context<'_>) -> Vec<Verdict> {
 
 /// Why our publication cannot be dropped, though it should be.
 fn cannot_drop_there(ctx: &Context<'_>) -> Vec<Verdict> {
-    match (ctx.source, marked_publication(ctx)) {
+    match (ctx.source, publication(ctx)) {
         (Some(source), Some(_)) => {
             read_only(ctx.from.id, &ctx.from.name, source).into_iter().collect()
         }
@@ -741,36 +911,48 @@ fn cannot_drop_there(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 fn drop_subscription(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(found) = marked_subscription(ctx).filter(|_| cannot_drop_here(ctx).is_empty()) else {
+    let Some(target) = ctx.target.filter(|_| cannot_drop_here(ctx).is_empty()) else {
         return vec![];
     };
-    let operation = Operation::DropSubscription { name: found.name.clone() };
-    let step = Verdict::act(ctx.to.id, operation, "the link is being removed");
-    vec![step.danger(format!("\"{}\" receives no more changes; its rows stay", ctx.to.name))]
+    let drop = |found: &Subscription| {
+        let operation = Operation::DropSubscription { name: found.name.clone() };
+        Verdict::act(ctx.to.id, operation, "the link is being removed")
+            .danger(format!("\"{}\" receives no more changes; its rows stay", ctx.to.name))
+    };
+    marked(&target.subscriptions, &ctx.mark).into_iter().map(drop).collect()
 }
 
 /// Slots of table copies are named `pg_<subscription oid>_sync_<table oid>_<system identifier>`
-/// (`ReplicationSlotNameForTablesync`, tablesync.c). Where the subscriber itself says that it
-/// has no such subscription, nobody will ever read them.
-fn drop_copy_slots(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some((source, target)) = ctx.both() else {
+/// (`ReplicationSlotNameForTablesync`, tablesync.c). Nobody will ever read one whose subscription
+/// the subscriber does not have, in any database. That is proved only by a server that is no
+/// standby and was asked after the slot was seen: a subscription is there before its slots.
+fn copy_slots<'a>(ctx: &Context<'a>) -> Vec<&'a Slot> {
+    let Some((source, target)) = ctx.both().filter(|(_, target)| !target.in_recovery) else {
         return vec![];
     };
-    let orphan = |name: &str| {
-        let (oid, rest) = name.strip_prefix("pg_")?.split_once("_sync_")?;
-        let (_, system) = rest.split_once('_')?;
-        let oid: u32 = oid.parse().ok()?;
-        Some(system == target.system_identifier && !target.subscription_oids.contains(&oid))
+    let orphan = |slot: &&Slot| {
+        let (oid, rest) = slot.name.strip_prefix("pg_")?.split_once("_sync_")?;
+        let (table, system) = rest.split_once('_')?;
+        let (oid, _): (u32, u32) = (oid.parse().ok()?, table.parse().ok()?);
+        let known = target.subscription_oids.contains(&oid);
+        Some(slot.kind == "logical" && system == target.system_identifier && !known)
     };
-    // One that is still active has a reader that was told to stop.
-    let orphans = source.slots.iter().filter(|slot| orphan(&slot.name) == Some(true));
-    let drop = |slot: &Slot| {
-        let operation = Operation::DropSlot { slot: slot.name.clone() };
+    source.slots.iter().filter(|slot| orphan(slot) == Some(true)).collect()
+}
+
+fn drop_copy_slots(ctx: &Context<'_>) -> Vec<Verdict> {
+    let decide = |slot: &Slot| {
+        let name = slot.name.clone();
+        if slot.active {
+            let message = format!("slot \"{name}\" of a copy that has ended is still in use");
+            let hint = "Its reader was told to stop; run nodes.apply() again.";
+            return Verdict::wait(ctx.from.id, message, hint);
+        }
         let reason = format!("an initial copy to \"{}\" left it behind", ctx.to.name);
-        Verdict::act(ctx.from.id, operation, reason)
+        Verdict::act(ctx.from.id, Operation::DropSlot { slot: name }, reason)
     };
     let dropped = |slot: &&Slot| ctx.others.drops_slot(ctx.from.id, &slot.name);
-    orphans.filter(|slot| !dropped(slot)).map(drop).collect()
+    copy_slots(ctx).into_iter().filter(|slot| !dropped(slot)).map(decide).collect()
 }
 
 fn drop_slot(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -780,19 +962,23 @@ fn drop_slot(ctx: &Context<'_>) -> Vec<Verdict> {
         Some(slot) if slot.active && ctx.target.is_none() => vec![],
         // Its reader stays.
         Some(_) if !cannot_drop_here(ctx).is_empty() => vec![],
-        Some(slot) => vec![Verdict::act(
-            ctx.from.id,
-            Operation::DropSlot { slot: slot.name.clone() },
-            "nobody will read it",
-        )],
+        Some(slot) => {
+            let operation = Operation::DropSlot { slot: slot.name.clone() };
+            let step = Verdict::act(ctx.from.id, operation, "nobody will read it");
+            vec![step.danger(format!("what \"{}\" has not received is lost", ctx.to.name))]
+        }
         None => vec![],
     }
 }
 
 fn drop_publication(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(found) = marked_publication(ctx).filter(|_| cannot_drop_there(ctx).is_empty()) else {
+    let Some(source) = ctx.source.filter(|_| cannot_drop_there(ctx).is_empty()) else {
         return vec![];
     };
-    let operation = Operation::DropPublication { name: found.name.clone() };
-    vec![Verdict::act(ctx.from.id, operation, "the link is being removed")]
+    let drop = |found: &Publication| {
+        let operation = Operation::DropPublication { name: found.name.clone() };
+        Verdict::act(ctx.from.id, operation, "the link is being removed")
+            .danger("subscriptions of others to it, if there are any, fail")
+    };
+    marked(&source.publications, &ctx.mark).into_iter().map(drop).collect()
 }

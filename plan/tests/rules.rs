@@ -54,6 +54,7 @@ fn relation(schema: &str, name: &str) -> Relation {
         name: table(schema, name),
         kind: "r".into(),
         replica_identity: true,
+        owned: true,
         columns: vec![id],
         ..Relation::default()
     }
@@ -67,6 +68,8 @@ fn server_facts(system: &str) -> NodeFacts {
         database: "app".into(),
         role: "admin".into(),
         superuser: true,
+        can_replicate: true,
+        can_create: true,
         can_create_subscription: true,
         settings: map(&[
             ("wal_level", "logical"),
@@ -141,6 +144,7 @@ impl Case {
                 ("publish", "insert, update, delete, truncate"),
                 ("publish_via_partition_root", "false"),
             ]),
+            ..Publication::default()
         };
         let ready = |name: &str| SubscribedTable { table: table("public", name), state: 'r' };
         let subscription = Subscription {
@@ -250,7 +254,8 @@ impl Case {
         let plan = plan(&self.registry, &self.world());
         let steps = plan.steps.iter().map(|step| {
             let node = step.node.map_or("registry", |node| self.registry.node_name(node));
-            format!("{} {node}: {}", step.rule, step.operation.sql().masked())
+            let danger = step.danger.as_ref().map_or(String::new(), |what| format!(" ! {what}"));
+            format!("{} {node}: {}{danger}", step.rule, step.operation.sql().masked())
         });
         let problems =
             plan.problems.iter().map(|p| format!("{}: {} — {}", p.rule, p.message, p.hint));
@@ -265,6 +270,13 @@ impl Case {
         let found = of_rule.iter().any(|line| line.contains(expected));
         assert!(found, "{rule} should say {expected:?}, the plan is {lines:#?}");
     }
+}
+
+/// The node has another address.
+fn moved(mut case: Case, node: NodeId) -> Case {
+    let node = case.registry.nodes.get_mut(&node).expect("the node exists");
+    node.conninfo.set("host", "elsewhere");
+    case
 }
 
 /// A rule's number, a world in which it fires, and part of what it then says.
@@ -322,6 +334,11 @@ fn standby_cases() -> Vec<(&'static str, Case, &'static str)> {
         ("ST08", new().with(PARIS, |f| f.roles[0].replication = false), "may not replicate"),
         (
             "ST09",
+            new().with(PARIS, |f| f.can_replicate = false),
+            "role \"admin\" on node \"paris\" may not make slots — Run ALTER ROLE … REPLICATION",
+        ),
+        (
+            "ST10",
             new().password(PARIS).with(OSLO, |f| f.passfile_blocked = true),
             "the password for \"paris\" cannot be written on node \"oslo\"",
         ),
@@ -344,6 +361,17 @@ fn standby_cases() -> Vec<(&'static str, Case, &'static str)> {
         ),
         (
             "ST23",
+            made().with(OSLO, |f| f.settings.remove("primary_slot_name")),
+            "oslo: SELECT pg_catalog.pg_reload_conf()",
+        ),
+        ("ST26", made().password(PARIS), "oslo: COPY (SELECT '********') TO PROGRAM 'umask 077"),
+        (
+            "ST27",
+            moved(made(), PARIS),
+            "oslo: ALTER SYSTEM SET primary_conninfo = 'host=elsewhere user=link",
+        ),
+        (
+            "ST27",
             made().with(OSLO, |f| f.primary_conninfo = None),
             "oslo: SELECT pg_catalog.pg_reload_conf()",
         ),
@@ -356,7 +384,7 @@ fn standby_cases() -> Vec<(&'static str, Case, &'static str)> {
         (
             "ST25",
             made().link(|l| l.spec = Spec::Standby(StandbySpec { slot: false })),
-            "paris: SELECT pg_catalog.pg_drop_replication_slot('nodes_3f2504e0_1')",
+            "paris: SELECT pg_catalog.pg_drop_replication_slot('nodes_3f2504e0_1') ! \"paris\" keeps no more WAL for \"oslo\"",
         ),
         (
             "ST39",
@@ -374,12 +402,11 @@ fn standby_cases() -> Vec<(&'static str, Case, &'static str)> {
             "node \"oslo\" follows \"paris\" until link \"other\" makes it follow another node",
         ),
         ("ST40", made().removing(), "oslo: ALTER SYSTEM RESET primary_conninfo"),
-        ("ST40", made().removing(), "oslo: ALTER SYSTEM RESET hot_standby_feedback"),
         ("ST41", made().removing().with(OSLO, |f| f.passfile = Some(Secret::new("x"))), "rm -f"),
         (
             "ST42",
             made().removing(),
-            "paris: SELECT pg_catalog.pg_drop_replication_slot('nodes_3f2504e0_1')",
+            "paris: SELECT pg_catalog.pg_drop_replication_slot('nodes_3f2504e0_1') ! \"paris\" keeps no more WAL for \"oslo\"",
         ),
     ]
 }
@@ -491,6 +518,34 @@ fn subscription_cases() -> Vec<(&'static str, Case, &'static str)> {
             "Take the option out",
         ),
         (
+            "SU16",
+            new().with(LONDON, |f| f.can_replicate = false),
+            "role \"admin\" on node \"london\" may not make slots",
+        ),
+        (
+            "SU16",
+            new().with(LONDON, |f| f.can_create = false),
+            "may not create publications — Run GRANT CREATE ON DATABASE \"app\" TO that role",
+        ),
+        (
+            "SU17",
+            new().with(LONDON, |f| f.relations[0].owned = false),
+            "role \"admin\" on node \"london\" is not the owner of table \"public\".\"a\"",
+        ),
+        (
+            "SU17",
+            made().with(LONDON, |f| {
+                f.relations[0].owned = false;
+                f.publications[0].filtered = tables(&["a"]);
+            }),
+            "is not the owner of table \"public\".\"a\"",
+        ),
+        (
+            "SU18",
+            new().with(PARIS, |f| f.relations[0].filled = true),
+            "table \"public\".\"a\" on node \"paris\" is to be copied and is not empty — TRUNCATE it",
+        ),
+        (
             "SU20",
             new(),
             "london: CREATE PUBLICATION \"feed\" FOR TABLE \"public\".\"a\", \"public\".\"b\"; COMMENT ON PUBLICATION \"feed\"",
@@ -503,7 +558,45 @@ fn subscription_cases() -> Vec<(&'static str, Case, &'static str)> {
         (
             "SU21",
             made().with(LONDON, |f| f.publications[0].tables.extend(tables(&["c"]))),
-            "ALTER PUBLICATION \"feed\" DROP TABLE \"public\".\"c\"",
+            "ALTER PUBLICATION \"feed\" DROP TABLE \"public\".\"c\" ! \"paris\" receives no more changes of \"public\".\"c\"",
+        ),
+        (
+            "SU34",
+            made().with(LONDON, |f| f.publications[0].filtered = tables(&["a"])),
+            "london: ALTER PUBLICATION \"feed\" DROP TABLE \"public\".\"a\"; ALTER PUBLICATION \"feed\" ADD TABLE \"public\".\"a\" ! \"paris\" lacks what the filter held back",
+        ),
+        (
+            "SU35",
+            made().with(LONDON, |f| {
+                f.publications[0].schemas.insert("inventory".into());
+                f.publications[0].published.insert(table("inventory", "items"));
+            }),
+            "london: ALTER PUBLICATION \"feed\" DROP TABLES IN SCHEMA \"inventory\" ! \"paris\" receives no more",
+        ),
+        (
+            "SU20",
+            made().with(LONDON, |f| f.publications[0].all_tables = true),
+            "london: DROP PUBLICATION \"feed\" ! \"paris\" receives no more",
+        ),
+        (
+            "SU20",
+            made().with(LONDON, |f| f.publications.clear()),
+            " ! if rows changed meanwhile, \"paris\" cannot go on",
+        ),
+        (
+            "SU20",
+            made().with(LONDON, |f| (f.version, f.publications) = (180_000, vec![])),
+            " ! \"paris\" lacks what changed meanwhile",
+        ),
+        (
+            "SU32",
+            made().with(LONDON, |f| f.publications[0].name = "old".into()),
+            "london: ALTER PUBLICATION \"old\" RENAME TO \"feed\" ! what changed meanwhile stops \"paris\": if so, ALTER SUBSCRIPTION \"feed\" SET PUBLICATION \"old\" WITH (refresh = false)",
+        ),
+        (
+            "SU33",
+            made().with(PARIS, |f| f.subscriptions[0].name = "old".into()),
+            "paris: ALTER SUBSCRIPTION \"old\" RENAME TO \"feed\"",
         ),
         (
             "SU22",
@@ -536,6 +629,11 @@ fn subscription_cases() -> Vec<(&'static str, Case, &'static str)> {
             "ALTER SUBSCRIPTION \"feed\" SET (slot_name = 'nodes_3f2504e0_1')",
         ),
         (
+            "SU27",
+            made().with(PARIS, |f| f.subscriptions[0].slot = Some("other".into())),
+            "ALTER SUBSCRIPTION \"feed\" DISABLE ! \"paris\" receives nothing until",
+        ),
+        (
             "SU28",
             options(made(), &[("binary", "true")]),
             "ALTER SUBSCRIPTION \"feed\" SET (\"binary\" = 'true')",
@@ -553,7 +651,7 @@ fn subscription_cases() -> Vec<(&'static str, Case, &'static str)> {
             "ALTER SUBSCRIPTION \"feed\" ENABLE",
         ),
         (
-            "SU29",
+            "SU36",
             made().link(|l| l.state = LinkState::Paused),
             "ALTER SUBSCRIPTION \"feed\" DISABLE",
         ),
@@ -589,8 +687,22 @@ fn subscription_removals() -> Vec<(&'static str, Case, &'static str)> {
             made().with(LONDON, |f| f.slots.push(orphan)),
             "pg_drop_replication_slot('pg_16999_sync_16385_71')",
         ),
-        ("SU42", made(), "london: SELECT pg_catalog.pg_drop_replication_slot('nodes_3f2504e0_1')"),
-        ("SU43", made(), "london: DROP PUBLICATION \"feed\""),
+        (
+            "SU42",
+            made(),
+            "london: SELECT pg_catalog.pg_drop_replication_slot('nodes_3f2504e0_1') ! what \"paris\" has not received is lost",
+        ),
+        ("SU43", made(), "london: DROP PUBLICATION \"feed\" ! subscriptions of others"),
+        (
+            "SU40",
+            made().with(PARIS, |f| f.subscriptions[0].name = "old".into()),
+            "DROP SUBSCRIPTION \"old\"",
+        ),
+        (
+            "SU43",
+            made().with(LONDON, |f| f.publications[0].name = "old".into()),
+            "DROP PUBLICATION \"old\"",
+        ),
     ]
 }
 
@@ -655,6 +767,16 @@ fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
             "FO09",
             new().password(LONDON).with(PARIS, |f| f.superuser = false),
             "lacks the extension postgres_fdw",
+        ),
+        (
+            "FO10",
+            new().with(PARIS, |f| f.can_use_fdw = Some(false)),
+            "role \"admin\" on node \"paris\" may not use postgres_fdw — Run GRANT USAGE",
+        ),
+        (
+            "FO10",
+            new().with(PARIS, |f| f.can_create = false),
+            "may not create schemas — Run GRANT CREATE ON DATABASE \"app\"",
         ),
         (
             "FO20",
@@ -801,11 +923,11 @@ fn the_passfile_on_the_standby_is_compared_by_its_content() {
     let made = || Case::standby_made().password(PARIS);
     let right = passfile_line(&Secret::new("s3cret"));
     let has = |case: Case, secret| case.with(OSLO, |f| f.passfile = Some(secret));
-    has(made(), Secret::new("*:*:*:*:old")).fires("ST21", "COPY (SELECT '********')");
+    has(made(), Secret::new("*:*:*:*:old")).fires("ST26", "COPY (SELECT '********')");
     let lines = has(made(), right.clone()).lines();
-    assert!(!lines.iter().any(|line| line.starts_with("ST21")), "{lines:#?}");
+    assert!(!lines.iter().any(|line| line.starts_with("ST26")), "{lines:#?}");
     let unfinished = has(made(), right).with(OSLO, |f| f.passfile_unfinished = true);
-    unfinished.fires("ST21", "COPY (SELECT '********')");
+    unfinished.fires("ST26", "COPY (SELECT '********')");
     // A name that is taken matters to nobody who has no password.
     let blocked = Case::standby_made().with(OSLO, |f| f.passfile_blocked = true);
     assert_eq!(blocked.lines(), [""; 0]);
@@ -845,16 +967,167 @@ fn the_links_of_one_plan_share_the_limits() {
     case("2").iter().find(|line| line.starts_with("SU06")).expect("no room for two and a copy");
 }
 
+/// What is made needs no right to make it, and nobody is told twice of one role.
+#[test]
+fn rights_are_asked_for_what_is_to_be_done() {
+    for case in [Case::standby_made(), Case::subscription_made(), Case::foreign_made()] {
+        let mut case = case;
+        for facts in case.facts.values_mut() {
+            (facts.can_replicate, facts.can_create) = (false, false);
+            facts.can_use_fdw = Some(false);
+            facts.relations.iter_mut().for_each(|relation| relation.owned = false);
+        }
+        assert_eq!(case.lines(), [""; 0]);
+    }
+    let bare = |f: &mut NodeFacts| {
+        f.role = "link".into();
+        f.roles[0].replication = false;
+        (f.superuser, f.can_replicate) = (false, false);
+    };
+    let lines = Case::subscription().with(LONDON, bare).lines();
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert!(lines[0].starts_with("SU08"), "{lines:#?}");
+}
+
+/// A subscription that somebody dropped is not made again on top of its rows, unless it is to
+/// copy nothing.
+#[test]
+fn a_dropped_subscription_does_not_copy_again() {
+    let dropped = || {
+        Case::subscription_made().with(PARIS, |f| {
+            f.subscriptions.clear();
+            f.relations.iter_mut().for_each(|relation| relation.filled = true);
+        })
+    };
+    let lines = dropped().lines();
+    assert!(lines.iter().all(|line| line.starts_with("SU18")), "{lines:#?}");
+    let no_copy = dropped().link(|link| match &mut link.spec {
+        Spec::Subscription(spec) => spec.copy_data = false,
+        Spec::Standby(_) | Spec::Foreign(_) => unreachable!("a subscription"),
+    });
+    no_copy.fires("SU24", "copy_data = false");
+}
+
+/// Our object under another name is still ours; what took its name is not.
+#[test]
+fn what_was_renamed_is_not_made_again() {
+    let renamed = || {
+        Case::subscription_made()
+            .with(LONDON, |f| f.publications[0].name = "old".into())
+            .with(PARIS, |f| f.subscriptions[0].name = "old".into())
+    };
+    let lines = renamed().lines();
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+    let enabled = renamed().with(PARIS, |f| f.subscriptions[0].enabled = false).lines();
+    assert!(enabled.contains(&"SU29 paris: ALTER SUBSCRIPTION \"feed\" ENABLE".to_owned()));
+    let stranger = Subscription { name: "feed".into(), ..Subscription::default() };
+    let taken = moved(renamed(), LONDON).with(PARIS, |f| f.subscriptions.push(stranger));
+    let taken = taken.lines();
+    assert!(taken[0].starts_with("SU25 paris: ALTER SUBSCRIPTION \"old\""), "{taken:#?}");
+    assert!(taken[1].starts_with("SU10"), "{taken:#?}");
+    assert_eq!(taken.len(), 2, "{taken:#?}");
+}
+
+/// A link is not forgotten while anything bears its mark, even where no rule looks for it.
+#[test]
+fn a_mark_that_is_left_keeps_the_link() {
+    let misplaced = Server { name: "any".into(), comment: comment(), ..Server::default() };
+    let lines = Case::subscription().removing().with(PARIS, |f| f.servers.push(misplaced)).lines();
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert!(lines[0].starts_with("RG01: something on \"paris\" still bears"), "{lines:#?}");
+}
+
+/// What forbids to make or extend a link is no reason to leave it with an old address.
+#[test]
+fn a_refused_link_still_follows_its_node() {
+    let bare = |f: &mut NodeFacts| f.relations[0].replica_identity = false;
+    let feed = moved(Case::subscription_made(), LONDON).with(LONDON, bare);
+    let paused = feed.link(|l| l.state = LinkState::Paused);
+    let no_items = |f: &mut NodeFacts| f.schemas.clear();
+    let stock = moved(Case::foreign_made(), LONDON).with(LONDON, no_items);
+    let no_slot = |f: &mut NodeFacts| {
+        f.slots.clear();
+        f.settings.insert("max_replication_slots".into(), "0".into());
+    };
+    let oslo = moved(Case::standby_made(), PARIS).with(PARIS, no_slot);
+    for (case, expected) in [
+        (paused, &["SU25 paris", "SU36 paris", "SU13"][..]),
+        (stock.password(LONDON), &["FO21 paris", "FO23 paris", "FO05"]),
+        (oslo.password(PARIS), &["ST26 oslo", "ST27 oslo", "ST27 oslo", "ST06"]),
+    ] {
+        let lines = case.lines();
+        let begins: Vec<&str> = lines.iter().filter_map(|line| line.split(':').next()).collect();
+        assert_eq!(begins, expected, "{lines:#?}");
+    }
+}
+
+/// A setting without a mark may be the DBA's own.
+#[test]
+fn a_removal_leaves_hot_standby_feedback_alone() {
+    let lines = Case::standby_made().removing().lines();
+    assert!(lines.iter().any(|line| line.contains("RESET primary_slot_name")), "{lines:#?}");
+    assert!(!lines.iter().any(|line| line.contains("feedback")), "{lines:#?}");
+}
+
+/// Who cannot be reached as the registry says is left as he is.
+#[test]
+fn a_connection_that_would_fail_is_not_set() {
+    let stranger = |f: &mut NodeFacts| f.roles[0].replication = false;
+    let feed = moved(Case::subscription_made(), LONDON).with(LONDON, stranger);
+    let oslo = moved(Case::standby_made(), PARIS).with(PARIS, stranger);
+    for (case, rule) in [(feed, "SU08"), (oslo, "ST08")] {
+        let lines = case.lines();
+        assert!(lines.iter().all(|line| line.starts_with(rule)), "{lines:#?}");
+    }
+}
+
+/// A standby that follows needs nothing more, whatever other links ask for.
+#[test]
+fn a_full_server_keeps_the_standby_that_follows() {
+    // The limit counts what other links of the plan have claimed too.
+    let full = |f: &mut NodeFacts| f.walsenders = 11;
+    assert_eq!(Case::standby_made().with(PARIS, full).lines(), [""; 0]);
+}
+
 /// Two removed subscriptions between the same servers both see the slot of an old copy.
 #[test]
 fn a_slot_is_dropped_once() {
     let name = "pg_16999_sync_16385_71";
-    let orphan = Slot { name: name.into(), active: true, ..Slot::default() };
+    let orphan = Slot { name: name.into(), kind: "logical".into(), ..Slot::default() };
     let case = Case::subscription_made().removing().and_another(|link| {
         link.state = LinkState::Removing;
     });
     let lines = case.with(LONDON, |f| f.slots.push(orphan)).lines();
     assert_eq!(lines.iter().filter(|line| line.contains(name)).count(), 1, "{lines:#?}");
+}
+
+/// What merely looks like a slot of an old copy stays, and keeps no link from being forgotten.
+/// One that is still read keeps it.
+#[test]
+fn only_slots_that_nobody_can_read_are_dropped() {
+    let case = |name: &str, change: &dyn Fn(&mut Slot)| {
+        let mut slot = Slot { name: name.into(), kind: "logical".into(), ..Slot::default() };
+        change(&mut slot);
+        Case::subscription().removing().with(LONDON, |f| f.slots.push(slot))
+    };
+    let plain = |_: &mut Slot| ();
+    for stranger in [
+        case("pg_16999_sync_16385_79", &plain),
+        case("pg_16999_sync_mine_71", &plain),
+        case("pg_16999_sync_16385_71", &|slot| slot.kind = "physical".into()),
+        case("pg_16400_sync_16385_71", &plain)
+            .with(PARIS, |f| f.subscription_oids = BTreeSet::from([16_400])),
+    ] {
+        let lines = stranger.lines();
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        assert!(lines[0].starts_with("RG01 registry"), "{lines:#?}");
+    }
+    let active = case("pg_16999_sync_16385_71", &|slot| slot.active = true).lines();
+    assert_eq!(active.len(), 1, "{active:#?}");
+    assert!(active[0].starts_with("SU41: slot"), "{active:#?}");
+    // A standby may not have heard of a new subscription.
+    let standby = case("pg_16999_sync_16385_71", &plain).with(PARIS, |f| f.in_recovery = true);
+    assert!(!standby.lines().iter().any(|line| line.starts_with("SU41")));
 }
 
 /// A setting taken out of the files is in force until a reload.

@@ -20,6 +20,8 @@ pub struct Report {
     /// A node's own clean-up failed: it would fail in every further round.
     pub failed_without_link: bool,
     failed_links: BTreeSet<LinkId>,
+    /// Links that the last plan cannot make right, each with what stands in the way.
+    refused: Vec<(Option<LinkId>, String)>,
     lines: Vec<String>,
     waiting: Vec<String>,
     sqlstate: Option<String>,
@@ -38,9 +40,15 @@ impl Report {
         self.lines
     }
 
-    /// Links that nothing more is done for in this run.
+    /// Links of which a step failed: nothing more is done for them in this run.
     pub fn failed_links(&self) -> &BTreeSet<LinkId> {
         &self.failed_links
+    }
+
+    /// Those and the links that were refused.
+    pub fn unmade_links(&self) -> BTreeSet<LinkId> {
+        let refused = self.refused.iter().filter_map(|(link, _)| *link);
+        refused.chain(self.failed_links.iter().copied()).collect()
     }
 
     /// Tells of steps that took effect as one.
@@ -67,22 +75,21 @@ impl Report {
         }
     }
 
-    /// Tells of each problem of the plan once.
+    /// Takes note of what the plan refuses, and tells of its other problems once. A refused
+    /// link may still have steps, and what is refused now may be possible after them.
     pub fn problems(&mut self, desired: &Desired, problems: &[Problem]) {
+        self.refused.clear();
+        self.waiting.clear();
         for problem in problems {
             let line = problem_line(desired, problem);
-            if !self.said.insert(line.clone()) {
-                continue;
-            }
             if is_failure(problem) {
-                let line = format!("{line}. {}", problem.hint);
-                self.fail(problem.link, line, Some("55000"));
+                self.refused.push((problem.link, format!("{line}. {}", problem.hint)));
                 continue;
             }
             if problem.kind == ProblemKind::Waiting {
                 self.waiting.push(line.clone());
             }
-            if !self.quiet {
+            if self.said.insert(line.clone()) && !self.quiet {
                 warn(line, Some(problem.hint.clone()));
             }
         }
@@ -90,7 +97,12 @@ impl Report {
 
     /// Writes what happened into `nodes.event` and ends with an error if a link failed; else
     /// with what waits for a node.
-    pub fn finish(self) -> Result<Vec<String>> {
+    pub fn finish(mut self) -> Result<Vec<String>> {
+        let links = self.unmade_links().len();
+        if !self.refused.is_empty() && self.sqlstate.is_none() {
+            self.sqlstate = Some("55000".to_owned());
+        }
+        self.lines.extend(self.refused.into_iter().map(|(_, line)| line));
         if self.lines.is_empty() {
             return Ok(self.waiting);
         }
@@ -107,7 +119,7 @@ impl Report {
         }
         Err(Error::ApplyFailed {
             lines: self.lines,
-            links: self.failed_links.len(),
+            links,
             total: self.total,
             sqlstate: self.sqlstate,
         })

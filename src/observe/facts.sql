@@ -5,12 +5,13 @@
 WITH interest AS (
   SELECT ARRAY(SELECT json_array_elements_text($1::json->'schemas')) AS schemas,
          ARRAY(SELECT json_array_elements_text($1::json->'roles')) AS roles,
-         ($1::json->>'all_tables')::boolean AS all_tables
+         ($1::json->>'all_tables')::boolean AS all_tables,
+         ($1::json->>'subscriber')::boolean AS subscriber
 ), me AS (
-  SELECT rolsuper FROM pg_roles WHERE rolname = current_user
+  SELECT rolsuper, rolreplication FROM pg_roles WHERE rolname = current_user
 ), wanted AS (
-  SELECT c.oid, c.relname, c.relkind, c.relispartition, c.relreplident, c.reltuples, c.relpages,
-    n.nspname
+  SELECT c.oid, c.relname, c.relkind, c.relispartition, c.relreplident, c.relowner, c.reltuples,
+    c.relpages, n.nspname, i.subscriber
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
   CROSS JOIN interest i
@@ -33,6 +34,14 @@ WITH interest AS (
       WHEN 'f' THEN true
       WHEN 'd' THEN EXISTS (SELECT FROM pg_index x WHERE x.indrelid = w.oid AND x.indisprimary)
       WHEN 'i' THEN EXISTS (SELECT FROM pg_index x WHERE x.indrelid = w.oid AND x.indisreplident)
+      ELSE false END,
+    'owned', pg_has_role(w.relowner, 'USAGE'),
+    -- Its size takes a lock, so it is asked only before a subscription fills the table.
+    'filled', CASE WHEN w.subscriber AND w.relkind IN ('r', 'p') AND NOT EXISTS (
+        SELECT FROM pg_subscription_rel r WHERE r.srrelid = w.oid
+          OR r.srrelid IN (SELECT t.relid FROM pg_partition_tree(w.oid) t))
+      THEN pg_relation_size(w.oid) > 0 OR EXISTS (
+        SELECT FROM pg_partition_tree(w.oid) t WHERE pg_relation_size(t.relid) > 0)
       ELSE false END,
     'server', s.srvname,
     'remote', CASE WHEN s.oid IS NOT NULL THEN (
@@ -61,6 +70,16 @@ WITH interest AS (
       SELECT coalesce(json_agg(json_build_object('schema', n.nspname, 'name', c.relname)), '[]')
       FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid
       JOIN pg_namespace n ON n.oid = c.relnamespace WHERE r.prpubid = p.oid),
+    'filtered', (
+      SELECT coalesce(json_agg(json_build_object('schema', n.nspname, 'name', c.relname)), '[]')
+      FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+      WHERE r.prpubid = p.oid AND (r.prqual IS NOT NULL OR r.prattrs IS NOT NULL)),
+    'schemas', (
+      SELECT coalesce(json_agg(n.nspname), '[]')
+      FROM pg_publication_namespace s JOIN pg_namespace n ON n.oid = s.pnnspid
+      WHERE s.pnpubid = p.oid),
+    'all_tables', p.puballtables,
     'published', (
       SELECT coalesce(json_agg(json_build_object('schema', n.nspname, 'name', c.relname)), '[]')
       FROM pg_get_publication_tables(p.pubname) t JOIN pg_class c ON c.oid = t.relid
@@ -121,6 +140,10 @@ SELECT json_build_object(
   'database', current_database(),
   'role', current_user,
   'superuser', me.rolsuper,
+  'can_replicate', me.rolsuper OR me.rolreplication,
+  'can_create', has_database_privilege(current_database(), 'CREATE'),
+  'can_use_fdw', (SELECT has_foreign_data_wrapper_privilege(oid, 'USAGE')
+                  FROM pg_foreign_data_wrapper WHERE fdwname = 'postgres_fdw'),
   'can_create_subscription', me.rolsuper OR (
     has_database_privilege(current_database(), 'CREATE')
     AND EXISTS (SELECT FROM pg_roles r WHERE r.rolname = 'pg_create_subscription'

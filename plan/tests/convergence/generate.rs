@@ -61,6 +61,8 @@ fn primary(rng: &mut SmallRng, id: NodeId) -> NodeFacts {
         database: "app".into(),
         role: "admin".into(),
         superuser: true,
+        can_replicate: true,
+        can_create: true,
         can_create_subscription: true,
         settings: BTreeMap::from([
             setting("wal_level", if rng.random_bool(0.9) { "logical" } else { "replica" }),
@@ -102,6 +104,8 @@ fn table(rng: &mut SmallRng, schema: &str, name: &str) -> Relation {
         name: TableName::new(schema, name),
         kind: "r".into(),
         replica_identity: rng.random_bool(0.97),
+        owned: true,
+        filled: rng.random_bool(0.03),
         columns: vec![column("id"), column("value")],
         ..Relation::default()
     }
@@ -235,6 +239,11 @@ pub fn afflict(rng: &mut SmallRng, sim: &mut Sim) {
         if rng.random_bool(0.05) {
             facts.superuser = false;
             facts.can_create_subscription = facts.version >= 160_000 && rng.random_bool(0.5);
+            facts.can_replicate = rng.random_bool(0.7);
+            facts.can_create = rng.random_bool(0.7);
+            facts.can_use_fdw = Some(rng.random_bool(0.7));
+            let own = rng.random_bool(0.7);
+            facts.relations.iter_mut().for_each(|relation| relation.owned = own);
         }
         if rng.random_bool(0.03) {
             facts.settings.insert("default_transaction_read_only".into(), "on".into());
@@ -305,8 +314,48 @@ fn disturb_logical(rng: &mut SmallRng, facts: &mut NodeFacts) {
         publication.tables.pop_last();
         publication.options.insert("publish".into(), "delete".into());
     }
+    for publication in &mut facts.publications {
+        if rng.random_bool(0.1) {
+            publication.filtered.extend(publication.tables.first().cloned());
+        }
+        if rng.random_bool(0.1) {
+            publication.schemas.insert("inventory".into());
+        }
+        if rng.random_bool(0.03) {
+            // Made anew by hand, the comment included.
+            publication.all_tables = true;
+            publication.tables.clear();
+            publication.filtered.clear();
+            publication.schemas.clear();
+        }
+    }
     facts.publications.retain(|_| rng.random_bool(0.95));
+    rename(rng, facts);
     facts.slots.retain(|_| rng.random_bool(0.97));
+}
+
+/// Renames objects; sometimes somebody takes the name.
+fn rename(rng: &mut SmallRng, facts: &mut NodeFacts) {
+    for position in 0..facts.publications.len() {
+        if rng.random_bool(0.1) {
+            let publication = &mut facts.publications[position];
+            let name = publication.name.clone();
+            publication.name.push_str("_old");
+            if rng.random_bool(0.2) {
+                facts.publications.push(Publication { name, ..Publication::default() });
+            }
+        }
+    }
+    for position in 0..facts.subscriptions.len() {
+        if rng.random_bool(0.1) {
+            let subscription = &mut facts.subscriptions[position];
+            let name = subscription.name.clone();
+            subscription.name.push_str("_old");
+            if rng.random_bool(0.2) {
+                facts.subscriptions.push(Subscription { name, ..Subscription::default() });
+            }
+        }
+    }
 }
 
 fn disturb_foreign(rng: &mut SmallRng, facts: &mut NodeFacts) {

@@ -34,8 +34,10 @@ fn permitted(facts: &NodeFacts, operation: &Operation) -> Outcome {
             writable(facts)?;
             ensure(facts.superuser, "permission denied to create extension")
         }
-        Operation::CreatePhysicalSlot { .. } | Operation::DropSlot { .. } => Ok(()),
+        Operation::DropSlot { .. } => Ok(()),
+        Operation::CreatePhysicalSlot { .. } => ensure(facts.can_replicate, "permission denied"),
         Operation::CreateLogicalSlot { .. } => {
+            ensure(facts.can_replicate, "permission denied to use replication slots")?;
             ensure(facts.setting("wal_level") == Some("logical"), "wal_level is not logical")
         }
         Operation::AwaitReplay { .. } => ensure(!facts.in_recovery, "recovery is in progress"),
@@ -43,6 +45,23 @@ fn permitted(facts: &NodeFacts, operation: &Operation) -> Outcome {
             writable(facts)?;
             let granted = facts.can_create_subscription && facts.version >= 160_000;
             ensure(facts.superuser || granted, "permission denied to create subscription")
+        }
+        Operation::CreatePublication { tables, .. }
+        | Operation::AddPublicationTables { tables, .. }
+        | Operation::RelistPublicationTables { tables, .. } => {
+            writable(facts)?;
+            let create = matches!(operation, Operation::CreatePublication { .. });
+            ensure(facts.can_create || !create, "permission denied for database")?;
+            let owned = |table| facts.relation(table).is_none_or(|relation| relation.owned);
+            ensure(tables.iter().all(owned), "must be owner of table")
+        }
+        Operation::CreateServer { .. } => {
+            writable(facts)?;
+            ensure(facts.can_use_fdw != Some(false), "permission denied for wrapper")
+        }
+        Operation::CreateSchema { .. } => {
+            writable(facts)?;
+            ensure(facts.can_create, "permission denied for database")
         }
         _ => writable(facts),
     }
@@ -149,6 +168,7 @@ fn published(facts: &mut NodeFacts, operation: &Operation) -> Option<Outcome> {
             Ok(())
         })(),
         Operation::AddPublicationTables { name, tables } => publication(facts, name, &|p| {
+            ensure(!p.all_tables, "publication is FOR ALL TABLES")?;
             ensure(p.tables.is_disjoint(tables), "already in the publication")?;
             p.tables.extend(tables.iter().cloned());
             Ok(())
@@ -156,12 +176,30 @@ fn published(facts: &mut NodeFacts, operation: &Operation) -> Option<Outcome> {
         Operation::DropPublicationTables { name, tables } => publication(facts, name, &|p| {
             ensure(tables.is_subset(&p.tables), "not in the publication")?;
             p.tables.retain(|table| !tables.contains(table));
+            p.filtered.retain(|table| !tables.contains(table));
+            Ok(())
+        }),
+        Operation::RelistPublicationTables { name, tables } => publication(facts, name, &|p| {
+            ensure(tables.is_subset(&p.tables), "not in the publication")?;
+            p.filtered.retain(|table| !tables.contains(table));
+            Ok(())
+        }),
+        Operation::DropPublicationSchemas { name, schemas } => publication(facts, name, &|p| {
+            ensure(schemas.is_subset(&p.schemas), "not in the publication")?;
+            p.schemas.retain(|schema| !schemas.contains(schema));
             Ok(())
         }),
         Operation::SetPublicationOptions { name, options } => publication(facts, name, &|p| {
             p.options.extend(options.clone());
             Ok(())
         }),
+        Operation::RenamePublication { name, to } => (|| {
+            ensure(facts.publication(to).is_none(), "publication exists")?;
+            publication(facts, name, &|p| {
+                p.name.clone_from(to);
+                Ok(())
+            })
+        })(),
         Operation::DropPublication { name } => {
             remove(&mut facts.publications, |p| p.name == *name, "publication")
         }
@@ -220,25 +258,52 @@ fn subscribed(
             s.enabled = false;
             Ok(())
         }),
-        Operation::RefreshSubscription { name, copy_data } => subscription(facts, name, &mut |s| {
-            ensure(s.enabled, "refresh of a disabled subscription")?;
-            let published = published_by(publisher, &s.publications);
-            let ended = s.tables.iter().filter(|(_, t)| !published.contains(&t.table));
-            let ended: Vec<String> = ended.map(|(key, _)| copy_slot(s.oid, key, &system)).collect();
-            publisher.slots.retain(|slot| !ended.contains(&slot.name));
-            s.tables.retain(|_, t| published.contains(&t.table));
-            for (key, table) in new_tables(&published, *copy_data) {
-                s.tables.entry(key).or_insert(table);
-            }
-            begin_copies(s, publisher, &system);
-            Ok(())
-        }),
+        Operation::RefreshSubscription { name, copy_data } => {
+            refresh(facts, publisher, name, *copy_data)
+        }
+        Operation::RenameSubscription { name, to } => (|| {
+            ensure(facts.subscription(to).is_none(), "subscription exists")?;
+            subscription(facts, name, &mut |s| {
+                s.name.clone_from(to);
+                Ok(())
+            })
+        })(),
         // Without its slot; those of its copies stay behind.
         Operation::DropSubscription { name } => {
             remove(&mut facts.subscriptions, |s| s.name == *name, "subscription")
         }
         _ => return None,
     })
+}
+
+fn refresh(
+    facts: &mut NodeFacts,
+    publisher: &mut NodeFacts,
+    name: &str,
+    copy_data: bool,
+) -> Outcome {
+    let system = facts.system_identifier.clone();
+    let s = find(&mut facts.subscriptions, |s| s.name == name, "subscription")?;
+    ensure(s.enabled, "refresh of a disabled subscription")?;
+    let published = published_by(publisher, &s.publications);
+    let ended = s.tables.iter().filter(|(_, t)| !published.contains(&t.table));
+    let ended: Vec<String> = ended.map(|(key, _)| copy_slot(s.oid, key, &system)).collect();
+    publisher.slots.retain(|slot| !ended.contains(&slot.name));
+    s.tables.retain(|_, t| published.contains(&t.table));
+    let known = s.table_names();
+    for (key, table) in new_tables(&published, copy_data) {
+        s.tables.entry(key).or_insert(table);
+    }
+    begin_copies(s, publisher, &system);
+    let new = published.difference(&known).cloned().collect();
+    fill(facts, &new, copy_data);
+    Ok(())
+}
+
+/// A copy leaves rows, even one that does not get far.
+fn fill(facts: &mut NodeFacts, tables: &BTreeSet<TableName>, copy_data: bool) {
+    let copied = facts.relations.iter_mut().filter(|r| copy_data && tables.contains(&r.name));
+    copied.for_each(|relation| relation.filled = true);
 }
 
 fn create_subscription(
@@ -267,6 +332,7 @@ fn create_subscription(
     all.extend(options.clone());
     let publications = BTreeSet::from([publication.clone()]);
     let published = published_by(publisher, &publications);
+    fill(facts, &published, *copy_data);
     facts.subscriptions.push(Subscription {
         oid,
         name: name.clone(),
@@ -283,7 +349,16 @@ fn create_subscription(
 
 fn published_by(publisher: &NodeFacts, names: &BTreeSet<String>) -> BTreeSet<TableName> {
     let publications = names.iter().filter_map(|name| publisher.publication(name));
-    publications.flat_map(|p| p.tables.clone()).collect()
+    publications.flat_map(|p| published_tables(publisher, p)).collect()
+}
+
+/// The tables that a publication's subscribers see.
+pub fn published_tables(facts: &NodeFacts, publication: &Publication) -> BTreeSet<TableName> {
+    let tables = facts.relations.iter().filter(|relation| relation.kind == "r");
+    let of_schema = tables
+        .filter(|r| publication.all_tables || publication.schemas.contains(&r.name.schema))
+        .map(|relation| relation.name.clone());
+    publication.tables.iter().cloned().chain(of_schema).collect()
 }
 
 fn new_tables(tables: &BTreeSet<TableName>, copy_data: bool) -> BTreeMap<String, SubscribedTable> {

@@ -234,6 +234,7 @@ fn destroys(operation: &Operation) -> bool {
             | Operation::RemovePassfile
             | Operation::AlterSystem { value: None, .. }
             | Operation::DropPublicationTables { .. }
+            | Operation::DropPublicationSchemas { .. }
             | Operation::DropPublication { .. }
             | Operation::DropSubscription { .. }
             | Operation::DropFdwExtension

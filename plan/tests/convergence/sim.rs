@@ -1,7 +1,7 @@
 //! Servers in memory: what they say of themselves, how time passes for them, and the registry.
 //! What single operations do is in interpret.rs.
 
-use crate::interpret::{copies, interpret};
+use crate::interpret::{copies, interpret, published_tables};
 use nodes_plan::desired::{Link, NodeId, Registry};
 use nodes_plan::observed::*;
 use nodes_plan::step::{Operation, Step};
@@ -64,13 +64,19 @@ impl Sim {
             slot.active = read.contains(&slot.name) || self.lingering.contains(&slot.name);
         }
         seen.walsenders = seen.slots.iter().filter(|slot| slot.active).count() as i64;
-        for publication in &mut seen.publications {
-            publication.published.clone_from(&publication.tables);
+        let published = |p: &Publication| published_tables(&seen, p);
+        let published: Vec<_> = seen.publications.iter().map(published).collect();
+        for (publication, tables) in seen.publications.iter_mut().zip(published) {
+            publication.published = tables;
         }
         for server in &mut seen.servers {
             let on_it = |r: &&Relation| r.server.as_ref() == Some(&server.name);
             server.tables = seen.relations.iter().filter(on_it).map(|r| r.name.clone()).collect();
         }
+        let subscribed = seen.subscriptions.iter().flat_map(Subscription::table_names);
+        let subscribed: BTreeSet<_> = subscribed.collect();
+        let known = seen.relations.iter_mut().filter(|r| subscribed.contains(&r.name));
+        known.for_each(|relation| relation.filled = false);
         seen.subscription_oids = seen.subscriptions.iter().map(|s| s.oid).collect();
         if !seen.superuser {
             hide_secrets(&mut seen);
@@ -201,6 +207,7 @@ impl Sim {
             facts.servers.sort_by(|a, b| a.name.cmp(&b.name));
             facts.servers.iter_mut().for_each(|s| s.mappings.sort_by(|a, b| a.role.cmp(&b.role)));
             facts.relations.sort_by(|a, b| a.name.cmp(&b.name));
+            facts.relations.iter_mut().for_each(|relation| relation.filled = false);
             facts.publications.sort_by(|a, b| a.name.cmp(&b.name));
             facts.subscriptions.sort_by(|a, b| a.name.cmp(&b.name));
             facts.schemas.sort_by(|a, b| a.name.cmp(&b.name));
