@@ -37,6 +37,7 @@ const KEEP: &[Rule] = &[
     Rule { id: "FO25", when: "a foreign table's remote table is gone", then: tables::drop_stale },
     Rule { id: "FO26", when: "a remote table is not imported", then: tables::import },
     Rule { id: "FO27", when: "a foreign table's columns differ", then: tables::alter },
+    Rule { id: "FO34", when: "a column's type cannot be read", then: tables::unknown_types },
 ];
 
 const REMOVE: &[Rule] = &[

@@ -16,6 +16,8 @@ const SLOT: &str = "nodes_3f2504e0_1";
 const PARIS: NodeId = 1;
 const LONDON: NodeId = 2;
 const OSLO: NodeId = 3;
+/// A type of an extension, with a modifier that is not numbers only.
+const GEOMETRY: &str = "public.geometry(Point,4326)";
 
 /// One registry with one link, and what its nodes say.
 struct Case {
@@ -695,6 +697,16 @@ fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
             "FO27",
             made().with(LONDON, |f| f.relations[2].columns.push(more)),
             "ALTER FOREIGN TABLE \"stock\".\"items\" ADD COLUMN \"more\" text",
+        ),
+        (
+            "FO27",
+            made().with(LONDON, |f| f.relations[2].columns[0].data_type = GEOMETRY.into()),
+            "ALTER COLUMN \"id\" TYPE public.geometry(Point,4326)",
+        ),
+        (
+            "FO34",
+            made().with(LONDON, |f| f.relations[2].columns[0].data_type = "x('y')".into()),
+            "type x('y') of column \"id\" of \"inventory\".\"items\" on \"london\" cannot be read as a type — Give \"stock\".\"items\" that column by hand",
         ),
         (
             "FO25",

@@ -4,7 +4,7 @@
 use super::{spec, target, wanted_roles};
 use crate::desired::ForeignSpec;
 use crate::name::TableName;
-use crate::observed::{NodeFacts, Relation};
+use crate::observed::{Column, NodeFacts, Relation};
 use crate::rule::{Context, Verdict};
 use crate::step::{ColumnChange, ColumnType, Operation};
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,40 +83,41 @@ pub(super) fn import(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 pub(super) fn alter(ctx: &Context<'_>) -> Vec<Verdict> {
+    let alter = |(there, here): (&Relation, &Relation)| {
+        let changes = column_changes(there, here);
+        let operation = Operation::AlterForeignTable { table: here.name.clone(), changes };
+        let reason = format!("the columns of {} on \"{}\" have changed", there.name, ctx.from.name);
+        Verdict::act(ctx.to.id, operation, reason)
+    };
+    let differ = |(there, here): &(&Relation, &Relation)| !column_changes(there, here).is_empty();
+    pairs(ctx).into_iter().filter(differ).map(alter).collect()
+}
+
+/// The remote tables that are shown, each with the foreign table that shows it.
+fn pairs<'a>(ctx: &Context<'a>) -> Vec<(&'a Relation, &'a Relation)> {
     let (Some((source, _)), Some(spec)) = (ctx.both(), spec(ctx)) else {
         return vec![];
     };
     let wanted = wanted_tables(source, spec);
-    let mut verdicts = Vec::new();
-    for (remote, here) in imported(ctx) {
-        let name = TableName::new(&spec.remote_schema, remote);
-        let Some(there) = source.relation(&name).filter(|_| wanted.contains(remote)) else {
-            continue;
-        };
-        let changes = column_changes(there, here);
-        if changes.is_empty() {
-            continue;
-        }
-        let step = Verdict::act(
-            ctx.to.id,
-            Operation::AlterForeignTable { table: here.name.clone(), changes },
-            format!("the columns of {name} on \"{}\" have changed", ctx.from.name),
-        );
-        verdicts.push(step);
-    }
-    verdicts
+    let shown = imported(ctx).into_iter().filter(|(remote, _)| wanted.contains(*remote));
+    let pair = |(remote, here)| {
+        Some((source.relation(&TableName::new(&spec.remote_schema, remote))?, here))
+    };
+    shown.filter_map(pair).collect()
 }
 
-/// What makes a foreign table's columns those of the remote table. A type that is not
-/// recognizably a type is left alone.
+/// The remote column that a foreign table's column shows.
+fn remote_column(column: &Column) -> &str {
+    column.remote.as_ref().unwrap_or(&column.name)
+}
+
+/// What makes a foreign table's columns those of the remote table; a type that is not
+/// recognizably a type is left to [`unknown_types`].
 fn column_changes(there: &Relation, here: &Relation) -> Vec<ColumnChange> {
     let mut changes = Vec::new();
-    let remote_name = |column: &crate::observed::Column| {
-        column.remote.clone().unwrap_or_else(|| column.name.clone())
-    };
     for column in &here.columns {
         let name = column.name.clone();
-        match there.column(&remote_name(column)) {
+        match there.column(remote_column(column)) {
             None => changes.push(ColumnChange::Drop { name }),
             Some(other) if other.data_type != column.data_type => {
                 if let Some(data_type) = ColumnType::parse(&other.data_type) {
@@ -126,11 +127,37 @@ fn column_changes(there: &Relation, here: &Relation) -> Vec<ColumnChange> {
             Some(_) => {}
         }
     }
-    let known: BTreeSet<String> = here.columns.iter().map(remote_name).collect();
-    for column in there.columns.iter().filter(|column| !known.contains(&column.name)) {
+    for column in not_shown(there, here) {
         if let Some(data_type) = ColumnType::parse(&column.data_type) {
             changes.push(ColumnChange::Add { name: column.name.clone(), data_type });
         }
     }
     changes
+}
+
+/// Remote columns that the foreign table lacks.
+fn not_shown<'a>(there: &'a Relation, here: &Relation) -> impl Iterator<Item = &'a Column> {
+    let known: BTreeSet<String> =
+        here.columns.iter().map(|column| remote_column(column).to_owned()).collect();
+    there.columns.iter().filter(move |column| !known.contains(&column.name))
+}
+
+/// Columns to add or to retype whose type is more than a type, as far as we can read it.
+pub(super) fn unknown_types(ctx: &Context<'_>) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    for (there, here) in pairs(ctx) {
+        let retyped = here.columns.iter().filter_map(|column| {
+            there.column(remote_column(column)).filter(|other| other.data_type != column.data_type)
+        });
+        let unknown = retyped.chain(not_shown(there, here));
+        for column in unknown.filter(|column| ColumnType::parse(&column.data_type).is_none()) {
+            let message = format!(
+                "type {} of column \"{}\" of {} on \"{}\" cannot be read as a type",
+                column.data_type, column.name, there.name, ctx.from.name
+            );
+            let hint = format!("Give {} that column by hand, with that type.", here.name);
+            verdicts.push(Verdict::warn(ctx.to.id, message, hint));
+        }
+    }
+    verdicts
 }
