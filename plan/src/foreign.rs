@@ -37,6 +37,11 @@ const KEEP: &[Rule] = &[
     Rule { id: "FO25", when: "a foreign table's remote table is gone", then: tables::drop_stale },
     Rule { id: "FO26", when: "a remote table is not imported", then: tables::import },
     Rule { id: "FO27", when: "a foreign table's columns differ", then: tables::alter },
+    Rule {
+        id: "FO33",
+        when: "a foreign table's options are not right",
+        then: tables::alter_options,
+    },
     Rule { id: "FO34", when: "a column's type cannot be read", then: tables::unknown_types },
 ];
 
@@ -446,7 +451,9 @@ fn drop_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
     };
     let drop = |role: &Option<String>| {
         let operation = Operation::DropMapping { server: found.name.clone(), role: role.clone() };
+        let name = role.as_deref().unwrap_or("PUBLIC");
         Verdict::act(ctx.to.id, operation, "the link is being removed")
+            .danger(format!("{name} can no longer reach \"{}\" through it", ctx.from.name))
     };
     found.mappings.iter().map(|mapping| drop(&mapping.role)).collect()
 }
@@ -461,7 +468,8 @@ fn drop_server(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![Verdict::act(ctx.to.id, operation, reason)];
     }
     let operation = Operation::DropServer { name: found.name.clone() };
-    vec![Verdict::act(ctx.to.id, operation, "the link is being removed")]
+    let step = Verdict::act(ctx.to.id, operation, "the link is being removed");
+    vec![step.danger(format!("nothing reaches \"{}\" through it any more", ctx.from.name))]
 }
 
 fn drop_schema(ctx: &Context<'_>) -> Vec<Verdict> {

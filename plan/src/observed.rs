@@ -233,6 +233,8 @@ pub struct Relation {
     /// For a foreign table: its server and the remote table it shows.
     pub server: Option<String>,
     pub remote: Option<TableName>,
+    /// Its other options.
+    pub options: BTreeMap<String, String>,
     pub columns: Vec<Column>,
 }
 

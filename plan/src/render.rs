@@ -142,6 +142,9 @@ fn render_foreign(operation: &Operation) -> Sql {
             let alter = Sql::new("ALTER FOREIGN TABLE ").table(table).raw(" ");
             alter.list(changes, column_change)
         }
+        Operation::AlterTableOptions { table, change } => {
+            alter_options(Sql::new("ALTER FOREIGN TABLE ").table(table).raw(" "), change)
+        }
         Operation::DropForeignTable { table } => Sql::new("DROP FOREIGN TABLE ").table(table),
         Operation::ReleaseServer { name } => comment_on("SERVER", name, None),
         Operation::ReleaseSchema { name } => comment_on("SCHEMA", name, None),
@@ -315,12 +318,21 @@ fn alter_options(sql: Sql, change: &OptionChange) -> Sql {
 
 fn column_change(sql: Sql, change: &ColumnChange) -> Sql {
     match change {
-        ColumnChange::Add { name, data_type } => {
-            sql.raw("ADD COLUMN ").ident(name).raw(" ").data_type(data_type)
-        }
+        ColumnChange::Add { name, data_type, not_null } => sql
+            .raw("ADD COLUMN ")
+            .ident(name)
+            .raw(" ")
+            .data_type(data_type)
+            .raw(if *not_null { " NOT NULL" } else { "" }),
         ColumnChange::Drop { name } => sql.raw("DROP COLUMN ").ident(name),
         ColumnChange::Retype { name, data_type } => {
             sql.raw("ALTER COLUMN ").ident(name).raw(" TYPE ").data_type(data_type)
+        }
+        ColumnChange::SetNotNull { name } => {
+            sql.raw("ALTER COLUMN ").ident(name).raw(" SET NOT NULL")
+        }
+        ColumnChange::DropNotNull { name } => {
+            sql.raw("ALTER COLUMN ").ident(name).raw(" DROP NOT NULL")
         }
     }
 }

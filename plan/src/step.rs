@@ -221,6 +221,10 @@ pub enum Operation {
         table: TableName,
         changes: Vec<ColumnChange>,
     },
+    AlterTableOptions {
+        table: TableName,
+        change: OptionChange,
+    },
     DropForeignTable {
         table: TableName,
     },
@@ -278,9 +282,23 @@ impl OptionChange {
 /// A change of one column of a foreign table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ColumnChange {
-    Add { name: String, data_type: ColumnType },
+    Add { name: String, data_type: ColumnType, not_null: bool },
     Drop { name: String },
     Retype { name: String, data_type: ColumnType },
+    SetNotNull { name: String },
+    DropNotNull { name: String },
+}
+
+impl ColumnChange {
+    /// The column that queries and views lose, or find changed.
+    pub fn breaks(&self) -> Option<&str> {
+        match self {
+            ColumnChange::Drop { name } | ColumnChange::Retype { name, .. } => Some(name),
+            ColumnChange::Add { .. }
+            | ColumnChange::SetNotNull { .. }
+            | ColumnChange::DropNotNull { .. } => None,
+        }
+    }
 }
 
 /// A type as a remote server's `format_type()` printed it: SQL already, so only what can be
@@ -398,6 +416,7 @@ impl Operation {
             | Operation::DropSchema { .. }
             | Operation::ImportTables { .. }
             | Operation::AlterForeignTable { .. }
+            | Operation::AlterTableOptions { .. }
             | Operation::DropForeignTable { .. }
             | Operation::ReleaseServer { .. }
             | Operation::ReleaseSchema { .. } => true,
@@ -454,7 +473,9 @@ impl Operation {
             Operation::CreateSchema { .. } => "create schema",
             Operation::DropSchema { .. } => "drop schema",
             Operation::ImportTables { .. } => "import tables",
-            Operation::AlterForeignTable { .. } => "alter foreign table",
+            Operation::AlterForeignTable { .. } | Operation::AlterTableOptions { .. } => {
+                "alter foreign table"
+            }
             Operation::DropForeignTable { .. } => "drop foreign table",
             Operation::ReleaseServer { .. } => "release server",
             Operation::ReleaseSchema { .. } => "release schema",

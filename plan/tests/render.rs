@@ -60,10 +60,11 @@ fn position(operation: &Operation) -> usize {
         Operation::ReleaseSchema { .. } => 38,
         Operation::ForgetLink { .. } => 39,
         Operation::ForgetNode { .. } => 40,
+        Operation::AlterTableOptions { .. } => 41,
     }
 }
 
-const OPERATIONS: usize = 41;
+const OPERATIONS: usize = 42;
 
 /// One of each operation, everything in it that people name called `name`.
 fn operations(name: &str) -> Vec<Operation> {
@@ -81,7 +82,9 @@ fn operations(name: &str) -> Vec<Operation> {
     };
     let integer = ColumnType::parse("numeric(10,2)").expect("a type");
     let changes = vec![
-        ColumnChange::Add { name: name(), data_type: integer.clone() },
+        ColumnChange::Add { name: name(), data_type: integer.clone(), not_null: true },
+        ColumnChange::SetNotNull { name: name() },
+        ColumnChange::DropNotNull { name: name() },
         ColumnChange::Drop { name: name() },
         ColumnChange::Retype { name: name(), data_type: integer },
     ];
@@ -131,7 +134,8 @@ fn operations(name: &str) -> Vec<Operation> {
         Operation::DropServer { name: name() },
         Operation::CreateMapping { server: name(), role: Some(name()), options: conninfo() },
         Operation::CreateMapping { server: name(), role: None, options: conninfo() },
-        Operation::AlterMapping { server: name(), role: Some(name()), change },
+        Operation::AlterMapping { server: name(), role: Some(name()), change: change.clone() },
+        Operation::AlterTableOptions { table: table(), change },
         Operation::DropMapping { server: name(), role: None },
         Operation::CreateSchema { name: name(), mark: mark.clone() },
         Operation::DropSchema { name: name() },

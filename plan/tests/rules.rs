@@ -6,6 +6,7 @@ use nodes_plan::conninfo::{Conninfo, Secret, passfile_line};
 use nodes_plan::desired::*;
 use nodes_plan::name::{Mark, TableName, extension_comment};
 use nodes_plan::observed::*;
+use nodes_plan::step::Plan;
 use nodes_plan::{plan, rules};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -58,6 +59,11 @@ fn relation(schema: &str, name: &str) -> Relation {
         columns: vec![id],
         ..Relation::default()
     }
+}
+
+/// The table that the foreign link has imported.
+fn imported(facts: &mut NodeFacts) -> &mut Relation {
+    facts.relations.iter_mut().find(|r| r.server.is_some()).expect("imported")
 }
 
 fn server_facts(system: &str) -> NodeFacts {
@@ -237,14 +243,24 @@ impl Case {
         self
     }
 
-    /// The plan, a line for each step or problem: rule, node, statement or message and hint.
-    fn lines(&self) -> Vec<String> {
+    fn plan(&self) -> Plan {
         let mut world = World::default();
         for (id, facts) in &self.facts {
             let facts = Box::new(facts.clone());
             world.nodes.insert(*id, Observation::Seen { age: Duration::ZERO, facts });
         }
-        let plan = plan(&self.registry, &world);
+        plan(&self.registry, &world)
+    }
+
+    /// What the plan warns of, a line for each dangerous step: rule and danger.
+    fn dangers(&self) -> Vec<String> {
+        let steps = self.plan().steps.into_iter();
+        steps.filter_map(|step| Some(format!("{}: {}", step.rule, step.danger?))).collect()
+    }
+
+    /// The plan, a line for each step or problem: rule, node, statement or message and hint.
+    fn lines(&self) -> Vec<String> {
+        let plan = self.plan();
         let steps = plan.steps.iter().map(|step| {
             let node = step.node.map_or("registry", |node| self.registry.node_name(node));
             format!("{} {node}: {}", step.rule, step.operation.sql().masked())
@@ -704,16 +720,28 @@ fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
             "ALTER COLUMN \"id\" TYPE public.geometry(Point,4326)",
         ),
         (
+            "FO27",
+            made().with(LONDON, |f| f.relations[2].columns[0].not_null = true),
+            "ALTER FOREIGN TABLE \"stock\".\"items\" ALTER COLUMN \"id\" SET NOT NULL",
+        ),
+        (
+            "FO27",
+            made().with(PARIS, |f| imported(f).columns[0].not_null = true),
+            "ALTER FOREIGN TABLE \"stock\".\"items\" ALTER COLUMN \"id\" DROP NOT NULL",
+        ),
+        (
+            "FO33",
+            made().with(PARIS, |f| imported(f).options = map(&[("updatable", "false")])),
+            "ALTER FOREIGN TABLE \"stock\".\"items\" OPTIONS (DROP \"updatable\")",
+        ),
+        (
             "FO34",
             made().with(LONDON, |f| f.relations[2].columns[0].data_type = "x('y')".into()),
             "type x('y') of column \"id\" of \"inventory\".\"items\" on \"london\" cannot be read as a type — Give \"stock\".\"items\" that column by hand",
         ),
         (
             "FO25",
-            made().with(PARIS, |f| {
-                let imported = f.relations.iter_mut().find(|r| r.server.is_some());
-                imported.expect("imported").remote = Some(table("elsewhere", "items"));
-            }),
+            made().with(PARIS, |f| imported(f).remote = Some(table("elsewhere", "items"))),
             "DROP FOREIGN TABLE \"stock\".\"items\"",
         ),
         (
@@ -915,6 +943,28 @@ fn a_mapping_with_other_credentials_stays() {
     let mapping = Mapping { role: Some("alice".into()), options: Some(theirs) };
     let case = Case::foreign_made().with(PARIS, |f| f.servers[0].mappings.push(mapping));
     assert_eq!(case.lines(), [""; 0]);
+}
+
+/// What loses something, or stops somebody from using it, says so.
+#[test]
+fn dangers_are_marked() {
+    let made = Case::foreign_made;
+    let retyped = made().with(LONDON, |f| f.relations[2].columns[0].data_type = "text".into());
+    let lost = "FO27: queries and views that use id fail; the remote rows stay";
+    assert_eq!(retyped.dangers(), [lost]);
+    let dropped = made().with(LONDON, |f| f.relations[2].columns.clear());
+    assert_eq!(dropped.dangers(), [lost]);
+    let harmless = made().with(LONDON, |f| f.relations[2].columns[0].not_null = true);
+    assert_eq!(harmless.dangers(), [""; 0]);
+    let removed = made().removing().dangers();
+    assert_eq!(
+        removed,
+        [
+            "FO41: queries and views that use it fail; the remote rows stay",
+            "FO42: admin can no longer reach \"london\" through it",
+            "FO43: nothing reaches \"london\" through it any more",
+        ]
+    );
 }
 
 /// Nothing is forgotten while something stands in the way of its removal.

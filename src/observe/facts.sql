@@ -37,6 +37,10 @@ WITH interest AS (
         'schema', coalesce(max(o.option_value) FILTER (WHERE o.option_name = 'schema_name'), w.nspname::text),
         'name', coalesce(max(o.option_value) FILTER (WHERE o.option_name = 'table_name'), w.relname::text))
       FROM pg_options_to_table(f.ftoptions) o) END,
+    'options', (
+      SELECT coalesce(json_object_agg(o.option_name, o.option_value), '{}')
+      FROM pg_options_to_table(f.ftoptions) o
+      WHERE o.option_name NOT IN ('schema_name', 'table_name')),
     'columns', (
       SELECT coalesce(json_agg(json_build_object(
         'name', a.attname,

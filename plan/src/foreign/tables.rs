@@ -2,11 +2,12 @@
 //! when it has nothing to show any more.
 
 use super::{spec, target, wanted_roles};
+use crate::conninfo::Conninfo;
 use crate::desired::ForeignSpec;
 use crate::name::TableName;
 use crate::observed::{Column, NodeFacts, Relation};
 use crate::rule::{Context, Verdict};
-use crate::step::{ColumnChange, ColumnType, Operation};
+use crate::step::{ColumnChange, ColumnType, Operation, OptionChange};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The remote tables that should be imported, as `IMPORT FOREIGN SCHEMA` chooses them
@@ -85,12 +86,33 @@ pub(super) fn import(ctx: &Context<'_>) -> Vec<Verdict> {
 pub(super) fn alter(ctx: &Context<'_>) -> Vec<Verdict> {
     let alter = |(there, here): (&Relation, &Relation)| {
         let changes = column_changes(there, here);
+        let broken: Vec<&str> = changes.iter().filter_map(ColumnChange::breaks).collect();
+        let danger =
+            format!("queries and views that use {} fail; the remote rows stay", broken.join(", "));
+        let dangerous = !broken.is_empty();
+        if changes.is_empty() {
+            return None;
+        }
+        let reason =
+            format!("the columns of {} on \"{}\" are different", there.name, ctx.from.name);
         let operation = Operation::AlterForeignTable { table: here.name.clone(), changes };
-        let reason = format!("the columns of {} on \"{}\" have changed", there.name, ctx.from.name);
+        let step = Verdict::act(ctx.to.id, operation, reason);
+        Some(if dangerous { step.danger(danger) } else { step })
+    };
+    pairs(ctx).into_iter().filter_map(alter).collect()
+}
+
+/// `IMPORT FOREIGN SCHEMA` gives a table no options but those that name the remote one.
+pub(super) fn alter_options(ctx: &Context<'_>) -> Vec<Verdict> {
+    let alter = |(_, here): (&Relation, &Relation)| {
+        let have = Conninfo::new(here.options.clone());
+        let change = OptionChange::between(&have, &Conninfo::default());
+        let reason = format!("not what the registry says: {}", change.keys());
+        let operation = Operation::AlterTableOptions { table: here.name.clone(), change };
         Verdict::act(ctx.to.id, operation, reason)
     };
-    let differ = |(there, here): &(&Relation, &Relation)| !column_changes(there, here).is_empty();
-    pairs(ctx).into_iter().filter(differ).map(alter).collect()
+    let pairs = pairs(ctx).into_iter();
+    pairs.filter(|(_, here)| !here.options.is_empty()).map(alter).collect()
 }
 
 /// The remote tables that are shown, each with the foreign table that shows it.
@@ -117,21 +139,28 @@ fn column_changes(there: &Relation, here: &Relation) -> Vec<ColumnChange> {
     let mut changes = Vec::new();
     for column in &here.columns {
         let name = column.name.clone();
-        match there.column(remote_column(column)) {
-            None => changes.push(ColumnChange::Drop { name }),
-            Some(other) if other.data_type != column.data_type => {
-                if let Some(data_type) = ColumnType::parse(&other.data_type) {
-                    changes.push(ColumnChange::Retype { name, data_type });
-                }
+        let Some(other) = there.column(remote_column(column)) else {
+            changes.push(ColumnChange::Drop { name });
+            continue;
+        };
+        match ColumnType::parse(&other.data_type) {
+            Some(data_type) if other.data_type != column.data_type => {
+                changes.push(ColumnChange::Retype { name: name.clone(), data_type });
             }
-            Some(_) => {}
+            Some(_) | None => {}
+        }
+        match (column.not_null, other.not_null) {
+            (false, true) => changes.push(ColumnChange::SetNotNull { name }),
+            (true, false) => changes.push(ColumnChange::DropNotNull { name }),
+            (true, true) | (false, false) => {}
         }
     }
-    for column in not_shown(there, here) {
-        if let Some(data_type) = ColumnType::parse(&column.data_type) {
-            changes.push(ColumnChange::Add { name: column.name.clone(), data_type });
-        }
-    }
+    let add = |column: &Column| {
+        let data_type = ColumnType::parse(&column.data_type)?;
+        let (name, not_null) = (column.name.clone(), column.not_null);
+        Some(ColumnChange::Add { name, data_type, not_null })
+    };
+    changes.extend(not_shown(there, here).filter_map(add));
     changes
 }
 

@@ -102,7 +102,7 @@ fn table(rng: &mut SmallRng, schema: &str, name: &str) -> Relation {
         name: TableName::new(schema, name),
         kind: "r".into(),
         replica_identity: rng.random_bool(0.97),
-        columns: vec![column("id"), column("value")],
+        columns: vec![Column { not_null: true, ..column("id") }, column("value")],
         ..Relation::default()
     }
 }
@@ -328,12 +328,17 @@ fn disturb_foreign(rng: &mut SmallRng, facts: &mut NodeFacts) {
         if rng.random_bool(0.05) {
             relation.remote = Some(TableName::new("elsewhere", relation.name.name.clone()));
         }
+        if rng.random_bool(0.1) {
+            relation.options.insert("updatable".into(), "false".into());
+            relation.columns.iter_mut().for_each(|column| column.not_null ^= true);
+        }
     }
     if rng.random_bool(0.2) {
         facts.relations.retain(|r| r.kind != "f" || r.name.name != "x");
     }
     if rng.random_bool(0.2) {
-        let extra = Column { name: "more".into(), data_type: "text".into(), ..Column::default() };
+        let (name, not_null) = ("more".into(), rng.random_bool(0.5));
+        let extra = Column { name, data_type: "text".into(), not_null, ..Column::default() };
         let items = facts.relations.iter_mut().filter(|r| r.name.schema == "inventory");
         items.for_each(|r| r.columns.push(extra.clone()));
     }

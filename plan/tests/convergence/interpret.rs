@@ -453,6 +453,10 @@ fn schema(facts: &mut NodeFacts, source: &NodeFacts, operation: &Operation) -> O
             find(&mut facts.relations, |r| r.name == *table && r.server.is_some(), "foreign table")
                 .and_then(|relation| changes.iter().try_for_each(|c| alter(relation, c)))
         }
+        Operation::AlterTableOptions { table, change } => {
+            find(&mut facts.relations, |r| r.name == *table && r.server.is_some(), "foreign table")
+                .and_then(|relation| alter_table_options(relation, change))
+        }
         Operation::DropForeignTable { table } => remove(
             &mut facts.relations,
             |r| r.name == *table && r.server.is_some(),
@@ -489,13 +493,27 @@ fn import(facts: &mut NodeFacts, source: &NodeFacts, operation: &Operation) -> O
     Ok(())
 }
 
+fn alter_table_options(relation: &mut Relation, change: &OptionChange) -> Outcome {
+    let mut options = Conninfo::new(relation.options.clone());
+    change_options(&mut options, change)?;
+    relation.options = options.iter().map(|(k, v)| (k.into(), v.into())).collect();
+    Ok(())
+}
+
 fn alter(relation: &mut Relation, change: &ColumnChange) -> Outcome {
     match change {
-        ColumnChange::Add { name, data_type } => {
+        ColumnChange::Add { name, data_type, not_null } => {
             ensure(relation.column(name).is_none(), "column exists")?;
             let (name, data_type) = (name.clone(), data_type.as_str().to_owned());
-            relation.columns.push(Column { name, data_type, ..Column::default() });
+            let not_null = *not_null;
+            relation.columns.push(Column { name, data_type, not_null, ..Column::default() });
             Ok(())
+        }
+        ColumnChange::SetNotNull { name } => {
+            find(&mut relation.columns, |c| c.name == *name, "column").map(|c| c.not_null = true)
+        }
+        ColumnChange::DropNotNull { name } => {
+            find(&mut relation.columns, |c| c.name == *name, "column").map(|c| c.not_null = false)
         }
         ColumnChange::Drop { name } => remove(&mut relation.columns, |c| c.name == *name, "column"),
         ColumnChange::Retype { name, data_type } => {

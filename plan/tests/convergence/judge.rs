@@ -84,8 +84,8 @@ fn foreign_is_right(sim: &Sim, link: &Link, spec: &ForeignSpec) -> Outcome {
 }
 
 fn tables_are_right(source: &NodeFacts, target: &NodeFacts, spec: &ForeignSpec) -> Outcome {
-    let columns = |r: &Relation| -> BTreeMap<String, String> {
-        r.columns.iter().map(|c| (c.name.clone(), c.data_type.clone())).collect()
+    let columns = |r: &Relation| -> BTreeMap<String, (String, bool)> {
+        r.columns.iter().map(|c| (c.name.clone(), (c.data_type.clone(), c.not_null))).collect()
     };
     let listed = |r: &&Relation| spec.tables.as_ref().is_none_or(|t| t.contains(&r.name.name));
     let wanted = source.relations_in(&spec.remote_schema).filter(listed);
@@ -96,6 +96,7 @@ fn tables_are_right(source: &NodeFacts, target: &NodeFacts, spec: &ForeignSpec) 
         let here = target.relation(&here).ok_or("foreign table")?;
         ensure(here.remote.as_ref() == Some(&there.name), "remote table")?;
         ensure(columns(here) == columns(there), "columns")?;
+        ensure(here.options.is_empty(), "options of a foreign table")?;
         count += 1;
     }
     ensure(shown == count, "tables that should not be shown")
