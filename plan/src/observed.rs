@@ -84,6 +84,8 @@ pub struct NodeFacts {
     /// The extension `postgres_fdw`: whether it can be made, and its comment where it exists.
     pub fdw_available: bool,
     pub fdw_comment: Option<String>,
+    /// Whether there is a schema `public`.
+    pub public_schema: bool,
     /// Servers of `postgres_fdw`.
     pub servers: Vec<Server>,
     pub schemas: Vec<Schema>,

@@ -101,10 +101,11 @@ fn render_logical(operation: &Operation) -> Sql {
 /// Foreign servers, mappings, schemas and tables.
 fn render_foreign(operation: &Operation) -> Sql {
     match operation {
-        Operation::CreateFdwExtension { comment } => Sql::new(
-            "CREATE EXTENSION IF NOT EXISTS postgres_fdw",
-        )
-        .then(comment_on("EXTENSION", "postgres_fdw", Some(comment))),
+        Operation::CreateFdwExtension { public, comment } => {
+            Sql::new("CREATE EXTENSION IF NOT EXISTS postgres_fdw SCHEMA ")
+                .raw(if *public { "public" } else { "pg_catalog" })
+                .then(comment_on("EXTENSION", "postgres_fdw", Some(comment)))
+        }
         Operation::DropFdwExtension => drop_object("EXTENSION", "postgres_fdw"),
         Operation::ReleaseFdwExtension => {
             comment_on("EXTENSION", "postgres_fdw", Some(FDW_COMMENT))

@@ -167,7 +167,9 @@ pub enum Operation {
     DropSubscription {
         name: String,
     },
+    /// Into schema `public`, or else into `pg_catalog`.
     CreateFdwExtension {
+        public: bool,
         comment: String,
     },
     DropFdwExtension,

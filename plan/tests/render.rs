@@ -126,7 +126,7 @@ fn operations(name: &str) -> Vec<Operation> {
         Operation::DisableSubscription { name: name() },
         Operation::RefreshSubscription { name: name(), copy_data: false },
         Operation::DropSubscription { name: name() },
-        Operation::CreateFdwExtension { comment: name() },
+        Operation::CreateFdwExtension { public: true, comment: name() },
         Operation::DropFdwExtension,
         Operation::ReleaseFdwExtension,
         Operation::CreateServer { name: name(), options: options(), mark: mark.clone() },

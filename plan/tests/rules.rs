@@ -86,6 +86,7 @@ fn server_facts(system: &str) -> NodeFacts {
         ]),
         file_settings: Some(BTreeMap::new()),
         fdw_available: true,
+        public_schema: true,
         roles: vec![Role { name: "link".into(), superuser: false, replication: true }],
         schemas: vec![Schema { name: "inventory".into(), comment: None }],
         relations: vec![
@@ -789,7 +790,12 @@ fn shared_cases() -> Vec<(&'static str, Case, &'static str)> {
             Case::subscription_made().removing().silent(LONDON),
             "The other side is cleaned now",
         ),
-        ("RG04", Case::foreign(), "CREATE EXTENSION IF NOT EXISTS postgres_fdw"),
+        ("RG04", Case::foreign(), "CREATE EXTENSION IF NOT EXISTS postgres_fdw SCHEMA public;"),
+        (
+            "RG04",
+            Case::foreign().with(PARIS, |f| f.public_schema = false),
+            "CREATE EXTENSION IF NOT EXISTS postgres_fdw SCHEMA pg_catalog;",
+        ),
         ("RG05", Case::foreign_made().removing(), "DROP EXTENSION \"postgres_fdw\""),
         (
             "RG06",

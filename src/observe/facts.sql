@@ -152,6 +152,7 @@ SELECT json_build_object(
     OR EXISTS (SELECT FROM pg_available_extensions() WHERE name = 'postgres_fdw'),
   'fdw_comment', (SELECT coalesce(obj_description(oid, 'pg_extension'), '')
                   FROM pg_extension WHERE extname = 'postgres_fdw'),
+  'public_schema', EXISTS (SELECT FROM pg_namespace WHERE nspname = 'public'),
   'servers', (SELECT coalesce(json_agg(server), '[]') FROM servers),
   'schemas', (
     SELECT coalesce(json_agg(json_build_object(

@@ -348,7 +348,7 @@ fn known_options(version: i32, options: &BTreeMap<String, String>) -> Outcome {
 /// Extension, servers, mappings, schemas and foreign tables.
 fn foreign(facts: &mut NodeFacts, source: &NodeFacts, operation: &Operation) -> Option<Outcome> {
     Some(match operation {
-        Operation::CreateFdwExtension { comment } => {
+        Operation::CreateFdwExtension { comment, .. } => {
             facts.fdw_comment = Some(comment.clone());
             Ok(())
         }
