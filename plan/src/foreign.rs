@@ -7,8 +7,8 @@ mod tables;
 use crate::conninfo::Conninfo;
 use crate::desired::{ForeignSpec, Spec};
 use crate::name::TableName;
-use crate::observed::{NodeFacts, Owner, Relation, Server, owner};
-use crate::refuse::{name_taken, read_only};
+use crate::observed::{NodeFacts, Owner, Relation, Schema, Server, marked, owner};
+use crate::refuse::{FREE_LATER, name_taken, read_only};
 use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::{Operation, OptionChange};
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,10 +24,17 @@ const REFUSE: &[Rule] = &[
     Rule { id: "FO06", when: "a listed remote table is missing", then: remote_table_missing },
     Rule { id: "FO07", when: "a role to map is missing", then: role_missing },
     Rule { id: "FO08", when: "a role that is no superuser has no password", then: no_password },
+    Rule {
+        id: "FO10",
+        when: "the local schema's name is taken by another",
+        then: schema_name_taken,
+    },
     Rule { id: "FO09", when: "only a superuser can create postgres_fdw", then: cannot_extend },
 ];
 
 const KEEP: &[Rule] = &[
+    Rule { id: "FO29", when: "the server bears our mark under another name", then: rename_server },
+    Rule { id: "FO30", when: "the schema bears our mark under another name", then: rename_schema },
     Rule { id: "FO20", when: "the server is missing", then: create_server },
     Rule { id: "FO21", when: "the server's options are not right", then: alter_server },
     Rule { id: "FO22", when: "a user mapping is missing", then: create_mappings },
@@ -41,6 +48,11 @@ const KEEP: &[Rule] = &[
         id: "FO33",
         when: "a foreign table's options are not right",
         then: tables::alter_options,
+    },
+    Rule {
+        id: "FO35",
+        when: "something has the name of a table to import",
+        then: tables::in_the_way,
     },
     Rule { id: "FO34", when: "a column's type cannot be read", then: tables::unknown_types },
 ];
@@ -66,14 +78,41 @@ fn target<'a>(ctx: &Context<'a>) -> Option<(&'a NodeFacts, &'a ForeignSpec)> {
     Some((ctx.target?, spec(ctx)?))
 }
 
-/// Our server on `to`, whoever's mark it bears.
+/// The link's server on `to`: the one with our mark, else the one with the name.
 fn server<'a>(ctx: &Context<'a>) -> Option<&'a Server> {
-    ctx.target?.server(&ctx.link.name)
+    marked_server(ctx).or_else(|| ctx.target?.server(&ctx.link.name))
 }
 
-/// Our server, where our mark proves it.
+/// Our server, where our mark proves it, whatever it is called now.
 fn marked_server<'a>(ctx: &Context<'a>) -> Option<&'a Server> {
-    server(ctx).filter(|found| owner(found.comment.as_deref(), &ctx.mark) == Owner::Ours)
+    marked(&ctx.target?.servers, &ctx.link.name, &ctx.mark)
+}
+
+/// The local schema: the one with our mark, else the one with the name.
+fn schema<'a>(ctx: &Context<'a>) -> Option<&'a Schema> {
+    let (facts, spec) = target(ctx)?;
+    marked_schema(ctx).or_else(|| facts.schema(&spec.local_schema))
+}
+
+/// The local schema, where our mark proves that it is ours, whatever it is called now.
+fn marked_schema<'a>(ctx: &Context<'a>) -> Option<&'a Schema> {
+    let (facts, spec) = target(ctx)?;
+    marked(&facts.schemas, &spec.local_schema, &ctx.mark)
+}
+
+/// What is in the local schema now.
+fn relations<'a>(ctx: &Context<'a>) -> impl Iterator<Item = &'a Relation> {
+    let found = target(ctx).map(|(facts, spec)| {
+        let home = schema(ctx).map_or(spec.local_schema.as_str(), |schema| &schema.name);
+        facts.relations_in(home)
+    });
+    found.into_iter().flatten()
+}
+
+/// Whether a relation is a foreign table on the link's server.
+fn is_on_server(ctx: &Context<'_>, relation: &Relation) -> bool {
+    let server = server(ctx).map_or(&ctx.link.name, |server| &server.name);
+    relation.server.as_ref() == Some(server)
 }
 
 /// What a removal can take away: nothing while the node is read-only.
@@ -82,7 +121,7 @@ fn removable_server<'a>(ctx: &Context<'a>) -> Option<&'a Server> {
 }
 
 fn cannot_drop(ctx: &Context<'_>) -> Vec<Verdict> {
-    if marked_server(ctx).is_none() && !is_schema_marked(ctx) {
+    if marked_server(ctx).is_none() && marked_schema(ctx).is_none() {
         return vec![];
     }
     target_read_only(ctx)
@@ -107,7 +146,7 @@ fn no_fdw(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 fn server_taken(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(found) = server(ctx) else {
+    let Some(found) = ctx.target.and_then(|facts| facts.server(&ctx.link.name)) else {
         return vec![];
     };
     let comment = found.comment.as_deref();
@@ -116,11 +155,7 @@ fn server_taken(ctx: &Context<'_>) -> Vec<Verdict> {
 
 /// Relations of the local schema that are not foreign tables of this link.
 fn strangers<'a>(ctx: &Context<'a>) -> Vec<&'a Relation> {
-    let Some((facts, spec)) = target(ctx) else {
-        return vec![];
-    };
-    let ours = Some(ctx.link.name.as_str());
-    facts.relations_in(&spec.local_schema).filter(|r| r.server.as_deref() != ours).collect()
+    relations(ctx).filter(|relation| !is_on_server(ctx, relation)).collect()
 }
 
 fn schema_taken(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -143,8 +178,10 @@ fn schema_taken(ctx: &Context<'_>) -> Vec<Verdict> {
     }
     if let Some(Owner::OtherLink(other)) = holder {
         let message = format!("schema \"{}\" still belongs to link {other}", spec.local_schema);
-        let hint = "It is free when that link's removal is done; run nodes.apply() again.";
-        return vec![Verdict::wait(ctx.to.id, message, hint)];
+        return vec![Verdict::wait(ctx.to.id, message, FREE_LATER)];
+    }
+    if marked_schema(ctx).is_some() {
+        return vec![];
     }
     let found = strangers(ctx);
     if found.is_empty() {
@@ -159,6 +196,23 @@ fn schema_taken(ctx: &Context<'_>) -> Vec<Verdict> {
         names.join(", ")
     );
     vec![Verdict::refuse(ctx.to.id, message, "Give the foreign schema a name of its own.")]
+}
+
+/// Ours was renamed, and cannot have its name back.
+fn schema_name_taken(ctx: &Context<'_>) -> Vec<Verdict> {
+    let (Some((facts, spec)), Some(ours)) = (target(ctx), marked_schema(ctx)) else {
+        return vec![];
+    };
+    let named = facts.schema(&spec.local_schema).map(|s| owner(s.comment.as_deref(), &ctx.mark));
+    if named != Some(Owner::Foreign) {
+        return vec![];
+    }
+    let message = format!(
+        "the link's schema on node \"{}\" is called \"{}\" now, and another is called \"{}\"",
+        ctx.to.name, ours.name, spec.local_schema
+    );
+    let hint = format!("Rename or drop schema \"{}\" there.", spec.local_schema);
+    vec![Verdict::refuse(ctx.to.id, message, hint)]
 }
 
 fn remote_schema_missing(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -277,6 +331,29 @@ fn can_create(ctx: &Context<'_>) -> bool {
     ctx.source.is_some() || server(ctx).is_some()
 }
 
+fn rename_server(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some(found) = marked_server(ctx).filter(|server| server.name != ctx.link.name) else {
+        return vec![];
+    };
+    let (name, to) = (found.name.clone(), ctx.link.name.clone());
+    vec![Verdict::act(ctx.to.id, Operation::RenameServer { name, to }, "it bears our mark")]
+}
+
+fn rename_schema(ctx: &Context<'_>) -> Vec<Verdict> {
+    let (Some(found), Some(spec)) = (marked_schema(ctx), spec(ctx)) else {
+        return vec![];
+    };
+    if found.name == spec.local_schema {
+        return vec![];
+    }
+    let (name, to) = (found.name.clone(), spec.local_schema.clone());
+    let danger = format!("queries that name its tables by schema \"{name}\" fail");
+    let step = Verdict::act(ctx.to.id, Operation::RenameSchema { name, to }, "it bears our mark");
+    vec![step.danger(danger)]
+}
+
+// From here on server and schema have the names that they should have.
+
 fn create_server(ctx: &Context<'_>) -> Vec<Verdict> {
     if !can_create(ctx) {
         return vec![];
@@ -303,7 +380,7 @@ fn alter_server(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     }
     let reason = format!("not what the registry says: {}", change.keys());
-    let operation = Operation::AlterServer { name: found.name.clone(), change };
+    let operation = Operation::AlterServer { name: ctx.link.name.clone(), change };
     vec![Verdict::act(ctx.to.id, operation, reason)]
 }
 
@@ -345,7 +422,7 @@ fn alter_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
         let change = OptionChange::between(have, &wanted);
         if !change.is_empty() {
             let reason = format!("not what the registry says: {}", change.keys());
-            let (server, role) = (found.name.clone(), mapping.role.clone());
+            let (server, role) = (ctx.link.name.clone(), mapping.role.clone());
             let operation = Operation::AlterMapping { server, role, change };
             verdicts.push(Verdict::act(ctx.to.id, operation, reason));
         }
@@ -362,7 +439,8 @@ fn drop_unwanted(ctx: &Context<'_>) -> Vec<Verdict> {
     let (roles, ours) = (wanted_roles(facts, spec), wanted_mapping_options(ctx));
     let unwanted = found.mappings.iter().filter(|mapping| !roles.contains(&mapping.role));
     let drop = |role: &Option<String>| {
-        let operation = Operation::DropMapping { server: found.name.clone(), role: role.clone() };
+        let operation =
+            Operation::DropMapping { server: ctx.link.name.clone(), role: role.clone() };
         let name = role.as_deref().unwrap_or("PUBLIC");
         Verdict::act(ctx.to.id, operation, format!("the link does not name {name}"))
             .danger(format!("{name} can no longer use the foreign tables"))
@@ -374,12 +452,9 @@ fn create_schema(ctx: &Context<'_>) -> Vec<Verdict> {
     if !can_create(ctx) {
         return vec![];
     }
-    let Some((facts, spec)) = target(ctx) else {
+    let (Some((_, spec)), None) = (target(ctx), schema(ctx)) else {
         return vec![];
     };
-    if facts.schema(&spec.local_schema).is_some() {
-        return vec![];
-    }
     let name = spec.local_schema.clone();
     let operation = Operation::CreateSchema { name, mark: ctx.mark.clone() };
     vec![Verdict::act(ctx.to.id, operation, "holds the foreign tables")]
@@ -389,33 +464,21 @@ fn release(ctx: &Context<'_>) -> Vec<Verdict> {
     if !ctx.link.keep_data {
         return vec![];
     }
-    let Some((_, spec)) = target(ctx) else {
-        return vec![];
-    };
     let reason = "the foreign tables stay and are yours from now on";
     let mut verdicts = Vec::new();
     if let Some(found) = removable_server(ctx) {
         let operation = Operation::ReleaseServer { name: found.name.clone() };
         verdicts.push(Verdict::act(ctx.to.id, operation, reason));
     }
-    if removable_schema(ctx) {
-        let operation = Operation::ReleaseSchema { name: spec.local_schema.clone() };
+    if let Some(found) = removable_schema(ctx) {
+        let operation = Operation::ReleaseSchema { name: found.name.clone() };
         verdicts.push(Verdict::act(ctx.to.id, operation, reason));
     }
     verdicts
 }
 
-/// Whether the local schema is there and bears our mark.
-fn is_schema_marked(ctx: &Context<'_>) -> bool {
-    let Some((facts, spec)) = target(ctx) else {
-        return false;
-    };
-    let schema = facts.schema(&spec.local_schema);
-    schema.is_some_and(|s| owner(s.comment.as_deref(), &ctx.mark) == Owner::Ours)
-}
-
-fn removable_schema(ctx: &Context<'_>) -> bool {
-    is_schema_marked(ctx) && cannot_drop(ctx).is_empty()
+fn removable_schema<'a>(ctx: &Context<'a>) -> Option<&'a Schema> {
+    marked_schema(ctx).filter(|_| cannot_drop(ctx).is_empty())
 }
 
 /// Our server, when it is to be dropped with all that hangs on it.
@@ -423,26 +486,27 @@ fn doomed_server<'a>(ctx: &Context<'a>) -> Option<&'a Server> {
     if ctx.link.keep_data { None } else { removable_server(ctx) }
 }
 
-/// Tables of ours on the server; one elsewhere than in our schema is somebody's own.
-fn is_ours(ctx: &Context<'_>, table: &TableName) -> bool {
-    spec(ctx).is_some_and(|spec| table.schema == spec.local_schema)
+/// The link's tables, when they are to be dropped.
+fn doomed_tables<'a>(ctx: &Context<'a>) -> Vec<&'a Relation> {
+    match doomed_server(ctx) {
+        Some(_) => relations(ctx).filter(|relation| tables::is_ours(ctx, relation)).collect(),
+        None => vec![],
+    }
 }
 
 /// Whether somebody made tables of their own on our server.
 fn is_shared(ctx: &Context<'_>, server: &Server) -> bool {
-    server.tables.iter().any(|table| !is_ours(ctx, table))
+    let ours: BTreeSet<&TableName> = doomed_tables(ctx).iter().map(|r| &r.name).collect();
+    server.tables.iter().any(|table| !ours.contains(table))
 }
 
 fn drop_tables(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(found) = doomed_server(ctx) else {
-        return vec![];
-    };
-    let drop = |table: &TableName| {
-        let operation = Operation::DropForeignTable { table: table.clone() };
+    let drop = |table: &Relation| {
+        let operation = Operation::DropForeignTable { table: table.name.clone() };
         let step = Verdict::act(ctx.to.id, operation, "the link is being removed");
         step.danger("queries and views that use it fail; the remote rows stay")
     };
-    found.tables.iter().filter(|table| is_ours(ctx, table)).map(drop).collect()
+    doomed_tables(ctx).into_iter().map(drop).collect()
 }
 
 fn drop_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -473,14 +537,11 @@ fn drop_server(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 fn drop_schema(ctx: &Context<'_>) -> Vec<Verdict> {
-    if ctx.link.keep_data || !removable_schema(ctx) {
-        return vec![];
-    }
-    let Some((_, spec)) = target(ctx) else {
+    let Some(found) = removable_schema(ctx).filter(|_| !ctx.link.keep_data) else {
         return vec![];
     };
-    let name = spec.local_schema.clone();
-    if strangers(ctx).is_empty() {
+    let name = found.name.clone();
+    if relations(ctx).count() == doomed_tables(ctx).len() {
         let reason = "only this link's tables were in it";
         vec![Verdict::act(ctx.to.id, Operation::DropSchema { name }, reason)]
     } else {

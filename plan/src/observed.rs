@@ -273,6 +273,41 @@ pub struct Role {
     pub replication: bool,
 }
 
+/// What bears a mark in its comment.
+pub trait Marked {
+    fn name(&self) -> &str;
+    fn comment(&self) -> Option<&str>;
+}
+
+impl Marked for Server {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn comment(&self) -> Option<&str> {
+        self.comment.as_deref()
+    }
+}
+
+impl Marked for Schema {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn comment(&self) -> Option<&str> {
+        self.comment.as_deref()
+    }
+}
+
+/// The object that bears the mark, whatever a person has renamed it to; of several, the one
+/// that has the name.
+pub fn marked<'a, T: Marked>(objects: &'a [T], name: &str, mark: &Mark) -> Option<&'a T> {
+    let comment = mark.comment();
+    let ours = |object: &&T| object.comment() == Some(&comment);
+    let named = objects.iter().find(|object| object.name() == name);
+    named.filter(ours).or_else(|| objects.iter().find(ours))
+}
+
 /// Whose an object is, by its comment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {

@@ -35,6 +35,11 @@ impl Headroom<'_> {
     }
 }
 
+/// The hint for a name that another link's object has: of one that is being removed, or that a
+/// person has renamed.
+pub(crate) const FREE_LATER: &str = "It is free when that link's removal is done, or its object \
+     has its own name back; run nodes.apply() again.";
+
 /// An object that stands where ours should be, and is not ours.
 pub(crate) fn name_taken(
     node: NodeId,
@@ -48,7 +53,7 @@ pub(crate) fn name_taken(
         Owner::OtherLink(other) => Some(Verdict::Wait {
             node,
             message: format!("{class} \"{name}\" still belongs to link {other}"),
-            hint: "It is free when that link's removal is done; run nodes.apply() again.".into(),
+            hint: FREE_LATER.into(),
         }),
         Owner::Foreign => Some(Verdict::refuse(
             node,

@@ -122,6 +122,7 @@ fn render_foreign(operation: &Operation) -> Sql {
         Operation::AlterServer { name, change } => {
             alter_options(Sql::new("ALTER SERVER ").ident(name).raw(" "), change)
         }
+        Operation::RenameServer { name, to } => rename("SERVER", name, to),
         Operation::DropServer { name } => drop_object("SERVER", name),
         Operation::CreateMapping { server, role, options } => {
             let create = mapping(Sql::new("CREATE USER MAPPING FOR "), role.as_deref(), server);
@@ -137,6 +138,7 @@ fn render_foreign(operation: &Operation) -> Sql {
         Operation::CreateSchema { name, mark } => Sql::new("CREATE SCHEMA ")
             .ident(name)
             .then(comment_on("SCHEMA", name, Some(&mark.comment()))),
+        Operation::RenameSchema { name, to } => rename("SCHEMA", name, to),
         Operation::DropSchema { name } => drop_object("SCHEMA", name),
         Operation::ImportTables { .. } => import_tables(operation),
         Operation::AlterForeignTable { table, changes } => {
@@ -265,6 +267,10 @@ fn alter_subscription(name: &str) -> Sql {
 
 fn drop_object(class: &'static str, name: &str) -> Sql {
     Sql::new("DROP ").raw(class).raw(" ").ident(name)
+}
+
+fn rename(class: &'static str, name: &str, to: &str) -> Sql {
+    Sql::new("ALTER ").raw(class).raw(" ").ident(name).raw(" RENAME TO ").ident(to)
 }
 
 fn comment_on(class: &'static str, name: &str, comment: Option<&str>) -> Sql {

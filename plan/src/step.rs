@@ -184,6 +184,11 @@ pub enum Operation {
         name: String,
         change: OptionChange,
     },
+    /// Gives back the name that a person has changed.
+    RenameServer {
+        name: String,
+        to: String,
+    },
     DropServer {
         name: String,
     },
@@ -205,6 +210,10 @@ pub enum Operation {
     CreateSchema {
         name: String,
         mark: Mark,
+    },
+    RenameSchema {
+        name: String,
+        to: String,
     },
     DropSchema {
         name: String,
@@ -410,11 +419,13 @@ impl Operation {
             | Operation::ReleaseFdwExtension
             | Operation::CreateServer { .. }
             | Operation::AlterServer { .. }
+            | Operation::RenameServer { .. }
             | Operation::DropServer { .. }
             | Operation::CreateMapping { .. }
             | Operation::AlterMapping { .. }
             | Operation::DropMapping { .. }
             | Operation::CreateSchema { .. }
+            | Operation::RenameSchema { .. }
             | Operation::DropSchema { .. }
             | Operation::ImportTables { .. }
             | Operation::AlterForeignTable { .. }
@@ -468,11 +479,13 @@ impl Operation {
             Operation::ReleaseFdwExtension => "release extension",
             Operation::CreateServer { .. } => "create server",
             Operation::AlterServer { .. } => "alter server",
+            Operation::RenameServer { .. } => "rename server",
             Operation::DropServer { .. } => "drop server",
             Operation::CreateMapping { .. } => "create user mapping",
             Operation::AlterMapping { .. } => "alter user mapping",
             Operation::DropMapping { .. } => "drop user mapping",
             Operation::CreateSchema { .. } => "create schema",
+            Operation::RenameSchema { .. } => "rename schema",
             Operation::DropSchema { .. } => "drop schema",
             Operation::ImportTables { .. } => "import tables",
             Operation::AlterForeignTable { .. } | Operation::AlterTableOptions { .. } => {

@@ -61,10 +61,12 @@ fn position(operation: &Operation) -> usize {
         Operation::ForgetLink { .. } => 39,
         Operation::ForgetNode { .. } => 40,
         Operation::AlterTableOptions { .. } => 41,
+        Operation::RenameServer { .. } => 42,
+        Operation::RenameSchema { .. } => 43,
     }
 }
 
-const OPERATIONS: usize = 42;
+const OPERATIONS: usize = 44;
 
 /// One of each operation, everything in it that people name called `name`.
 fn operations(name: &str) -> Vec<Operation> {
@@ -131,6 +133,7 @@ fn operations(name: &str) -> Vec<Operation> {
         Operation::ReleaseFdwExtension,
         Operation::CreateServer { name: name(), options: options(), mark: mark.clone() },
         Operation::AlterServer { name: name(), change: change.clone() },
+        Operation::RenameServer { name: name(), to: name() },
         Operation::DropServer { name: name() },
         Operation::CreateMapping { server: name(), role: Some(name()), options: conninfo() },
         Operation::CreateMapping { server: name(), role: None, options: conninfo() },
@@ -138,6 +141,7 @@ fn operations(name: &str) -> Vec<Operation> {
         Operation::AlterTableOptions { table: table(), change },
         Operation::DropMapping { server: name(), role: None },
         Operation::CreateSchema { name: name(), mark: mark.clone() },
+        Operation::RenameSchema { name: name(), to: name() },
         Operation::DropSchema { name: name() },
         Operation::ImportTables {
             server: name(),

@@ -66,6 +66,16 @@ fn imported(facts: &mut NodeFacts) -> &mut Relation {
     facts.relations.iter_mut().find(|r| r.server.is_some()).expect("imported")
 }
 
+/// Renames what the foreign link has made.
+fn rename(facts: &mut NodeFacts) {
+    imported(facts).server = Some("old feed".into());
+    imported(facts).name.schema = "old stock".into();
+    facts.servers[0].name = "old feed".into();
+    facts.servers[0].tables = BTreeSet::from([table("old stock", "items")]);
+    let schema = facts.schemas.iter_mut().find(|schema| schema.name == "stock");
+    schema.expect("the local schema").name = "old stock".into();
+}
+
 fn server_facts(system: &str) -> NodeFacts {
     NodeFacts {
         version: 170_010,
@@ -612,6 +622,7 @@ fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
     };
     let more = Column { name: "more".into(), data_type: "text".into(), ..Column::default() };
     let keep = |link: &mut Link| link.keep_data = true;
+    let renamed = || made().with(PARIS, rename);
     vec![
         (
             "FO01",
@@ -742,9 +753,53 @@ fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
         ),
         (
             "FO25",
-            made().with(PARIS, |f| imported(f).remote = Some(table("elsewhere", "items"))),
+            spec(made(), &|s| s.tables = Some(BTreeSet::new())),
             "DROP FOREIGN TABLE \"stock\".\"items\"",
         ),
+        (
+            "FO35",
+            made().with(PARIS, |f| imported(f).remote = Some(table("elsewhere", "items"))),
+            "\"stock\".\"items\" is in the way of a foreign table for \"inventory\".\"items\"",
+        ),
+        (
+            "FO35",
+            made()
+                .with(PARIS, |f| f.relations.push(relation("stock", "new")))
+                .with(LONDON, |f| f.relations.push(relation("inventory", "new"))),
+            "\"stock\".\"new\" is in the way",
+        ),
+        (
+            "FO33",
+            made().with(PARIS, |f| imported(f).remote = Some(table("inventory", "other"))),
+            "ALTER FOREIGN TABLE \"stock\".\"items\" OPTIONS (SET \"table_name\" 'items')",
+        ),
+        ("FO29", renamed(), "ALTER SERVER \"old feed\" RENAME TO \"feed\""),
+        ("FO30", renamed(), "ALTER SCHEMA \"old stock\" RENAME TO \"stock\""),
+        (
+            "FO27",
+            renamed().with(LONDON, |f| f.relations[2].columns.clear()),
+            "ALTER FOREIGN TABLE \"stock\".\"items\" DROP COLUMN \"id\"",
+        ),
+        (
+            "FO03",
+            renamed().with(PARIS, |f| {
+                f.servers.push(Server { name: "feed".into(), ..Server::default() });
+            }),
+            "server \"feed\" exists and was not made by this registry",
+        ),
+        (
+            "FO10",
+            renamed().with(PARIS, |f| {
+                f.schemas.push(Schema { name: "stock".into(), comment: None });
+            }),
+            "is called \"old stock\" now, and another is called \"stock\" — Rename or drop schema \"stock\"",
+        ),
+        ("FO40", renamed().removing().link(keep), "COMMENT ON SERVER \"old feed\" IS NULL"),
+        ("FO40", renamed().removing().link(keep), "COMMENT ON SCHEMA \"old stock\" IS NULL"),
+        ("FO41", renamed().removing(), "DROP FOREIGN TABLE \"old stock\".\"items\""),
+        ("FO42", renamed().removing(), "DROP USER MAPPING FOR \"admin\" SERVER \"old feed\""),
+        ("FO43", renamed().removing(), "DROP SERVER \"old feed\""),
+        ("FO44", renamed().removing(), "DROP SCHEMA \"old stock\""),
         (
             "FO39",
             made().removing().with(PARIS, |f| f.in_recovery = true),
@@ -971,6 +1026,36 @@ fn dangers_are_marked() {
             "FO43: nothing reaches \"london\" through it any more",
         ]
     );
+}
+
+/// A foreign table in our schema, on our server, that shows what the link does not.
+#[test]
+fn a_table_of_another_remote_schema_stays() {
+    let theirs = || Relation {
+        kind: "f".into(),
+        server: Some("feed".into()),
+        remote: Some(table("elsewhere", "items")),
+        ..relation("stock", "theirs")
+    };
+    let made = || {
+        Case::foreign_made().with(PARIS, |f| {
+            f.servers[0].tables.insert(theirs().name);
+            f.relations.push(theirs());
+        })
+    };
+    assert_eq!(made().lines(), [""; 0]);
+    let removed = made().removing().lines();
+    assert!(!removed.iter().any(|line| line.contains("theirs")), "{removed:#?}");
+    for kept in ["COMMENT ON SERVER \"feed\" IS NULL", "COMMENT ON SCHEMA \"stock\" IS NULL"] {
+        assert!(removed.iter().any(|line| line.contains(kept)), "{removed:#?}");
+    }
+}
+
+/// Without our server nothing of the schema is dropped, so it cannot be dropped either.
+#[test]
+fn a_schema_with_tables_that_stay_is_released() {
+    let lines = Case::foreign_made().removing().with(PARIS, |f| f.servers[0].comment = None);
+    lines.fires("FO44", "COMMENT ON SCHEMA \"stock\" IS NULL");
 }
 
 /// Nothing is forgotten while something stands in the way of its removal.

@@ -5,16 +5,25 @@
 WITH interest AS (
   SELECT ARRAY(SELECT json_array_elements_text($1::json->'schemas')) AS schemas,
          ARRAY(SELECT json_array_elements_text($1::json->'roles')) AS roles,
-         ($1::json->>'all_tables')::boolean AS all_tables
+         ($1::json->>'all_tables')::boolean AS all_tables,
+         $1::json->>'marks' AS marks
 ), me AS (
   SELECT rolsuper FROM pg_roles WHERE rolname = current_user
+), schemas AS (
+  -- What bears a mark of ours may have been renamed.
+  SELECT n.oid, n.nspname, d.description, starts_with(d.description, i.marks) AS marked
+  FROM interest i
+  CROSS JOIN pg_namespace n
+  LEFT JOIN pg_description d
+    ON d.objoid = n.oid AND d.classoid = 'pg_namespace'::regclass AND d.objsubid = 0
+  WHERE n.nspname = ANY (i.schemas) OR starts_with(d.description, i.marks)
 ), wanted AS (
   SELECT c.oid, c.relname, c.relkind, c.relispartition, c.relreplident, n.nspname
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
   CROSS JOIN interest i
   WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
-    AND (n.nspname = ANY (i.schemas)
+    AND (n.oid IN (SELECT oid FROM schemas)
          OR (n.nspname, c.relname) IN (
               SELECT t->>'schema', t->>'name' FROM json_array_elements($1::json->'tables') t)
          OR (i.all_tables AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
@@ -156,9 +165,8 @@ SELECT json_build_object(
   'servers', (SELECT coalesce(json_agg(server), '[]') FROM servers),
   'schemas', (
     SELECT coalesce(json_agg(json_build_object(
-      'name', n.nspname, 'comment', obj_description(n.oid, 'pg_namespace'))), '[]')
-    FROM pg_namespace n, interest i
-    WHERE n.nspname = ANY (i.schemas) AND has_schema_privilege(n.oid, 'USAGE')),
+      'name', n.nspname, 'comment', n.description)), '[]')
+    FROM schemas n WHERE n.marked OR has_schema_privilege(n.oid, 'USAGE')),
   'relations', (SELECT coalesce(json_agg(relation), '[]') FROM relations),
   'roles', (
     SELECT coalesce(json_agg(json_build_object(

@@ -1,7 +1,7 @@
 //! The tables of a foreign link: what is imported, kept like the remote tables, and dropped
 //! when it has nothing to show any more.
 
-use super::{spec, target, wanted_roles};
+use super::{is_on_server, relations, spec, wanted_roles};
 use crate::conninfo::Conninfo;
 use crate::desired::ForeignSpec;
 use crate::name::TableName;
@@ -27,50 +27,74 @@ fn remote(relation: &Relation) -> &TableName {
     relation.remote.as_ref().unwrap_or(&relation.name)
 }
 
-/// Foreign tables of this link in its schema.
-fn foreign_tables<'a>(ctx: &Context<'a>) -> impl Iterator<Item = &'a Relation> {
-    let ours = ctx.link.name.as_str();
-    let found = target(ctx).map(|(facts, spec)| facts.relations_in(&spec.local_schema));
-    found.into_iter().flatten().filter(move |r| r.server.as_deref() == Some(ours))
+/// Whether a relation of the local schema is the link's: on its server, of its remote schema.
+/// What shows another remote schema was made by somebody else.
+pub(super) fn is_ours(ctx: &Context<'_>, relation: &Relation) -> bool {
+    let remote_schema = spec(ctx).map(|spec| &spec.remote_schema);
+    is_on_server(ctx, relation) && Some(&remote(relation).schema) == remote_schema
 }
 
-/// Those that show tables of the remote schema, by the remote table's name.
-fn imported<'a>(ctx: &Context<'a>) -> BTreeMap<&'a str, &'a Relation> {
-    let schema = spec(ctx).map(|spec| spec.remote_schema.as_str());
-    let tables = foreign_tables(ctx).filter(|r| Some(remote(r).schema.as_str()) == schema);
-    tables.map(|relation| (remote(relation).name.as_str(), relation)).collect()
+/// The remote tables to show, each with the foreign table that does: the one of that name,
+/// whatever table of the remote schema it was pointed at, else one that a person has renamed.
+fn shown<'a>(ctx: &Context<'a>) -> BTreeMap<String, Option<&'a Relation>> {
+    let (Some((source, _)), Some(spec)) = (ctx.both(), spec(ctx)) else {
+        return BTreeMap::new();
+    };
+    let wanted = wanted_tables(source, spec);
+    let (named, others): (Vec<&Relation>, Vec<&Relation>) = relations(ctx)
+        .filter(|relation| is_ours(ctx, relation))
+        .partition(|relation| wanted.contains(&relation.name.name));
+    let named: BTreeMap<&str, &Relation> =
+        named.into_iter().map(|r| (r.name.name.as_str(), r)).collect();
+    let renamed: BTreeMap<&str, &Relation> =
+        others.into_iter().map(|r| (remote(r).name.as_str(), r)).collect();
+    let find = |table: &str| named.get(table).or_else(|| renamed.get(table)).copied();
+    wanted.iter().map(|table| (table.clone(), find(table))).collect()
+}
+
+/// Where a table is when the local schema has its name back.
+fn at_home(spec: &ForeignSpec, table: &str) -> TableName {
+    TableName::new(&spec.local_schema, table)
 }
 
 pub(super) fn drop_stale(ctx: &Context<'_>) -> Vec<Verdict> {
-    let (Some((source, _)), Some(spec)) = (ctx.both(), spec(ctx)) else {
+    let (Some(_), Some(spec)) = (ctx.both(), spec(ctx)) else {
         return vec![];
     };
-    let wanted = wanted_tables(source, spec);
-    let shown = |t: &TableName| t.schema == spec.remote_schema && wanted.contains(&t.name);
-    let stale = foreign_tables(ctx).filter(|relation| !shown(remote(relation)));
+    let shown = shown(ctx);
+    let stale = |relation: &&Relation| {
+        let kept = [&remote(relation).name, &relation.name.name];
+        is_ours(ctx, relation) && !kept.into_iter().any(|table| shown.contains_key(table))
+    };
     let drop = |relation: &Relation| {
-        let operation = Operation::DropForeignTable { table: relation.name.clone() };
+        let table = at_home(spec, &relation.name.name);
         let reason = format!("{} is not, or no longer, to be shown", remote(relation));
-        Verdict::act(ctx.to.id, operation, reason)
+        Verdict::act(ctx.to.id, Operation::DropForeignTable { table }, reason)
             .danger("queries and views that use it fail; the remote rows stay")
     };
-    stale.map(drop).collect()
+    relations(ctx).filter(stale).map(drop).collect()
+}
+
+/// Remote tables that no foreign table shows, and what has the name that one would get.
+fn missing<'a>(ctx: &Context<'a>) -> Vec<(String, Option<&'a Relation>)> {
+    let names: BTreeMap<&str, &Relation> =
+        relations(ctx).map(|relation| (relation.name.name.as_str(), relation)).collect();
+    let missing = shown(ctx).into_iter().filter(|(_, here)| here.is_none());
+    missing.map(|(table, _)| (table.clone(), names.get(table.as_str()).copied())).collect()
 }
 
 pub(super) fn import(ctx: &Context<'_>) -> Vec<Verdict> {
     let (Some((source, facts)), Some(spec)) = (ctx.both(), spec(ctx)) else {
         return vec![];
     };
-    let wanted = wanted_tables(source, spec);
-    let have = imported(ctx);
-    let missing: BTreeSet<String> =
-        wanted.iter().filter(|t| !have.contains_key(t.as_str())).cloned().collect();
+    let free = missing(ctx).into_iter().filter(|(_, in_the_way)| in_the_way.is_none());
+    let missing: BTreeSet<String> = free.map(|(table, _)| table).collect();
     if missing.is_empty() {
         return vec![];
     }
     let tables = if missing.len() == 1 { "table" } else { "tables" };
     let reason = format!("{} {tables} of \"{}\"", missing.len(), ctx.from.name);
-    let whole = spec.tables.is_none() && missing.len() == wanted.len();
+    let whole = spec.tables.is_none() && missing == wanted_tables(source, spec);
     let me = Some(facts.role.clone());
     let operation = Operation::ImportTables {
         server: ctx.link.name.clone(),
@@ -81,6 +105,22 @@ pub(super) fn import(ctx: &Context<'_>) -> Vec<Verdict> {
         writable: spec.writable,
     };
     vec![Verdict::act(ctx.to.id, operation, reason)]
+}
+
+pub(super) fn in_the_way(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some(spec) = spec(ctx) else {
+        return vec![];
+    };
+    let warn = |(table, in_the_way): (String, Option<&Relation>)| {
+        let message = format!(
+            "{} is in the way of a foreign table for {}",
+            at_home(spec, &in_the_way?.name.name),
+            TableName::new(&spec.remote_schema, table)
+        );
+        let hint = "Rename it or move it to another schema, then run nodes.apply() again.";
+        Some(Verdict::warn(ctx.to.id, message, hint))
+    };
+    missing(ctx).into_iter().filter_map(warn).collect()
 }
 
 pub(super) fn alter(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -95,7 +135,8 @@ pub(super) fn alter(ctx: &Context<'_>) -> Vec<Verdict> {
         }
         let reason =
             format!("the columns of {} on \"{}\" are different", there.name, ctx.from.name);
-        let operation = Operation::AlterForeignTable { table: here.name.clone(), changes };
+        let table = at_home(spec(ctx)?, &here.name.name);
+        let operation = Operation::AlterForeignTable { table, changes };
         let step = Verdict::act(ctx.to.id, operation, reason);
         Some(if dangerous { step.danger(danger) } else { step })
     };
@@ -104,15 +145,19 @@ pub(super) fn alter(ctx: &Context<'_>) -> Vec<Verdict> {
 
 /// `IMPORT FOREIGN SCHEMA` gives a table no options but those that name the remote one.
 pub(super) fn alter_options(ctx: &Context<'_>) -> Vec<Verdict> {
-    let alter = |(_, here): (&Relation, &Relation)| {
-        let have = Conninfo::new(here.options.clone());
-        let change = OptionChange::between(&have, &Conninfo::default());
+    let name = |table: &TableName| Conninfo::default().with("table_name", table.name.clone());
+    let alter = |(there, here): (&Relation, &Relation)| {
+        let mut have = name(remote(here));
+        here.options.iter().for_each(|(key, value)| have.set(key, value));
+        let change = OptionChange::between(&have, &name(&there.name));
+        if change.is_empty() {
+            return None;
+        }
         let reason = format!("not what the registry says: {}", change.keys());
-        let operation = Operation::AlterTableOptions { table: here.name.clone(), change };
-        Verdict::act(ctx.to.id, operation, reason)
+        let table = at_home(spec(ctx)?, &here.name.name);
+        Some(Verdict::act(ctx.to.id, Operation::AlterTableOptions { table, change }, reason))
     };
-    let pairs = pairs(ctx).into_iter();
-    pairs.filter(|(_, here)| !here.options.is_empty()).map(alter).collect()
+    pairs(ctx).into_iter().filter_map(alter).collect()
 }
 
 /// The remote tables that are shown, each with the foreign table that shows it.
@@ -120,12 +165,10 @@ fn pairs<'a>(ctx: &Context<'a>) -> Vec<(&'a Relation, &'a Relation)> {
     let (Some((source, _)), Some(spec)) = (ctx.both(), spec(ctx)) else {
         return vec![];
     };
-    let wanted = wanted_tables(source, spec);
-    let shown = imported(ctx).into_iter().filter(|(remote, _)| wanted.contains(*remote));
-    let pair = |(remote, here)| {
-        Some((source.relation(&TableName::new(&spec.remote_schema, remote))?, here))
+    let pair = |(table, here): (String, Option<&'a Relation>)| {
+        Some((source.relation(&TableName::new(&spec.remote_schema, table))?, here?))
     };
-    shown.filter_map(pair).collect()
+    shown(ctx).into_iter().filter_map(pair).collect()
 }
 
 /// The remote column that a foreign table's column shows.

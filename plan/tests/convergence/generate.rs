@@ -1,11 +1,13 @@
 //! Random registries and random servers, from a seed: first what was asked for and made, then
 //! what people change by hand, ask for next, and what goes wrong.
 
-use crate::interpret::{default_publication_options, default_subscription_options, reload};
+use crate::interpret::{
+    default_publication_options, default_subscription_options, reload, rename_schema, rename_server,
+};
 use crate::sim::Sim;
 use nodes_plan::conninfo::{Conninfo, Secret};
 use nodes_plan::desired::*;
-use nodes_plan::name::TableName;
+use nodes_plan::name::{Mark, TableName};
 use nodes_plan::observed::*;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
@@ -324,7 +326,12 @@ fn disturb_foreign(rng: &mut SmallRng, facts: &mut NodeFacts) {
             ..table(rng, "mine", "view_of_x")
         });
     }
+    rename(rng, facts);
     for relation in facts.relations.iter_mut().filter(|r| r.server.is_some()) {
+        if rng.random_bool(0.05) {
+            let table = if rng.random_bool(0.5) { "y" } else { "gone" };
+            relation.remote = Some(TableName::new("inventory", table));
+        }
         if rng.random_bool(0.05) {
             relation.remote = Some(TableName::new("elsewhere", relation.name.name.clone()));
         }
@@ -346,6 +353,30 @@ fn disturb_foreign(rng: &mut SmallRng, facts: &mut NodeFacts) {
         let stock = |name: &str| name.starts_with("stock");
         facts.relations.retain(|r| !stock(&r.name.schema));
         facts.schemas.retain(|s| !stock(&s.name));
+    }
+}
+
+/// Renames servers and schemas, now and then to what another link wants its own to be called.
+fn rename(rng: &mut SmallRng, facts: &mut NodeFacts) {
+    fn ours<T: Marked>(rng: &mut SmallRng, objects: &[T]) -> Vec<String> {
+        let mark = |object: &&T| object.comment().is_some_and(|c| Mark::parse(c).is_some());
+        let names = objects.iter().filter(mark).map(|object| object.name().to_owned());
+        names.filter(|_| rng.random_bool(0.15)).collect()
+    }
+    // Postgres refuses a name that is taken, so it stays as it is.
+    for name in ours(rng, &facts.servers) {
+        let _ = rename_server(facts, &name, &any_name(rng, "link", &name));
+    }
+    for name in ours(rng, &facts.schemas) {
+        let _ = rename_schema(facts, &name, &any_name(rng, "stock", &name));
+    }
+}
+
+fn any_name(rng: &mut SmallRng, prefix: &str, old: &str) -> String {
+    if rng.random_bool(0.3) {
+        format!("{prefix}{}", rng.random_range(1..12))
+    } else {
+        format!("{old}_old")
     }
 }
 

@@ -371,6 +371,7 @@ fn foreign(facts: &mut NodeFacts, source: &NodeFacts, operation: &Operation) -> 
             });
             Ok(())
         })(),
+        Operation::RenameServer { name, to } => rename_server(facts, name, to),
         Operation::DropServer { name } => (|| {
             let tables = facts.relations.iter().any(|r| r.server.as_ref() == Some(name));
             ensure(!tables, "foreign tables depend on the server")?;
@@ -380,6 +381,22 @@ fn foreign(facts: &mut NodeFacts, source: &NodeFacts, operation: &Operation) -> 
         })(),
         other => return server(facts, other).or_else(|| schema(facts, source, other)),
     })
+}
+
+pub fn rename_server(facts: &mut NodeFacts, name: &str, to: &str) -> Outcome {
+    ensure(facts.server(to).is_none(), "server exists")?;
+    find(&mut facts.servers, |s| s.name == name, "server")?.name = to.to_owned();
+    let on_it = facts.relations.iter_mut().filter(|r| r.server.as_deref() == Some(name));
+    on_it.for_each(|relation| relation.server = Some(to.to_owned()));
+    Ok(())
+}
+
+pub fn rename_schema(facts: &mut NodeFacts, name: &str, to: &str) -> Outcome {
+    ensure(facts.schema(to).is_none(), "schema exists")?;
+    find(&mut facts.schemas, |s| s.name == name, "schema")?.name = to.to_owned();
+    let in_it = facts.relations.iter_mut().filter(|r| r.name.schema == name);
+    in_it.for_each(|relation| relation.name.schema = to.to_owned());
+    Ok(())
 }
 
 fn server(facts: &mut NodeFacts, operation: &Operation) -> Option<Outcome> {
@@ -441,6 +458,7 @@ fn schema(facts: &mut NodeFacts, source: &NodeFacts, operation: &Operation) -> O
             facts.schemas.push(Schema { name: name.clone(), comment: Some(mark.comment()) });
             Ok(())
         })(),
+        Operation::RenameSchema { name, to } => rename_schema(facts, name, to),
         Operation::DropSchema { name } => (|| {
             ensure(facts.relations_in(name).next().is_none(), "schema is not empty")?;
             remove(&mut facts.schemas, |s| s.name == *name, "schema")
@@ -494,8 +512,12 @@ fn import(facts: &mut NodeFacts, source: &NodeFacts, operation: &Operation) -> O
 }
 
 fn alter_table_options(relation: &mut Relation, change: &OptionChange) -> Outcome {
-    let mut options = Conninfo::new(relation.options.clone());
+    let remote = relation.remote.get_or_insert_with(|| relation.name.clone());
+    let mut options =
+        Conninfo::new(relation.options.clone()).with("table_name", remote.name.clone());
     change_options(&mut options, change)?;
+    remote.name = options.get("table_name").unwrap_or_default().to_owned();
+    options = options.without("table_name");
     relation.options = options.iter().map(|(k, v)| (k.into(), v.into())).collect();
     Ok(())
 }

@@ -88,18 +88,26 @@ fn tables_are_right(source: &NodeFacts, target: &NodeFacts, spec: &ForeignSpec) 
         r.columns.iter().map(|c| (c.name.clone(), (c.data_type.clone(), c.not_null))).collect()
     };
     let listed = |r: &&Relation| spec.tables.as_ref().is_none_or(|t| t.contains(&r.name.name));
-    let wanted = source.relations_in(&spec.remote_schema).filter(listed);
-    let shown = target.relations_in(&spec.local_schema).filter(|r| r.server.is_some()).count();
-    let mut count = 0;
+    let wanted: Vec<&Relation> = source.relations_in(&spec.remote_schema).filter(listed).collect();
+    let ours =
+        |r: &&Relation| r.remote.as_ref().is_some_and(|remote| remote.schema == spec.remote_schema);
+    let shown = target.relations_in(&spec.local_schema).filter(ours);
+    for here in shown {
+        let found = wanted.iter().any(|there| here.remote.as_ref() == Some(&there.name));
+        ensure(found, "a table that should not be shown")?;
+    }
     for there in wanted {
         let here = TableName::new(&spec.local_schema, &there.name.name);
         let here = target.relation(&here).ok_or("foreign table")?;
+        if !ours(&here) {
+            // Somebody else's, in the way.
+            continue;
+        }
         ensure(here.remote.as_ref() == Some(&there.name), "remote table")?;
         ensure(columns(here) == columns(there), "columns")?;
         ensure(here.options.is_empty(), "options of a foreign table")?;
-        count += 1;
     }
-    ensure(shown == count, "tables that should not be shown")
+    Ok(())
 }
 
 /// Everything on the servers that bears this registry's mark, in words. What a standby shows
@@ -163,6 +171,9 @@ pub fn not_ours(sim: &Sim) -> Vec<String> {
             found.push(format!("{id} {schema:?}"));
         }
         for relation in facts.relations.iter().filter(|r| is_others(facts, r, &foreign)) {
+            // Its schema and its server may get their names back.
+            let (name, server) = (TableName::new("", &relation.name.name), None);
+            let relation = Relation { name, server, ..relation.clone() };
             found.push(format!("{id} {relation:?}"));
         }
     }
@@ -176,5 +187,7 @@ fn is_others(
     foreign: &impl Fn(&Option<String>) -> bool,
 ) -> bool {
     let server = relation.server.as_ref().and_then(|name| facts.server(name));
-    server.is_none_or(|server| foreign(&server.comment)) || relation.name.schema == "mine"
+    server.is_none_or(|server| foreign(&server.comment))
+        || relation.name.schema == "mine"
+        || relation.remote.as_ref().is_some_and(|remote| remote.schema == "elsewhere")
 }

@@ -356,6 +356,15 @@ fn a_teardown_leaves_nothing_even_when_a_node_was_dead_meanwhile() {
     });
 }
 
+/// Whether a person has renamed a server or schema of ours.
+fn is_renamed(sim: &Sim) -> bool {
+    sim.registry.links.iter().any(|link| {
+        let comment = Some(sim.registry.mark(link).comment());
+        let servers = &sim.nodes[&link.to].servers;
+        servers.iter().any(|server| server.comment == comment && server.name != link.name)
+    })
+}
+
 /// Properties that hold for want of cases prove nothing.
 #[test]
 fn worlds_are_as_varied_as_the_properties_need() {
@@ -377,6 +386,7 @@ fn worlds_are_as_varied_as_the_properties_need() {
         let standby = |l: &nodes_plan::desired::Link| matches!(l.spec, Spec::Standby(_));
         count("standbys moved", links.iter().any(|l| again(l) && standby(l)));
         count("made", !links_of_marks(&sim).is_empty());
+        count("renamed", is_renamed(&sim));
         count("dead", !sim.down.is_empty());
         count("without rights", sim.nodes.values().any(|f| !f.superuser));
     }
