@@ -2,6 +2,7 @@
 //! the schema appears. All that is made is made on `to`: server, user mappings, schema and
 //! foreign tables; `postgres_fdw` itself is made once for a node (order.rs).
 
+mod rights;
 mod tables;
 
 use crate::conninfo::Conninfo;
@@ -10,7 +11,7 @@ use crate::name::TableName;
 use crate::observed::{NodeFacts, Owner, Relation, Schema, Server, marked, owner};
 use crate::refuse::{FREE_LATER, name_taken, read_only};
 use crate::rule::{Context, Rule, Table, Verdict};
-use crate::step::{Operation, OptionChange};
+use crate::step::{Operation, OptionChange, role_name};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) const TABLE: Table = Table { refuse: REFUSE, keep: KEEP, remove: REMOVE };
@@ -39,6 +40,11 @@ const KEEP: &[Rule] = &[
     Rule { id: "FO21", when: "the server's options are not right", then: alter_server },
     Rule { id: "FO22", when: "a user mapping is missing", then: create_mappings },
     Rule { id: "FO23", when: "a user mapping's options are not right", then: alter_mappings },
+    Rule {
+        id: "FO32",
+        when: "a role has rights that the link does not give",
+        then: rights::revoke,
+    },
     Rule { id: "FO28", when: "a role has a mapping of ours and should not", then: drop_unwanted },
     Rule { id: "FO24", when: "the local schema is missing", then: create_schema },
     Rule { id: "FO25", when: "a foreign table's remote table is gone", then: tables::drop_stale },
@@ -49,6 +55,7 @@ const KEEP: &[Rule] = &[
         when: "a foreign table's options are not right",
         then: tables::alter_options,
     },
+    Rule { id: "FO31", when: "a role of the link lacks rights", then: rights::grant },
     Rule {
         id: "FO35",
         when: "something has the name of a table to import",
@@ -326,6 +333,12 @@ fn wanted_roles(facts: &NodeFacts, spec: &ForeignSpec) -> BTreeSet<Option<String
     roles
 }
 
+/// Who gets rights: all of those but the role that imports, whose the tables are.
+fn grantees(facts: &NodeFacts, spec: &ForeignSpec) -> BTreeSet<Option<String>> {
+    let roles = wanted_roles(facts, spec).into_iter();
+    roles.filter(|role| role.as_ref() != Some(&facts.role)).collect()
+}
+
 /// What is missing is made only when both nodes answer: a server without tables helps nobody.
 fn can_create(ctx: &Context<'_>) -> bool {
     ctx.source.is_some() || server(ctx).is_some()
@@ -430,22 +443,25 @@ fn alter_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
     verdicts
 }
 
-/// A mapping that lets a role in with the node's credentials although the link does not, or no
-/// longer, name the role. One with credentials of its own was made by somebody else.
-fn drop_unwanted(ctx: &Context<'_>) -> Vec<Verdict> {
+/// Roles that a mapping lets in with the node's credentials although the link does not, or no
+/// longer, name them. A mapping with credentials of its own was made by somebody else.
+fn unwanted_roles<'a>(ctx: &Context<'a>) -> Vec<&'a Option<String>> {
     let (Some(_), Some((facts, spec)), Some(found)) = (ctx.source, target(ctx), server(ctx)) else {
         return vec![];
     };
     let (roles, ours) = (wanted_roles(facts, spec), wanted_mapping_options(ctx));
     let unwanted = found.mappings.iter().filter(|mapping| !roles.contains(&mapping.role));
+    unwanted.filter(|m| m.options.as_ref() == Some(&ours)).map(|m| &m.role).collect()
+}
+
+fn drop_unwanted(ctx: &Context<'_>) -> Vec<Verdict> {
     let drop = |role: &Option<String>| {
-        let operation =
-            Operation::DropMapping { server: ctx.link.name.clone(), role: role.clone() };
-        let name = role.as_deref().unwrap_or("PUBLIC");
+        let (server, name) = (ctx.link.name.clone(), role_name(role));
+        let operation = Operation::DropMapping { server, role: role.clone() };
         Verdict::act(ctx.to.id, operation, format!("the link does not name {name}"))
             .danger(format!("{name} can no longer use the foreign tables"))
     };
-    unwanted.filter(|m| m.options.as_ref() == Some(&ours)).map(|m| drop(&m.role)).collect()
+    unwanted_roles(ctx).into_iter().map(drop).collect()
 }
 
 fn create_schema(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -515,7 +531,7 @@ fn drop_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
     };
     let drop = |role: &Option<String>| {
         let operation = Operation::DropMapping { server: found.name.clone(), role: role.clone() };
-        let name = role.as_deref().unwrap_or("PUBLIC");
+        let name = role_name(role);
         Verdict::act(ctx.to.id, operation, "the link is being removed")
             .danger(format!("{name} can no longer reach \"{}\" through it", ctx.from.name))
     };

@@ -217,6 +217,19 @@ pub struct Mapping {
 pub struct Schema {
     pub name: String,
     pub comment: Option<String>,
+    pub owner: String,
+    /// Whether the role of the session may act as the owner.
+    pub owned: bool,
+    pub grants: BTreeSet<Grant>,
+}
+
+/// A right that the owner of a schema or foreign table has given to a role that matters. What
+/// others passed on is not ours to take.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Grant {
+    /// `None`: PUBLIC.
+    pub role: Option<String>,
+    pub privilege: String,
 }
 
 /// A table, view, foreign table or partitioned table.
@@ -224,6 +237,7 @@ pub struct Schema {
 #[serde(default)]
 pub struct Relation {
     pub name: TableName,
+    pub owner: String,
     /// `pg_class.relkind`.
     pub kind: String,
     /// Whether a partition: `IMPORT FOREIGN SCHEMA` skips those.
@@ -235,8 +249,9 @@ pub struct Relation {
     /// For a foreign table: its server and the remote table it shows.
     pub server: Option<String>,
     pub remote: Option<TableName>,
-    /// Its other options.
+    /// Its other options, and who may use it.
     pub options: BTreeMap<String, String>,
+    pub grants: BTreeSet<Grant>,
     pub columns: Vec<Column>,
 }
 

@@ -3,7 +3,7 @@
 use crate::conninfo::{Secret, is_secret_key};
 use crate::name::{FDW_COMMENT, Mark, TableName};
 use crate::quote::Sql;
-use crate::step::{ColumnChange, Operation, OptionChange};
+use crate::step::{ColumnChange, Operation, OptionChange, Rights};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The file in a standby's data directory that holds the password for its primary.
@@ -141,6 +141,22 @@ fn render_foreign(operation: &Operation) -> Sql {
         Operation::RenameSchema { name, to } => rename("SCHEMA", name, to),
         Operation::DropSchema { name } => drop_object("SCHEMA", name),
         Operation::ImportTables { .. } => import_tables(operation),
+        Operation::GrantUsage { schema, role } => {
+            let grant = Sql::new("GRANT USAGE ON SCHEMA ").ident(schema);
+            grantee(grant.raw(" TO "), role.as_deref())
+        }
+        Operation::RevokeUsage { schema, role } => {
+            let revoke = Sql::new("REVOKE USAGE ON SCHEMA ").ident(schema);
+            grantee(revoke.raw(" FROM "), role.as_deref())
+        }
+        Operation::GrantTables { tables, role, rights } => {
+            let grant = rights_on(Sql::new("GRANT "), *rights, tables);
+            grantee(grant.raw(" TO "), role.as_deref())
+        }
+        Operation::RevokeTables { tables, role, rights } => {
+            let revoke = rights_on(Sql::new("REVOKE "), *rights, tables);
+            grantee(revoke.raw(" FROM "), role.as_deref())
+        }
         Operation::AlterForeignTable { table, changes } => {
             let alter = Sql::new("ALTER FOREIGN TABLE ").table(table).raw(" ");
             alter.list(changes, column_change)
@@ -229,25 +245,20 @@ fn create_subscription(operation: &Operation) -> Sql {
 }
 
 fn import_tables(operation: &Operation) -> Sql {
-    let Operation::ImportTables { server, remote_schema, local_schema, tables, grantees, writable } =
-        operation
-    else {
+    let Operation::ImportTables { server, remote_schema, local_schema, tables } = operation else {
         return unreachable_operation(operation);
     };
     let mut sql = Sql::new("IMPORT FOREIGN SCHEMA ").ident(remote_schema);
     if let Some(tables) = tables {
         sql = sql.raw(" LIMIT TO (").list(tables, |sql, table| sql.ident(table)).raw(")");
     }
-    sql = sql.raw(" FROM SERVER ").ident(server).raw(" INTO ").ident(local_schema);
-    for role in grantees {
-        let usage = Sql::new("GRANT USAGE ON SCHEMA ").ident(local_schema).raw(" TO ");
-        let rights = if *writable { "SELECT, INSERT, UPDATE, DELETE" } else { "SELECT" };
-        let tables = Sql::new("GRANT ").raw(rights).raw(" ON ALL TABLES IN SCHEMA ");
-        sql = sql
-            .then(grantee(usage, role.as_deref()))
-            .then(grantee(tables.ident(local_schema).raw(" TO "), role.as_deref()));
-    }
-    sql
+    sql.raw(" FROM SERVER ").ident(server).raw(" INTO ").ident(local_schema)
+}
+
+/// `SELECT, … ON TABLE …, …`
+fn rights_on(sql: Sql, rights: Rights, tables: &BTreeSet<TableName>) -> Sql {
+    let sql = sql.list(rights.privileges(), |sql, privilege| sql.raw(privilege));
+    table_list(sql.raw(" ON TABLE "), tables)
 }
 
 fn grantee(sql: Sql, role: Option<&str>) -> Sql {

@@ -224,9 +224,24 @@ pub enum Operation {
         remote_schema: String,
         local_schema: String,
         tables: Option<BTreeSet<String>>,
-        /// Roles that may use the tables, besides their owner.
-        grantees: BTreeSet<Option<String>>,
-        writable: bool,
+    },
+    GrantUsage {
+        schema: String,
+        role: Option<String>,
+    },
+    RevokeUsage {
+        schema: String,
+        role: Option<String>,
+    },
+    GrantTables {
+        tables: BTreeSet<TableName>,
+        role: Option<String>,
+        rights: Rights,
+    },
+    RevokeTables {
+        tables: BTreeSet<TableName>,
+        role: Option<String>,
+        rights: Rights,
     },
     AlterForeignTable {
         table: TableName,
@@ -252,6 +267,30 @@ pub enum Operation {
     ForgetNode {
         node: NodeId,
     },
+}
+
+/// Rights on tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    Read,
+    Write,
+    All,
+}
+
+impl Rights {
+    pub fn privileges(self) -> &'static [&'static str] {
+        const ALL: &[&str] = &["SELECT", "INSERT", "UPDATE", "DELETE"];
+        match self {
+            Rights::Read => &ALL[..1],
+            Rights::Write => &ALL[1..],
+            Rights::All => ALL,
+        }
+    }
+}
+
+/// What people call a role, or everybody.
+pub fn role_name(role: &Option<String>) -> &str {
+    role.as_deref().unwrap_or("PUBLIC")
 }
 
 /// The difference between two sets of `OPTIONS`.
@@ -428,6 +467,10 @@ impl Operation {
             | Operation::RenameSchema { .. }
             | Operation::DropSchema { .. }
             | Operation::ImportTables { .. }
+            | Operation::GrantUsage { .. }
+            | Operation::RevokeUsage { .. }
+            | Operation::GrantTables { .. }
+            | Operation::RevokeTables { .. }
             | Operation::AlterForeignTable { .. }
             | Operation::AlterTableOptions { .. }
             | Operation::DropForeignTable { .. }
@@ -488,6 +531,8 @@ impl Operation {
             Operation::RenameSchema { .. } => "rename schema",
             Operation::DropSchema { .. } => "drop schema",
             Operation::ImportTables { .. } => "import tables",
+            Operation::GrantUsage { .. } | Operation::GrantTables { .. } => "grant",
+            Operation::RevokeUsage { .. } | Operation::RevokeTables { .. } => "revoke",
             Operation::AlterForeignTable { .. } | Operation::AlterTableOptions { .. } => {
                 "alter foreign table"
             }

@@ -3,7 +3,7 @@
 use nodes_plan::conninfo::{Conninfo, Secret};
 use nodes_plan::name::{MAX_NAME_BYTES, Mark, TableName};
 use nodes_plan::quote::{MASK, ident, literal};
-use nodes_plan::step::{ColumnChange, ColumnType, Operation, OptionChange};
+use nodes_plan::step::{ColumnChange, ColumnType, Operation, OptionChange, Rights};
 use std::collections::{BTreeMap, BTreeSet};
 
 const SECRET: &str = "hunter2'\\:";
@@ -63,10 +63,14 @@ fn position(operation: &Operation) -> usize {
         Operation::AlterTableOptions { .. } => 41,
         Operation::RenameServer { .. } => 42,
         Operation::RenameSchema { .. } => 43,
+        Operation::GrantUsage { .. } => 44,
+        Operation::RevokeUsage { .. } => 45,
+        Operation::GrantTables { .. } => 46,
+        Operation::RevokeTables { .. } => 47,
     }
 }
 
-const OPERATIONS: usize = 44;
+const OPERATIONS: usize = 48;
 
 /// One of each operation, everything in it that people name called `name`.
 fn operations(name: &str) -> Vec<Operation> {
@@ -148,9 +152,11 @@ fn operations(name: &str) -> Vec<Operation> {
             remote_schema: name(),
             local_schema: name(),
             tables: Some(BTreeSet::from([name()])),
-            grantees: BTreeSet::from([Some(name()), None]),
-            writable: true,
         },
+        Operation::GrantUsage { schema: name(), role: Some(name()) },
+        Operation::RevokeUsage { schema: name(), role: None },
+        Operation::GrantTables { tables: tables(), role: Some(name()), rights: Rights::All },
+        Operation::RevokeTables { tables: tables(), role: None, rights: Rights::Write },
         Operation::AlterForeignTable { table: table(), changes },
         Operation::DropForeignTable { table: table() },
         Operation::ReleaseServer { name: name() },

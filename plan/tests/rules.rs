@@ -54,11 +54,29 @@ fn relation(schema: &str, name: &str) -> Relation {
     let id = Column { name: "id".into(), data_type: "integer".into(), ..Column::default() };
     Relation {
         name: table(schema, name),
+        owner: "admin".into(),
         kind: "r".into(),
         replica_identity: true,
         columns: vec![id],
         ..Relation::default()
     }
+}
+
+fn schema(name: &str, comment: Option<String>) -> Schema {
+    let grants = BTreeSet::new();
+    Schema { name: name.into(), comment, owner: "admin".into(), owned: true, grants }
+}
+
+fn role(name: &str) -> Role {
+    Role { name: name.into(), superuser: false, replication: true }
+}
+
+fn grants(rights: &[(Option<&str>, &str)]) -> BTreeSet<Grant> {
+    let grant = |(role, privilege): &(Option<&str>, &str)| Grant {
+        role: role.map(str::to_owned),
+        privilege: (*privilege).to_owned(),
+    };
+    rights.iter().map(grant).collect()
 }
 
 /// The table that the foreign link has imported.
@@ -97,8 +115,8 @@ fn server_facts(system: &str) -> NodeFacts {
         file_settings: Some(BTreeMap::new()),
         fdw_available: true,
         public_schema: true,
-        roles: vec![Role { name: "link".into(), superuser: false, replication: true }],
-        schemas: vec![Schema { name: "inventory".into(), comment: None }],
+        roles: vec![role("link")],
+        schemas: vec![schema("inventory", None)],
         relations: vec![
             relation("public", "a"),
             relation("public", "b"),
@@ -214,7 +232,7 @@ impl Case {
         Case::foreign().with(PARIS, |f| {
             f.fdw_comment = Some(extension_comment(REGISTRY));
             f.servers.push(server);
-            f.schemas.push(Schema { name: "stock".into(), comment: comment() });
+            f.schemas.push(schema("stock", comment()));
             f.relations.push(imported);
         })
     }
@@ -612,6 +630,28 @@ fn subscription_removals() -> Vec<(&'static str, Case, &'static str)> {
     ]
 }
 
+/// The foreign link names alice.
+fn for_alice(case: Case) -> Case {
+    let named = case.link(|link| match &mut link.spec {
+        Spec::Foreign(spec) => drop(spec.roles.insert("alice".into())),
+        Spec::Standby(_) | Spec::Subscription(_) => unreachable!("a foreign schema"),
+    });
+    named.with(PARIS, |f| f.roles.push(role("alice")))
+}
+
+/// And she has what it gives her.
+fn given_to_alice(case: Case) -> Case {
+    let alice = Some("alice");
+    let all = ["SELECT", "INSERT", "UPDATE", "DELETE"].map(|right| (alice, right));
+    for_alice(case).with(PARIS, |f| {
+        let mapping = f.servers[0].mappings[0].clone();
+        f.servers[0].mappings.push(Mapping { role: alice.map(str::to_owned), ..mapping });
+        let stock = f.schemas.iter_mut().find(|schema| schema.name == "stock");
+        stock.expect("the local schema").grants = grants(&[(alice, "USAGE")]);
+        imported(f).grants = grants(&all);
+    })
+}
+
 fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
     let (new, made) = (Case::foreign, Case::foreign_made);
     let spec = |case: Case, change: &dyn Fn(&mut ForeignSpec)| {
@@ -634,7 +674,7 @@ fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
         (
             "FO04",
             new().with(PARIS, |f| {
-                f.schemas.push(Schema { name: "stock".into(), comment: None });
+                f.schemas.push(schema("stock", None));
                 f.relations.push(relation("stock", "mine"));
             }),
             "holds 1 other tables or views: \"stock\".\"mine\"",
@@ -661,7 +701,7 @@ fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
             "FO04",
             new().with(PARIS, |f| {
                 let comment = Some(Mark { link: 9, ..mark() }.comment());
-                f.schemas.push(Schema { name: "stock".into(), comment });
+                f.schemas.push(schema("stock", comment));
             }),
             "schema \"stock\" still belongs to link 9",
         ),
@@ -773,6 +813,46 @@ fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
             made().with(PARIS, |f| imported(f).remote = Some(table("inventory", "other"))),
             "ALTER FOREIGN TABLE \"stock\".\"items\" OPTIONS (SET \"table_name\" 'items')",
         ),
+        ("FO31", for_alice(new()), "GRANT USAGE ON SCHEMA \"stock\" TO \"alice\""),
+        (
+            "FO31",
+            for_alice(new()),
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE \"stock\".\"items\" TO \"alice\"",
+        ),
+        (
+            "FO31",
+            spec(for_alice(made()), &|s| s.writable = false),
+            "GRANT SELECT ON TABLE \"stock\".\"items\" TO \"alice\"",
+        ),
+        (
+            "FO31",
+            spec(made(), &|s| s.public = true),
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE \"stock\".\"items\" TO PUBLIC",
+        ),
+        (
+            "FO31",
+            for_alice(made()).with(PARIS, |f| {
+                let stock = f.schemas.iter_mut().find(|schema| schema.name == "stock");
+                let stock = stock.expect("the local schema");
+                (stock.comment, stock.owner, stock.owned) = (None, "bob".into(), false);
+            }),
+            "alice may not use schema \"stock\", which is that of bob — Have bob grant USAGE on it to alice.",
+        ),
+        (
+            "FO32",
+            spec(given_to_alice(made()), &|s| s.roles.clear()),
+            "REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE \"stock\".\"items\" FROM \"alice\"",
+        ),
+        (
+            "FO32",
+            spec(given_to_alice(made()), &|s| s.roles.clear()),
+            "REVOKE USAGE ON SCHEMA \"stock\" FROM \"alice\"",
+        ),
+        (
+            "FO32",
+            spec(given_to_alice(made()), &|s| s.writable = false),
+            "REVOKE INSERT, UPDATE, DELETE ON TABLE \"stock\".\"items\" FROM \"alice\"",
+        ),
         ("FO29", renamed(), "ALTER SERVER \"old feed\" RENAME TO \"feed\""),
         ("FO30", renamed(), "ALTER SCHEMA \"old stock\" RENAME TO \"stock\""),
         (
@@ -790,7 +870,7 @@ fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
         (
             "FO10",
             renamed().with(PARIS, |f| {
-                f.schemas.push(Schema { name: "stock".into(), comment: None });
+                f.schemas.push(schema("stock", None));
             }),
             "is called \"old stock\" now, and another is called \"stock\" — Rename or drop schema \"stock\"",
         ),
@@ -1049,6 +1129,36 @@ fn a_table_of_another_remote_schema_stays() {
     for kept in ["COMMENT ON SERVER \"feed\" IS NULL", "COMMENT ON SCHEMA \"stock\" IS NULL"] {
         assert!(removed.iter().any(|line| line.contains(kept)), "{removed:#?}");
     }
+}
+
+/// Rights are given on the link's tables only, and those that others have are left alone.
+#[test]
+fn rights_are_those_of_the_link_and_its_roles() {
+    let theirs = |name: &str, server: Option<&str>| Relation {
+        kind: if server.is_some() { "f" } else { "r" }.into(),
+        server: server.map(str::to_owned),
+        remote: server.map(|_| table("elsewhere", name)),
+        ..relation("stock", name)
+    };
+    let with_theirs = |f: &mut NodeFacts| {
+        f.relations.push(theirs("wages", None));
+        f.relations.push(theirs("bills", Some("feed")));
+    };
+    let lines = for_alice(Case::foreign_made()).with(PARIS, with_theirs).lines();
+    let granted: Vec<&String> = lines.iter().filter(|line| line.starts_with("FO31")).collect();
+    assert_eq!(granted.len(), 2, "{lines:#?}");
+    assert!(!granted.iter().any(|line| line.contains("wages") || line.contains("bills")));
+
+    assert_eq!(given_to_alice(Case::foreign_made()).lines(), [""; 0]);
+    let to_others = given_to_alice(Case::foreign_made()).with(PARIS, |f| {
+        let more =
+            grants(&[(Some("carol"), "DELETE"), (None, "SELECT"), (Some("alice"), "TRUNCATE")]);
+        imported(f).grants.extend(more);
+    });
+    assert_eq!(to_others.lines(), [""; 0]);
+    // An owner needs no grant, and is not robbed of its own.
+    let owner = for_alice(Case::foreign_made()).with(PARIS, |f| imported(f).owner = "alice".into());
+    assert!(!owner.lines().iter().any(|line| line.contains("ON TABLE")), "{:#?}", owner.lines());
 }
 
 /// Without our server nothing of the schema is dropped, so it cannot be dropped either.

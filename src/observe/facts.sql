@@ -9,16 +9,23 @@ WITH interest AS (
          $1::json->>'marks' AS marks
 ), me AS (
   SELECT rolsuper FROM pg_roles WHERE rolname = current_user
+), grantees AS (
+  -- Roles whose rights matter: those of links, and those that have a mapping from a time when
+  -- a link named them.
+  SELECT 0::oid AS oid, NULL::name AS rolname
+  UNION ALL
+  SELECT r.oid, r.rolname FROM pg_roles r, interest i
+  WHERE r.rolname = ANY (i.roles) OR r.oid IN (SELECT m.umuser FROM pg_user_mappings m)
 ), schemas AS (
   -- What bears a mark of ours may have been renamed.
-  SELECT n.oid, n.nspname, d.description, starts_with(d.description, i.marks) AS marked
+  SELECT n.oid, n.nspname, n.nspowner, n.nspacl, d.description, starts_with(d.description, i.marks) AS marked
   FROM interest i
   CROSS JOIN pg_namespace n
   LEFT JOIN pg_description d
     ON d.objoid = n.oid AND d.classoid = 'pg_namespace'::regclass AND d.objsubid = 0
   WHERE n.nspname = ANY (i.schemas) OR starts_with(d.description, i.marks)
 ), wanted AS (
-  SELECT c.oid, c.relname, c.relkind, c.relispartition, c.relreplident, n.nspname
+  SELECT c.oid, c.relname, c.relowner, c.relacl, c.relkind, c.relispartition, c.relreplident, n.nspname
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
   CROSS JOIN interest i
@@ -31,6 +38,7 @@ WITH interest AS (
 ), relations AS (
   SELECT json_build_object(
     'name', json_build_object('schema', w.nspname, 'name', w.relname),
+    'owner', pg_get_userbyid(w.relowner),
     'kind', w.relkind,
     'is_partition', w.relispartition,
     'of_extension', EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
@@ -50,6 +58,11 @@ WITH interest AS (
       SELECT coalesce(json_object_agg(o.option_name, o.option_value), '{}')
       FROM pg_options_to_table(f.ftoptions) o
       WHERE o.option_name NOT IN ('schema_name', 'table_name')),
+    'grants', (
+      SELECT coalesce(json_agg(json_build_object(
+        'role', g.rolname, 'privilege', a.privilege_type)), '[]')
+      FROM aclexplode(w.relacl) a JOIN grantees g ON g.oid = a.grantee
+      WHERE w.relkind = 'f' AND a.grantor = w.relowner),
     'columns', (
       SELECT coalesce(json_agg(json_build_object(
         'name', a.attname,
@@ -165,7 +178,15 @@ SELECT json_build_object(
   'servers', (SELECT coalesce(json_agg(server), '[]') FROM servers),
   'schemas', (
     SELECT coalesce(json_agg(json_build_object(
-      'name', n.nspname, 'comment', n.description)), '[]')
+      'name', n.nspname,
+      'comment', n.description,
+      'owner', pg_get_userbyid(n.nspowner),
+      'owned', pg_has_role(n.nspowner, 'USAGE'),
+      'grants', (
+        SELECT coalesce(json_agg(json_build_object(
+          'role', g.rolname, 'privilege', a.privilege_type)), '[]')
+        FROM aclexplode(n.nspacl) a JOIN grantees g ON g.oid = a.grantee
+        WHERE a.grantor = n.nspowner))), '[]')
     FROM schemas n WHERE n.marked OR has_schema_privilege(n.oid, 'USAGE')),
   'relations', (SELECT coalesce(json_agg(relation), '[]') FROM relations),
   'roles', (

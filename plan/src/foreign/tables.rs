@@ -1,7 +1,7 @@
 //! The tables of a foreign link: what is imported, kept like the remote tables, and dropped
 //! when it has nothing to show any more.
 
-use super::{is_on_server, relations, spec, wanted_roles};
+use super::{is_on_server, relations, spec};
 use crate::conninfo::Conninfo;
 use crate::desired::ForeignSpec;
 use crate::name::TableName;
@@ -83,26 +83,38 @@ fn missing<'a>(ctx: &Context<'a>) -> Vec<(String, Option<&'a Relation>)> {
     missing.map(|(table, _)| (table.clone(), names.get(table.as_str()).copied())).collect()
 }
 
-pub(super) fn import(ctx: &Context<'_>) -> Vec<Verdict> {
-    let (Some((source, facts)), Some(spec)) = (ctx.both(), spec(ctx)) else {
+fn importable(ctx: &Context<'_>) -> BTreeSet<String> {
+    let free = missing(ctx).into_iter().filter(|(_, in_the_way)| in_the_way.is_none());
+    free.map(|(table, _)| table).collect()
+}
+
+/// The link's tables as they are to be, those that are imported first included.
+pub(super) fn after_import<'a>(ctx: &Context<'a>) -> Vec<(TableName, Option<&'a Relation>)> {
+    let Some(spec) = spec(ctx) else {
         return vec![];
     };
-    let free = missing(ctx).into_iter().filter(|(_, in_the_way)| in_the_way.is_none());
-    let missing: BTreeSet<String> = free.map(|(table, _)| table).collect();
+    let here = shown(ctx).into_values().flatten();
+    let here = here.map(|relation| (at_home(spec, &relation.name.name), Some(relation)));
+    let new = importable(ctx).into_iter().map(|table| (at_home(spec, &table), None));
+    here.chain(new).collect()
+}
+
+pub(super) fn import(ctx: &Context<'_>) -> Vec<Verdict> {
+    let (Some((source, _)), Some(spec)) = (ctx.both(), spec(ctx)) else {
+        return vec![];
+    };
+    let missing = importable(ctx);
     if missing.is_empty() {
         return vec![];
     }
     let tables = if missing.len() == 1 { "table" } else { "tables" };
     let reason = format!("{} {tables} of \"{}\"", missing.len(), ctx.from.name);
     let whole = spec.tables.is_none() && missing == wanted_tables(source, spec);
-    let me = Some(facts.role.clone());
     let operation = Operation::ImportTables {
         server: ctx.link.name.clone(),
         remote_schema: spec.remote_schema.clone(),
         local_schema: spec.local_schema.clone(),
         tables: (!whole).then_some(missing),
-        grantees: wanted_roles(facts, spec).into_iter().filter(|role| *role != me).collect(),
-        writable: spec.writable,
     };
     vec![Verdict::act(ctx.to.id, operation, reason)]
 }

@@ -2,7 +2,8 @@
 //! what people change by hand, ask for next, and what goes wrong.
 
 use crate::interpret::{
-    default_publication_options, default_subscription_options, reload, rename_schema, rename_server,
+    change_grants, default_publication_options, default_subscription_options, reload,
+    rename_schema, rename_server,
 };
 use crate::sim::Sim;
 use nodes_plan::conninfo::{Conninfo, Secret};
@@ -77,7 +78,7 @@ fn primary(rng: &mut SmallRng, id: NodeId) -> NodeFacts {
         ]),
         file_settings: Some(BTreeMap::new()),
         fdw_available: true,
-        roles: ["link", "alice", "bob"].map(role).to_vec(),
+        roles: ["link", "alice", "bob", "carol"].map(role).to_vec(),
         schemas: ["public", "inventory"].map(plain_schema).to_vec(),
         ..NodeFacts::default()
     };
@@ -94,7 +95,7 @@ fn role(name: &str) -> Role {
 }
 
 fn plain_schema(name: &str) -> Schema {
-    Schema { name: name.into(), comment: None }
+    Schema { name: name.into(), owner: "admin".into(), owned: true, ..Schema::default() }
 }
 
 fn table(rng: &mut SmallRng, schema: &str, name: &str) -> Relation {
@@ -102,6 +103,7 @@ fn table(rng: &mut SmallRng, schema: &str, name: &str) -> Relation {
         |name: &str| Column { name: name.into(), data_type: "integer".into(), ..Column::default() };
     Relation {
         name: TableName::new(schema, name),
+        owner: "admin".into(),
         kind: "r".into(),
         replica_identity: rng.random_bool(0.97),
         columns: vec![Column { not_null: true, ..column("id") }, column("value")],
@@ -327,6 +329,7 @@ fn disturb_foreign(rng: &mut SmallRng, facts: &mut NodeFacts) {
         });
     }
     rename(rng, facts);
+    disturb_rights(rng, facts);
     for relation in facts.relations.iter_mut().filter(|r| r.server.is_some()) {
         if rng.random_bool(0.05) {
             let table = if rng.random_bool(0.5) { "y" } else { "gone" };
@@ -353,6 +356,43 @@ fn disturb_foreign(rng: &mut SmallRng, facts: &mut NodeFacts) {
         let stock = |name: &str| name.starts_with("stock");
         facts.relations.retain(|r| !stock(&r.name.schema));
         facts.schemas.retain(|s| !stock(&s.name));
+    }
+}
+
+/// Gives and takes rights: of roles that links may name, and of one that none does.
+fn disturb_rights(rng: &mut SmallRng, facts: &mut NodeFacts) {
+    let (alice, carol) = (Some("alice".to_owned()), Some("carol".to_owned()));
+    for relation in facts.relations.iter_mut().filter(|r| r.server.is_some()) {
+        if rng.random_bool(0.1) {
+            relation.grants.clear();
+        }
+        for (role, privilege) in [(&alice, "DELETE"), (&carol, "SELECT")] {
+            let give = rng.random_bool(0.1);
+            change_grants(&mut relation.grants, role, &[privilege], give);
+        }
+    }
+    for schema in facts.schemas.iter_mut().filter(|schema| schema.comment.is_some()) {
+        if rng.random_bool(0.1) {
+            schema.grants.clear();
+        }
+        change_grants(&mut schema.grants, &carol, &["USAGE"], rng.random_bool(0.1));
+    }
+}
+
+/// Carol is given rights on all foreign schemas, then the links name other roles.
+pub fn change_roles(rng: &mut SmallRng, sim: &mut Sim) {
+    let carol = Some("carol".to_owned());
+    for facts in sim.nodes.values_mut() {
+        let foreign = facts.relations.iter_mut().filter(|r| r.server.is_some());
+        foreign.for_each(|r| change_grants(&mut r.grants, &carol, &["SELECT", "DELETE"], true));
+        let ours = facts.schemas.iter_mut().filter(|schema| schema.comment.is_some());
+        ours.for_each(|schema| change_grants(&mut schema.grants, &carol, &["USAGE"], true));
+    }
+    for link in &mut sim.registry.links {
+        if let Spec::Foreign(spec) = &mut link.spec {
+            let new = foreign(rng, link.id);
+            (spec.roles, spec.public, spec.writable) = (new.roles, new.public, new.writable);
+        }
     }
 }
 

@@ -455,7 +455,13 @@ fn schema(facts: &mut NodeFacts, source: &NodeFacts, operation: &Operation) -> O
     Some(match operation {
         Operation::CreateSchema { name, mark } => (|| {
             ensure(facts.schema(name).is_none(), "schema exists")?;
-            facts.schemas.push(Schema { name: name.clone(), comment: Some(mark.comment()) });
+            facts.schemas.push(Schema {
+                name: name.clone(),
+                comment: Some(mark.comment()),
+                owner: facts.role.clone(),
+                owned: true,
+                grants: BTreeSet::new(),
+            });
             Ok(())
         })(),
         Operation::RenameSchema { name, to } => rename_schema(facts, name, to),
@@ -467,6 +473,10 @@ fn schema(facts: &mut NodeFacts, source: &NodeFacts, operation: &Operation) -> O
             find(&mut facts.schemas, |s| s.name == *name, "schema").map(|s| s.comment = None)
         }
         Operation::ImportTables { .. } => import(facts, source, operation),
+        Operation::GrantUsage { .. }
+        | Operation::RevokeUsage { .. }
+        | Operation::GrantTables { .. }
+        | Operation::RevokeTables { .. } => rights(facts, operation),
         Operation::AlterForeignTable { table, changes } => {
             find(&mut facts.relations, |r| r.name == *table && r.server.is_some(), "foreign table")
                 .and_then(|relation| changes.iter().try_for_each(|c| alter(relation, c)))
@@ -482,6 +492,57 @@ fn schema(facts: &mut NodeFacts, source: &NodeFacts, operation: &Operation) -> O
         ),
         _ => return None,
     })
+}
+
+fn rights(facts: &mut NodeFacts, operation: &Operation) -> Outcome {
+    let usage = |facts: &mut NodeFacts, schema: &str, role: &Option<String>, give: bool| {
+        let schema = find(&mut facts.schemas, |s| s.name == schema, "schema")?;
+        ensure(schema.owned, "permission denied for schema")?;
+        change_grants(&mut schema.grants, role, &["USAGE"], give);
+        Ok(())
+    };
+    let on_tables =
+        |facts: &mut NodeFacts, tables: &BTreeSet<TableName>, role, privileges, give| {
+            for table in tables {
+                let relation = find(&mut facts.relations, |r| r.name == *table, "table")?;
+                change_grants(&mut relation.grants, role, privileges, give);
+            }
+            Ok(())
+        };
+    let known = |facts: &NodeFacts, role: &Option<String>| {
+        ensure(role.as_ref().is_none_or(|role| facts.role(role).is_some()), "no such role")
+    };
+    match operation {
+        Operation::GrantUsage { schema, role } => {
+            known(facts, role)?;
+            usage(facts, schema, role, true)
+        }
+        Operation::RevokeUsage { schema, role } => usage(facts, schema, role, false),
+        Operation::GrantTables { tables, role, rights } => {
+            known(facts, role)?;
+            on_tables(facts, tables, role, rights.privileges(), true)
+        }
+        Operation::RevokeTables { tables, role, rights } => {
+            on_tables(facts, tables, role, rights.privileges(), false)
+        }
+        other => Err(format!("no right: {other:?}")),
+    }
+}
+
+pub fn change_grants(
+    grants: &mut BTreeSet<Grant>,
+    role: &Option<String>,
+    privileges: &[&str],
+    give: bool,
+) {
+    for privilege in privileges {
+        let grant = Grant { role: role.clone(), privilege: (*privilege).to_owned() };
+        if give {
+            grants.insert(grant)
+        } else {
+            grants.remove(&grant)
+        };
+    }
 }
 
 fn import(facts: &mut NodeFacts, source: &NodeFacts, operation: &Operation) -> Outcome {
@@ -504,6 +565,7 @@ fn import(facts: &mut NodeFacts, source: &NodeFacts, operation: &Operation) -> O
             kind: "f".into(),
             server: Some(server.clone()),
             remote: Some(there.name.clone()),
+            owner: facts.role.clone(),
             ..there.clone()
         });
     }

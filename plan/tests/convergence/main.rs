@@ -10,8 +10,8 @@ mod interpret;
 mod judge;
 mod sim;
 
-use generate::{afflict, disturb, evolve, rng, strangers};
-use judge::{is_right, marked, not_ours};
+use generate::{afflict, change_roles, disturb, evolve, rng, strangers};
+use judge::{is_right, marked, not_ours, rights_are_exact};
 use nodes_plan::desired::{LinkId, LinkState, NodeId, Spec};
 use nodes_plan::name::Mark;
 use nodes_plan::plan;
@@ -226,6 +226,23 @@ fn what_others_made_is_never_touched() {
     });
 }
 
+/// Who may use a foreign schema is whom its link names, whomever it named before.
+#[test]
+fn rights_follow_the_link() {
+    for_every_seed(|rng| {
+        let mut sim = generate::sim(rng);
+        let mut stuck = stuck(&run_all(&mut sim));
+        change_roles(rng, &mut sim);
+        stuck.extend(self::stuck(&run_all(&mut sim)));
+        for link in sim.registry.links.iter().filter(|link| !stuck.contains(&link.id)) {
+            let Spec::Foreign(spec) = &link.spec else { continue };
+            if let Err(what) = rights_are_exact(&sim, link, spec) {
+                panic!("link {}: {what}\n{link:#?}\n{sim:#?}", link.id);
+            }
+        }
+    });
+}
+
 /// Operations after which something is gone.
 fn destroys(operation: &Operation) -> bool {
     matches!(
@@ -239,6 +256,8 @@ fn destroys(operation: &Operation) -> bool {
             | Operation::DropFdwExtension
             | Operation::DropServer { .. }
             | Operation::DropMapping { .. }
+            | Operation::RevokeUsage { .. }
+            | Operation::RevokeTables { .. }
             | Operation::DropSchema { .. }
             | Operation::DropForeignTable { .. }
     )
