@@ -25,12 +25,12 @@ const REFUSE: &[Rule] = &[
     Rule { id: "FO06", when: "a listed remote table is missing", then: remote_table_missing },
     Rule { id: "FO07", when: "a role to map is missing", then: role_missing },
     Rule { id: "FO08", when: "a role that is no superuser has no password", then: no_password },
+    Rule { id: "FO09", when: "only a superuser can create postgres_fdw", then: cannot_extend },
     Rule {
         id: "FO10",
         when: "the local schema's name is taken by another",
         then: schema_name_taken,
     },
-    Rule { id: "FO09", when: "only a superuser can create postgres_fdw", then: cannot_extend },
 ];
 
 const KEEP: &[Rule] = &[

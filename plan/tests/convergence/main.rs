@@ -129,10 +129,11 @@ fn every_world_converges_and_what_is_planned_is_right() {
     assert!(judged > 0, "no link was judged");
 }
 
-/// Whether a link found no slot left. Which of two that want the last one gets it depends on
-/// when a third lets go of its name.
+/// Whether a limit leaves no room for a link. Which of two that want the last slot or worker
+/// gets it depends on when a third lets go of its name.
 fn contended(plan: &Plan) -> bool {
-    plan.problems.iter().any(|problem| problem.rule == "SU06")
+    let limits = ["ST05", "ST06", "SU06", "SU07"];
+    plan.problems.iter().any(|problem| limits.contains(&problem.rule))
 }
 
 /// Fails with the lines in which two ends differ.
