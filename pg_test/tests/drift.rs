@@ -84,8 +84,66 @@ const DRIFTS: &[Drift] = &[
         typed: &["ALTER FOREIGN TABLE stock.items DROP COLUMN label"],
         rules: &["FO27"],
     },
-    Drift { on: "paris", typed: &["DROP SCHEMA stock CASCADE"], rules: &["FO24", "FO26"] },
-    Drift { on: "paris", typed: &["DROP SERVER stock CASCADE"], rules: &["FO20", "FO22", "FO26"] },
+    Drift {
+        on: "paris",
+        typed: &["ALTER FOREIGN TABLE stock.items OPTIONS (ADD updatable 'false')"],
+        rules: &["FO33"],
+    },
+    Drift {
+        on: "paris",
+        typed: &["ALTER FOREIGN TABLE stock.items OPTIONS (SET table_name 'nothing')"],
+        rules: &["FO33"],
+    },
+    Drift {
+        on: "paris",
+        typed: &["ALTER FOREIGN TABLE stock.items ALTER COLUMN label DROP NOT NULL"],
+        rules: &["FO27"],
+    },
+    Drift {
+        on: "london",
+        typed: &["ALTER TABLE inventory.items ALTER COLUMN label DROP NOT NULL"],
+        rules: &["FO27"],
+    },
+    Drift { on: "paris", typed: &["ALTER SERVER stock RENAME TO old"], rules: &["FO29"] },
+    Drift { on: "paris", typed: &["ALTER SCHEMA stock RENAME TO old"], rules: &["FO30"] },
+    Drift {
+        on: "paris",
+        typed: &[
+            "ALTER SERVER stock RENAME TO old",
+            "ALTER SCHEMA stock RENAME TO \"old one\"",
+            "ALTER FOREIGN TABLE \"old one\".items DROP COLUMN price",
+            "DROP USER MAPPING FOR postgres SERVER old",
+        ],
+        rules: &["FO22", "FO27", "FO29", "FO30"],
+    },
+    Drift {
+        on: "paris",
+        typed: &["SELECT nodes.alter_link('stock', roles => '{postgres,alice}')"],
+        rules: &["FO22", "FO31"],
+    },
+    Drift {
+        on: "paris",
+        typed: &["REVOKE SELECT, DELETE ON stock.items FROM alice"],
+        rules: &["FO31"],
+    },
+    Drift { on: "paris", typed: &["REVOKE USAGE ON SCHEMA stock FROM alice"], rules: &["FO31"] },
+    Drift {
+        on: "paris",
+        typed: &["SELECT nodes.alter_link('stock', writable => false, public => true)"],
+        rules: &["FO21", "FO22", "FO31", "FO32"],
+    },
+    Drift { on: "paris", typed: &["GRANT INSERT ON stock.items TO PUBLIC"], rules: &["FO32"] },
+    Drift {
+        on: "paris",
+        typed: &["SELECT nodes.alter_link('stock', writable => true, public => false)"],
+        rules: &["FO21", "FO28", "FO31", "FO32"],
+    },
+    Drift { on: "paris", typed: &["DROP SCHEMA stock CASCADE"], rules: &["FO24", "FO26", "FO31"] },
+    Drift {
+        on: "paris",
+        typed: &["DROP SERVER stock CASCADE"],
+        rules: &["FO20", "FO22", "FO26", "FO31"],
+    },
     Drift {
         on: "london",
         typed: &["ALTER TABLE inventory.items ADD COLUMN \"of Ünit\" text DEFAULT 'piece'"],
@@ -101,8 +159,17 @@ const DRIFTS: &[Drift] = &[
         typed: &["ALTER TABLE inventory.items DROP COLUMN label"],
         rules: &["FO27"],
     },
-    Drift { on: "london", typed: &["CREATE TABLE inventory.extra (id int)"], rules: &["FO26"] },
+    Drift {
+        on: "london",
+        typed: &["CREATE TABLE inventory.extra (id int)"],
+        rules: &["FO26", "FO31"],
+    },
     Drift { on: "london", typed: &["DROP TABLE inventory.extra"], rules: &["FO25"] },
+    Drift {
+        on: "paris",
+        typed: &["SELECT nodes.alter_link('stock', roles => '{postgres}')"],
+        rules: &["FO28", "FO32"],
+    },
     Drift {
         on: "oslo",
         typed: &["ALTER SYSTEM SET primary_slot_name = 'elsewhere'", RELOAD],
@@ -160,6 +227,7 @@ fn what_a_person_changes_is_shown_and_healed() {
     trio.register();
     trio.link();
     trio.london.sql("app", "CREATE PUBLICATION other FOR TABLE orders");
+    trio.paris.sql("app", "CREATE ROLE alice");
     trio.apply();
     for (drift, id) in DRIFTS.iter().zip(2000..) {
         for statement in drift.typed {
@@ -223,6 +291,85 @@ fn heals_a_dropped_slot(trio: &Trio) {
     heals(trio, "a dropped slot", &["ST20", "ST22"]);
     let active = "SELECT slot_name FROM pg_replication_slots WHERE active";
     wait_until("oslo to use its slot", LONG, || trio.paris.query_texts("app", active).len() == 1);
+}
+
+/// Rights on `table` that `alice` has, by whatever way.
+fn rights_of_alice(trio: &Trio, table: &str) -> Vec<String> {
+    let query = format!(
+        "SELECT r FROM unnest('{{SELECT,INSERT,UPDATE,DELETE}}'::text[]) r
+         WHERE has_table_privilege('alice', '{table}', r) ORDER BY r"
+    );
+    trio.paris.query_texts("app", &query)
+}
+
+const ALL: [&str; 4] = ["DELETE", "INSERT", "SELECT", "UPDATE"];
+
+#[test]
+fn rights_are_those_of_the_link_on_the_tables_of_the_link() {
+    let trio = Trio::start();
+    trio.register();
+    trio.link();
+    trio.apply();
+    trio.london.sql("app", "CREATE SCHEMA other; CREATE TABLE other.bills (id int)");
+    trio.paris.sql(
+        "app",
+        "CREATE ROLE alice; CREATE ROLE carol; CREATE TABLE stock.wages (id int);
+         IMPORT FOREIGN SCHEMA other FROM SERVER stock INTO stock;
+         GRANT SELECT ON stock.items TO carol",
+    );
+    assert_eq!(trio.plan(), [""; 0], "a table that shows another schema is nobody's drift");
+    trio.paris.sql("app", "SELECT nodes.alter_link('stock', roles => '{postgres,alice}')");
+    trio.london.sql("app", "CREATE TABLE inventory.shelves (id int)");
+    trio.apply();
+    assert_eq!(rights_of_alice(&trio, "stock.items"), ALL);
+    assert_eq!(rights_of_alice(&trio, "stock.shelves"), ALL);
+    for theirs in ["stock.wages", "stock.bills"] {
+        assert_eq!(rights_of_alice(&trio, theirs), [""; 0], "{theirs}");
+    }
+
+    trio.paris.sql("app", "SELECT nodes.alter_link('stock', writable => false)");
+    trio.apply();
+    assert_eq!(rights_of_alice(&trio, "stock.items"), ["SELECT"]);
+    trio.paris.sql("app", "SELECT nodes.alter_link('stock', roles => '{postgres}')");
+    trio.apply();
+    assert_eq!(rights_of_alice(&trio, "stock.items"), [""; 0]);
+    let carol = "SELECT has_table_privilege('carol', 'stock.items', 'SELECT')::text";
+    assert_eq!(trio.paris.query_one_text("app", carol), "true", "others keep what they have");
+    assert_eq!(trio.plan(), [""; 0]);
+
+    let remove = "SELECT nodes.remove_link('stock', keep_data => false)";
+    trio.paris.sql("app", remove);
+    trio.apply();
+    let left = "SELECT relname FROM pg_class WHERE relnamespace = 'stock'::regnamespace ORDER BY 1";
+    assert_eq!(trio.paris.query_texts("app", left), ["bills", "wages"]);
+    trio.paris.sql("app", "DROP SERVER stock CASCADE");
+    trio.paris.sql("app", "CALL nodes.teardown()");
+    trio.paris.assert_no_residue("app");
+    trio.london.assert_no_residue("app");
+}
+
+/// A link that is removed takes what it made, whatever that is called by now; and postgres_fdw
+/// is where people look for it.
+#[test]
+fn renamed_objects_go_with_their_link() {
+    let trio = Trio::start();
+    trio.register();
+    trio.link();
+    trio.apply();
+    let place = "SELECT extnamespace::regnamespace::text FROM pg_extension
+                 WHERE extname = 'postgres_fdw'";
+    assert_eq!(trio.paris.query_one_text("app", place), "public");
+    let rename = "ALTER SERVER stock RENAME TO old; ALTER SCHEMA stock RENAME TO \"old one\"";
+    trio.paris.sql("app", rename);
+    trio.paris.sql("app", "CREATE SCHEMA stock");
+    let problem = "SELECT DISTINCT rule FROM nodes.plan() WHERE action = 'problem'";
+    assert_eq!(trio.paris.query_texts("app", problem), ["FO10"], "{:#?}", trio.plan());
+
+    trio.paris.sql("app", "CALL nodes.teardown()");
+    let schemas = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^(stock|old)' ORDER BY 1";
+    assert_eq!(trio.paris.query_texts("app", schemas), ["stock"]);
+    trio.paris.assert_no_residue("app");
+    trio.london.assert_no_residue("app");
 }
 
 /// What somebody else made, as text that changes with any change to it.

@@ -156,6 +156,9 @@ impl Registry {
 /// What must be asked of a node so that its links can be planned.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Interest {
+    /// How the comments of this registry's marks begin: what bears one matters, whatever it is
+    /// called.
+    pub marks: String,
     /// Schemas whose relations matter.
     pub schemas: BTreeSet<String>,
     /// Single tables that matter.
@@ -171,7 +174,7 @@ pub struct Interest {
 impl Registry {
     /// Collects what the links of `node` need to know about it.
     pub fn interest(&self, node: NodeId) -> Interest {
-        let mut interest = Interest::default();
+        let mut interest = Interest { marks: Mark::prefix(&self.id), ..Interest::default() };
         if let Some(user) = self.nodes.get(&node).and_then(|n| n.conninfo.get("user")) {
             interest.roles.insert(user.to_owned());
         }

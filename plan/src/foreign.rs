@@ -2,13 +2,16 @@
 //! the schema appears. All that is made is made on `to`: server, user mappings, schema and
 //! foreign tables; `postgres_fdw` itself is made once for a node (order.rs).
 
+mod rights;
+mod tables;
+
 use crate::conninfo::Conninfo;
 use crate::desired::{ForeignSpec, Spec};
 use crate::name::TableName;
-use crate::observed::{NodeFacts, Owner, Relation, Server, owner};
-use crate::refuse::{name_taken, read_only};
+use crate::observed::{NodeFacts, Owner, Relation, Schema, Server, find_marked, owner};
+use crate::refuse::{FREE_LATER, name_taken, read_only};
 use crate::rule::{Context, Rule, Table, Verdict};
-use crate::step::{ColumnChange, ColumnType, Operation, OptionChange};
+use crate::step::{Operation, OptionChange, role_name};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) const TABLE: Table =
@@ -20,6 +23,8 @@ const FORBID: &[Rule] = &[
 ];
 
 const FOLLOW: &[Rule] = &[
+    Rule { id: "FO29", when: "the server bears our mark under another name", then: rename_server },
+    Rule { id: "FO30", when: "the schema bears our mark under another name", then: rename_schema },
     Rule { id: "FO21", when: "the server's options are not right", then: alter_server },
     Rule { id: "FO23", when: "a user mapping's options are not right", then: alter_mappings },
 ];
@@ -32,17 +37,39 @@ const REFUSE: &[Rule] = &[
     Rule { id: "FO06", when: "a listed remote table is missing", then: remote_table_missing },
     Rule { id: "FO07", when: "a role to map is missing", then: role_missing },
     Rule { id: "FO09", when: "only a superuser can create postgres_fdw", then: cannot_extend },
-    Rule { id: "FO10", when: "the role may not make server or schema", then: cannot_create },
+    Rule { id: "FO12", when: "the role may not make server or schema", then: cannot_create },
+    Rule {
+        id: "FO10",
+        when: "the local schema's name is taken by another",
+        then: schema_name_taken,
+    },
 ];
 
 const KEEP: &[Rule] = &[
     Rule { id: "FO20", when: "the server is missing", then: create_server },
     Rule { id: "FO22", when: "a user mapping is missing", then: create_mappings },
+    Rule {
+        id: "FO32",
+        when: "a role has rights that the link does not give",
+        then: rights::revoke,
+    },
     Rule { id: "FO28", when: "a role has a mapping of ours and should not", then: drop_unwanted },
     Rule { id: "FO24", when: "the local schema is missing", then: create_schema },
-    Rule { id: "FO25", when: "a foreign table's remote table is gone", then: drop_stale_tables },
-    Rule { id: "FO26", when: "a remote table is not imported", then: import_tables },
-    Rule { id: "FO27", when: "a foreign table's columns differ", then: alter_tables },
+    Rule { id: "FO25", when: "a foreign table's remote table is gone", then: tables::drop_stale },
+    Rule { id: "FO26", when: "a remote table is not imported", then: tables::import },
+    Rule { id: "FO27", when: "a foreign table's columns differ", then: tables::alter },
+    Rule {
+        id: "FO33",
+        when: "a foreign table's options are not right",
+        then: tables::alter_options,
+    },
+    Rule { id: "FO31", when: "a role of the link lacks rights", then: rights::grant },
+    Rule {
+        id: "FO35",
+        when: "something has the name of a table to import",
+        then: tables::in_the_way,
+    },
+    Rule { id: "FO34", when: "a column's type cannot be read", then: tables::unknown_types },
 ];
 
 const REMOVE: &[Rule] = &[
@@ -66,14 +93,41 @@ fn target<'a>(ctx: &Context<'a>) -> Option<(&'a NodeFacts, &'a ForeignSpec)> {
     Some((ctx.target?, spec(ctx)?))
 }
 
-/// Our server on `to`, whoever's mark it bears.
+/// The link's server on `to`: the one with our mark, else the one with the name.
 fn server<'a>(ctx: &Context<'a>) -> Option<&'a Server> {
-    ctx.target?.server(&ctx.link.name)
+    marked_server(ctx).or_else(|| ctx.target?.server(&ctx.link.name))
 }
 
-/// Our server, where our mark proves it.
+/// Our server, where our mark proves it, whatever it is called now.
 fn marked_server<'a>(ctx: &Context<'a>) -> Option<&'a Server> {
-    server(ctx).filter(|found| owner(found.comment.as_deref(), &ctx.mark) == Owner::Ours)
+    find_marked(&ctx.target?.servers, &ctx.mark, &ctx.link.name)
+}
+
+/// The local schema: the one with our mark, else the one with the name.
+fn schema<'a>(ctx: &Context<'a>) -> Option<&'a Schema> {
+    let (facts, spec) = target(ctx)?;
+    marked_schema(ctx).or_else(|| facts.schema(&spec.local_schema))
+}
+
+/// The local schema, where our mark proves that it is ours, whatever it is called now.
+fn marked_schema<'a>(ctx: &Context<'a>) -> Option<&'a Schema> {
+    let (facts, spec) = target(ctx)?;
+    find_marked(&facts.schemas, &ctx.mark, &spec.local_schema)
+}
+
+/// What is in the local schema now.
+fn relations<'a>(ctx: &Context<'a>) -> impl Iterator<Item = &'a Relation> {
+    let found = target(ctx).map(|(facts, spec)| {
+        let home = schema(ctx).map_or(spec.local_schema.as_str(), |schema| &schema.name);
+        facts.relations_in(home)
+    });
+    found.into_iter().flatten()
+}
+
+/// Whether a relation is a foreign table on the link's server.
+fn is_on_server(ctx: &Context<'_>, relation: &Relation) -> bool {
+    let server = server(ctx).map_or(&ctx.link.name, |server| &server.name);
+    relation.server.as_ref() == Some(server)
 }
 
 /// What a removal can take away: nothing while the node is read-only.
@@ -82,7 +136,7 @@ fn removable_server<'a>(ctx: &Context<'a>) -> Option<&'a Server> {
 }
 
 fn cannot_drop(ctx: &Context<'_>) -> Vec<Verdict> {
-    if marked_server(ctx).is_none() && !is_schema_marked(ctx) {
+    if marked_server(ctx).is_none() && marked_schema(ctx).is_none() {
         return vec![];
     }
     target_read_only(ctx)
@@ -107,7 +161,7 @@ fn no_fdw(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 fn server_taken(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(found) = server(ctx) else {
+    let Some(found) = ctx.target.and_then(|facts| facts.server(&ctx.link.name)) else {
         return vec![];
     };
     let comment = found.comment.as_deref();
@@ -116,11 +170,7 @@ fn server_taken(ctx: &Context<'_>) -> Vec<Verdict> {
 
 /// Relations of the local schema that are not foreign tables of this link.
 fn strangers<'a>(ctx: &Context<'a>) -> Vec<&'a Relation> {
-    let Some((facts, spec)) = target(ctx) else {
-        return vec![];
-    };
-    let ours = Some(ctx.link.name.as_str());
-    facts.relations_in(&spec.local_schema).filter(|r| r.server.as_deref() != ours).collect()
+    relations(ctx).filter(|relation| !is_on_server(ctx, relation)).collect()
 }
 
 fn schema_taken(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -143,8 +193,10 @@ fn schema_taken(ctx: &Context<'_>) -> Vec<Verdict> {
     }
     if let Some(Owner::OtherLink(other)) = holder {
         let message = format!("schema \"{}\" still belongs to link {other}", spec.local_schema);
-        let hint = "It is free when that link's removal is done; run nodes.apply() again.";
-        return vec![Verdict::wait(ctx.to.id, message, hint)];
+        return vec![Verdict::wait(ctx.to.id, message, FREE_LATER)];
+    }
+    if marked_schema(ctx).is_some() {
+        return vec![];
     }
     let found = strangers(ctx);
     if found.is_empty() {
@@ -159,6 +211,23 @@ fn schema_taken(ctx: &Context<'_>) -> Vec<Verdict> {
         names.join(", ")
     );
     vec![Verdict::refuse(ctx.to.id, message, "Give the foreign schema a name of its own.")]
+}
+
+/// Ours was renamed, and cannot have its name back.
+fn schema_name_taken(ctx: &Context<'_>) -> Vec<Verdict> {
+    let (Some((facts, spec)), Some(ours)) = (target(ctx), marked_schema(ctx)) else {
+        return vec![];
+    };
+    let named = facts.schema(&spec.local_schema).map(|s| owner(s.comment.as_deref(), &ctx.mark));
+    if named != Some(Owner::Foreign) {
+        return vec![];
+    }
+    let message = format!(
+        "the link's schema on node \"{}\" is called \"{}\" now, and another is called \"{}\"",
+        ctx.to.name, ours.name, spec.local_schema
+    );
+    let hint = format!("Rename or drop schema \"{}\" there.", spec.local_schema);
+    vec![Verdict::refuse(ctx.to.id, message, hint)]
 }
 
 fn remote_schema_missing(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -293,10 +362,39 @@ fn wanted_roles(facts: &NodeFacts, spec: &ForeignSpec) -> BTreeSet<Option<String
     roles
 }
 
+/// Who gets rights: all of those but the role that imports, whose the tables are.
+fn grantees(facts: &NodeFacts, spec: &ForeignSpec) -> BTreeSet<Option<String>> {
+    let roles = wanted_roles(facts, spec).into_iter();
+    roles.filter(|role| role.as_ref() != Some(&facts.role)).collect()
+}
+
 /// What is missing is made only when both nodes answer: a server without tables helps nobody.
 fn can_create(ctx: &Context<'_>) -> bool {
     ctx.source.is_some() || server(ctx).is_some()
 }
+
+fn rename_server(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some(found) = marked_server(ctx).filter(|server| server.name != ctx.link.name) else {
+        return vec![];
+    };
+    let (name, to) = (found.name.clone(), ctx.link.name.clone());
+    vec![Verdict::act(ctx.to.id, Operation::RenameServer { name, to }, "it bears our mark")]
+}
+
+fn rename_schema(ctx: &Context<'_>) -> Vec<Verdict> {
+    let (Some(found), Some(spec)) = (marked_schema(ctx), spec(ctx)) else {
+        return vec![];
+    };
+    if found.name == spec.local_schema {
+        return vec![];
+    }
+    let (name, to) = (found.name.clone(), spec.local_schema.clone());
+    let danger = format!("queries that name its tables by schema \"{name}\" fail");
+    let step = Verdict::act(ctx.to.id, Operation::RenameSchema { name, to }, "it bears our mark");
+    vec![step.danger(danger)]
+}
+
+// From here on server and schema have the names that they should have.
 
 fn create_server(ctx: &Context<'_>) -> Vec<Verdict> {
     if !can_create(ctx) {
@@ -324,7 +422,7 @@ fn alter_server(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     }
     let reason = format!("not what the registry says: {}", change.keys());
-    let operation = Operation::AlterServer { name: found.name.clone(), change };
+    let operation = Operation::AlterServer { name: ctx.link.name.clone(), change };
     vec![Verdict::act(ctx.to.id, operation, reason)]
 }
 
@@ -366,7 +464,7 @@ fn alter_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
         let change = OptionChange::between(have, &wanted);
         if !change.is_empty() {
             let reason = format!("not what the registry says: {}", change.keys());
-            let (server, role) = (found.name.clone(), mapping.role.clone());
+            let (server, role) = (ctx.link.name.clone(), mapping.role.clone());
             let operation = Operation::AlterMapping { server, role, change };
             verdicts.push(Verdict::act(ctx.to.id, operation, reason));
         }
@@ -374,195 +472,58 @@ fn alter_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
     verdicts
 }
 
-/// A mapping that lets a role in with the node's credentials although the link does not, or no
-/// longer, name the role. One with credentials of its own was made by somebody else.
-fn drop_unwanted(ctx: &Context<'_>) -> Vec<Verdict> {
+/// Roles that a mapping lets in with the node's credentials although the link does not, or no
+/// longer, name them. A mapping with credentials of its own was made by somebody else.
+fn unwanted_roles<'a>(ctx: &Context<'a>) -> Vec<&'a Option<String>> {
     let (Some(_), Some((facts, spec)), Some(found)) = (ctx.source, target(ctx), server(ctx)) else {
         return vec![];
     };
     let (roles, ours) = (wanted_roles(facts, spec), wanted_mapping_options(ctx));
     let unwanted = found.mappings.iter().filter(|mapping| !roles.contains(&mapping.role));
+    unwanted.filter(|m| m.options.as_ref() == Some(&ours)).map(|m| &m.role).collect()
+}
+
+fn drop_unwanted(ctx: &Context<'_>) -> Vec<Verdict> {
     let drop = |role: &Option<String>| {
-        let operation = Operation::DropMapping { server: found.name.clone(), role: role.clone() };
-        let name = role.as_deref().unwrap_or("PUBLIC");
+        let (server, name) = (ctx.link.name.clone(), role_name(role));
+        let operation = Operation::DropMapping { server, role: role.clone() };
         Verdict::act(ctx.to.id, operation, format!("the link does not name {name}"))
             .danger(format!("{name} can no longer use the foreign tables"))
     };
-    unwanted.filter(|m| m.options.as_ref() == Some(&ours)).map(|m| drop(&m.role)).collect()
+    unwanted_roles(ctx).into_iter().map(drop).collect()
 }
 
 fn create_schema(ctx: &Context<'_>) -> Vec<Verdict> {
     if !can_create(ctx) {
         return vec![];
     }
-    let Some((facts, spec)) = target(ctx) else {
+    let (Some((_, spec)), None) = (target(ctx), schema(ctx)) else {
         return vec![];
     };
-    if facts.schema(&spec.local_schema).is_some() {
-        return vec![];
-    }
     let name = spec.local_schema.clone();
     let operation = Operation::CreateSchema { name, mark: ctx.mark.clone() };
     vec![Verdict::act(ctx.to.id, operation, "holds the foreign tables")]
-}
-
-/// The remote tables that should be imported, as `IMPORT FOREIGN SCHEMA` chooses them
-/// (`postgresImportForeignSchema`, postgres_fdw.c): partitions are left out unless listed.
-fn wanted_tables(source: &NodeFacts, spec: &ForeignSpec) -> BTreeSet<String> {
-    match &spec.tables {
-        Some(tables) => tables.clone(),
-        None => {
-            let roots = source.relations_in(&spec.remote_schema).filter(|r| !r.is_partition);
-            roots.map(|relation| relation.name.name.clone()).collect()
-        }
-    }
-}
-
-/// The remote table that a foreign table shows.
-fn remote(relation: &Relation) -> &TableName {
-    relation.remote.as_ref().unwrap_or(&relation.name)
-}
-
-/// Foreign tables of this link in its schema.
-fn foreign_tables<'a>(ctx: &Context<'a>) -> impl Iterator<Item = &'a Relation> {
-    let ours = ctx.link.name.as_str();
-    let found = target(ctx).map(|(facts, spec)| facts.relations_in(&spec.local_schema));
-    found.into_iter().flatten().filter(move |r| r.server.as_deref() == Some(ours))
-}
-
-/// Those that show tables of the remote schema, by the remote table's name.
-fn imported<'a>(ctx: &Context<'a>) -> BTreeMap<&'a str, &'a Relation> {
-    let schema = spec(ctx).map(|spec| spec.remote_schema.as_str());
-    let tables = foreign_tables(ctx).filter(|r| Some(remote(r).schema.as_str()) == schema);
-    tables.map(|relation| (remote(relation).name.as_str(), relation)).collect()
-}
-
-fn drop_stale_tables(ctx: &Context<'_>) -> Vec<Verdict> {
-    let (Some((source, _)), Some(spec)) = (ctx.both(), spec(ctx)) else {
-        return vec![];
-    };
-    let wanted = wanted_tables(source, spec);
-    let shown = |t: &TableName| t.schema == spec.remote_schema && wanted.contains(&t.name);
-    let stale = foreign_tables(ctx).filter(|relation| !shown(remote(relation)));
-    let drop = |relation: &Relation| {
-        let operation = Operation::DropForeignTable { table: relation.name.clone() };
-        let reason = format!("{} is not, or no longer, to be shown", remote(relation));
-        Verdict::act(ctx.to.id, operation, reason)
-            .danger("queries and views that use it fail; the remote rows stay")
-    };
-    stale.map(drop).collect()
-}
-
-fn import_tables(ctx: &Context<'_>) -> Vec<Verdict> {
-    let (Some((source, facts)), Some(spec)) = (ctx.both(), spec(ctx)) else {
-        return vec![];
-    };
-    let wanted = wanted_tables(source, spec);
-    let have = imported(ctx);
-    let missing: BTreeSet<String> =
-        wanted.iter().filter(|t| !have.contains_key(t.as_str())).cloned().collect();
-    if missing.is_empty() {
-        return vec![];
-    }
-    let tables = if missing.len() == 1 { "table" } else { "tables" };
-    let reason = format!("{} {tables} of \"{}\"", missing.len(), ctx.from.name);
-    let whole = spec.tables.is_none() && missing.len() == wanted.len();
-    let me = Some(facts.role.clone());
-    let operation = Operation::ImportTables {
-        server: ctx.link.name.clone(),
-        remote_schema: spec.remote_schema.clone(),
-        local_schema: spec.local_schema.clone(),
-        tables: (!whole).then_some(missing),
-        grantees: wanted_roles(facts, spec).into_iter().filter(|role| *role != me).collect(),
-        writable: spec.writable,
-    };
-    vec![Verdict::act(ctx.to.id, operation, reason)]
-}
-
-fn alter_tables(ctx: &Context<'_>) -> Vec<Verdict> {
-    let (Some((source, _)), Some(spec)) = (ctx.both(), spec(ctx)) else {
-        return vec![];
-    };
-    let wanted = wanted_tables(source, spec);
-    let mut verdicts = Vec::new();
-    for (remote, here) in imported(ctx) {
-        let name = TableName::new(&spec.remote_schema, remote);
-        let Some(there) = source.relation(&name).filter(|_| wanted.contains(remote)) else {
-            continue;
-        };
-        let changes = column_changes(there, here);
-        if changes.is_empty() {
-            continue;
-        }
-        let step = Verdict::act(
-            ctx.to.id,
-            Operation::AlterForeignTable { table: here.name.clone(), changes },
-            format!("the columns of {name} on \"{}\" have changed", ctx.from.name),
-        );
-        verdicts.push(step);
-    }
-    verdicts
-}
-
-/// What makes a foreign table's columns those of the remote table. A type that is not
-/// recognizably a type is left alone.
-fn column_changes(there: &Relation, here: &Relation) -> Vec<ColumnChange> {
-    let mut changes = Vec::new();
-    let remote_name = |column: &crate::observed::Column| {
-        column.remote.clone().unwrap_or_else(|| column.name.clone())
-    };
-    for column in &here.columns {
-        let name = column.name.clone();
-        match there.column(&remote_name(column)) {
-            None => changes.push(ColumnChange::Drop { name }),
-            Some(other) if other.data_type != column.data_type => {
-                if let Some(data_type) = ColumnType::parse(&other.data_type) {
-                    changes.push(ColumnChange::Retype { name, data_type });
-                }
-            }
-            Some(_) => {}
-        }
-    }
-    let known: BTreeSet<String> = here.columns.iter().map(remote_name).collect();
-    for column in there.columns.iter().filter(|column| !known.contains(&column.name)) {
-        if let Some(data_type) = ColumnType::parse(&column.data_type) {
-            changes.push(ColumnChange::Add { name: column.name.clone(), data_type });
-        }
-    }
-    changes
 }
 
 fn release(ctx: &Context<'_>) -> Vec<Verdict> {
     if !ctx.link.keep_data {
         return vec![];
     }
-    let Some((_, spec)) = target(ctx) else {
-        return vec![];
-    };
     let reason = "the foreign tables stay and are yours from now on";
     let mut verdicts = Vec::new();
     if let Some(found) = removable_server(ctx) {
         let operation = Operation::ReleaseServer { name: found.name.clone() };
         verdicts.push(Verdict::act(ctx.to.id, operation, reason));
     }
-    if removable_schema(ctx) {
-        let operation = Operation::ReleaseSchema { name: spec.local_schema.clone() };
+    if let Some(found) = removable_schema(ctx) {
+        let operation = Operation::ReleaseSchema { name: found.name.clone() };
         verdicts.push(Verdict::act(ctx.to.id, operation, reason));
     }
     verdicts
 }
 
-/// Whether the local schema is there and bears our mark.
-fn is_schema_marked(ctx: &Context<'_>) -> bool {
-    let Some((facts, spec)) = target(ctx) else {
-        return false;
-    };
-    let schema = facts.schema(&spec.local_schema);
-    schema.is_some_and(|s| owner(s.comment.as_deref(), &ctx.mark) == Owner::Ours)
-}
-
-fn removable_schema(ctx: &Context<'_>) -> bool {
-    is_schema_marked(ctx) && cannot_drop(ctx).is_empty()
+fn removable_schema<'a>(ctx: &Context<'a>) -> Option<&'a Schema> {
+    marked_schema(ctx).filter(|_| cannot_drop(ctx).is_empty())
 }
 
 /// Our server, when it is to be dropped with all that hangs on it.
@@ -570,26 +531,27 @@ fn doomed_server<'a>(ctx: &Context<'a>) -> Option<&'a Server> {
     if ctx.link.keep_data { None } else { removable_server(ctx) }
 }
 
-/// Tables of ours on the server; one elsewhere than in our schema is somebody's own.
-fn is_ours(ctx: &Context<'_>, table: &TableName) -> bool {
-    spec(ctx).is_some_and(|spec| table.schema == spec.local_schema)
+/// The link's tables, when they are to be dropped.
+fn doomed_tables<'a>(ctx: &Context<'a>) -> Vec<&'a Relation> {
+    match doomed_server(ctx) {
+        Some(_) => relations(ctx).filter(|relation| tables::is_ours(ctx, relation)).collect(),
+        None => vec![],
+    }
 }
 
 /// Whether somebody made tables of their own on our server.
 fn is_shared(ctx: &Context<'_>, server: &Server) -> bool {
-    server.tables.iter().any(|table| !is_ours(ctx, table))
+    let ours: BTreeSet<&TableName> = doomed_tables(ctx).iter().map(|r| &r.name).collect();
+    server.tables.iter().any(|table| !ours.contains(table))
 }
 
 fn drop_tables(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(found) = doomed_server(ctx) else {
-        return vec![];
-    };
-    let drop = |table: &TableName| {
-        let operation = Operation::DropForeignTable { table: table.clone() };
+    let drop = |table: &Relation| {
+        let operation = Operation::DropForeignTable { table: table.name.clone() };
         let step = Verdict::act(ctx.to.id, operation, "the link is being removed");
         step.danger("queries and views that use it fail; the remote rows stay")
     };
-    found.tables.iter().filter(|table| is_ours(ctx, table)).map(drop).collect()
+    doomed_tables(ctx).into_iter().map(drop).collect()
 }
 
 fn drop_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -598,7 +560,9 @@ fn drop_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
     };
     let drop = |role: &Option<String>| {
         let operation = Operation::DropMapping { server: found.name.clone(), role: role.clone() };
+        let name = role_name(role);
         Verdict::act(ctx.to.id, operation, "the link is being removed")
+            .danger(format!("{name} can no longer reach \"{}\" through it", ctx.from.name))
     };
     found.mappings.iter().map(|mapping| drop(&mapping.role)).collect()
 }
@@ -613,18 +577,16 @@ fn drop_server(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![Verdict::act(ctx.to.id, operation, reason)];
     }
     let operation = Operation::DropServer { name: found.name.clone() };
-    vec![Verdict::act(ctx.to.id, operation, "the link is being removed")]
+    let step = Verdict::act(ctx.to.id, operation, "the link is being removed");
+    vec![step.danger(format!("nothing reaches \"{}\" through it any more", ctx.from.name))]
 }
 
 fn drop_schema(ctx: &Context<'_>) -> Vec<Verdict> {
-    if ctx.link.keep_data || !removable_schema(ctx) {
-        return vec![];
-    }
-    let Some((_, spec)) = target(ctx) else {
+    let Some(found) = removable_schema(ctx).filter(|_| !ctx.link.keep_data) else {
         return vec![];
     };
-    let name = spec.local_schema.clone();
-    if strangers(ctx).is_empty() {
+    let name = found.name.clone();
+    if relations(ctx).count() == doomed_tables(ctx).len() {
         let reason = "only this link's tables were in it";
         vec![Verdict::act(ctx.to.id, Operation::DropSchema { name }, reason)]
     } else {

@@ -106,7 +106,12 @@ pub struct Mark {
 impl Mark {
     /// The comment put on servers, schemas, publications and subscriptions.
     pub fn comment(&self) -> String {
-        format!("managed by pg_nodes: registry {}, link {}", self.registry, self.link)
+        format!("{}{}", Mark::prefix(&self.registry), self.link)
+    }
+
+    /// How the comments of one registry's marks begin.
+    pub fn prefix(registry: &str) -> String {
+        format!("managed by pg_nodes: registry {registry}, link ")
     }
 
     /// Reads a comment back; `None` for anything that [`Mark::comment`] did not write.

@@ -96,6 +96,8 @@ pub struct NodeFacts {
     /// The extension `postgres_fdw`: whether it can be made, and its comment where it exists.
     pub fdw_available: bool,
     pub fdw_comment: Option<String>,
+    /// Whether there is a schema `public`.
+    pub public_schema: bool,
     /// Servers of `postgres_fdw`.
     pub servers: Vec<Server>,
     pub schemas: Vec<Schema>,
@@ -266,6 +268,19 @@ pub struct Mapping {
 pub struct Schema {
     pub name: String,
     pub comment: Option<String>,
+    pub owner: String,
+    /// Whether the role of the session may act as the owner.
+    pub owned: bool,
+    pub grants: BTreeSet<Grant>,
+}
+
+/// A right that the owner of a schema or foreign table has given to a role that matters. What
+/// others passed on is not ours to take.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Grant {
+    /// `None`: PUBLIC.
+    pub role: Option<String>,
+    pub privilege: String,
 }
 
 /// A table, view, foreign table or partitioned table.
@@ -273,6 +288,7 @@ pub struct Schema {
 #[serde(default)]
 pub struct Relation {
     pub name: TableName,
+    pub owner: String,
     /// `pg_class.relkind`.
     pub kind: String,
     /// Whether a partition: `IMPORT FOREIGN SCHEMA` skips those.
@@ -292,6 +308,9 @@ pub struct Relation {
     /// For a foreign table: its server and the remote table it shows.
     pub server: Option<String>,
     pub remote: Option<TableName>,
+    /// Its other options, and who may use it.
+    pub options: BTreeMap<String, String>,
+    pub grants: BTreeSet<Grant>,
     pub columns: Vec<Column>,
 }
 
@@ -349,9 +368,29 @@ pub fn owner(comment: Option<&str>, mark: &Mark) -> Owner {
 }
 
 /// An object that may bear a mark: a link's own keeps it when somebody renames it.
-pub(crate) trait Marked {
+pub trait Marked {
     fn name(&self) -> &str;
     fn comment(&self) -> Option<&str>;
+}
+
+impl Marked for Server {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn comment(&self) -> Option<&str> {
+        self.comment.as_deref()
+    }
+}
+
+impl Marked for Schema {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn comment(&self) -> Option<&str> {
+        self.comment.as_deref()
+    }
 }
 
 impl Marked for Publication {

@@ -270,7 +270,8 @@ fn plan_extension(
         if facts.fdw_comment.is_some() {
             return;
         }
-        let operation = Operation::CreateFdwExtension { comment };
+        // Where people look for it; else where nobody drops it together with a schema.
+        let operation = Operation::CreateFdwExtension { public: facts.public_schema, comment };
         (Phase::Prepare, "RG04", operation, "foreign servers need it")
     } else if uses.foreign || !ours {
         return;

@@ -37,6 +37,10 @@ pub(crate) fn raise(setting: &str, value: i64) -> String {
     let then = if setting.ends_with("_per_subscription") { "reload" } else { "restart" };
     format!("Set {setting} to at least {value} there and {then} that server.")
 }
+/// The hint for a name that another link's object has: of one that is being removed, or that a
+/// person has renamed.
+pub(crate) const FREE_LATER: &str = "It is free when that link's removal is done, or its object \
+     has its own name back; run nodes.apply() again.";
 
 /// An object that stands where ours should be, and is not ours.
 pub(crate) fn name_taken(
@@ -51,7 +55,7 @@ pub(crate) fn name_taken(
         Owner::OtherLink(other) => Some(Verdict::Wait {
             node,
             message: format!("{class} \"{name}\" still belongs to link {other}"),
-            hint: "It is free when that link's removal is done; run nodes.apply() again.".into(),
+            hint: FREE_LATER.into(),
         }),
         Owner::Foreign => Some(Verdict::refuse(
             node,

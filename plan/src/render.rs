@@ -3,7 +3,7 @@
 use crate::conninfo::{Secret, is_secret_key};
 use crate::name::{FDW_COMMENT, Mark, TableName};
 use crate::quote::Sql;
-use crate::step::{ColumnChange, Operation, OptionChange};
+use crate::step::{ColumnChange, Operation, OptionChange, Rights};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The file in a standby's data directory that holds the password for its primary.
@@ -122,10 +122,11 @@ fn render_logical(operation: &Operation) -> Sql {
 /// Foreign servers, mappings, schemas and tables.
 fn render_foreign(operation: &Operation) -> Sql {
     match operation {
-        Operation::CreateFdwExtension { comment } => Sql::new(
-            "CREATE EXTENSION IF NOT EXISTS postgres_fdw",
-        )
-        .then(comment_on("EXTENSION", "postgres_fdw", Some(comment))),
+        Operation::CreateFdwExtension { public, comment } => {
+            Sql::new("CREATE EXTENSION IF NOT EXISTS postgres_fdw SCHEMA ")
+                .raw(if *public { "public" } else { "pg_catalog" })
+                .then(comment_on("EXTENSION", "postgres_fdw", Some(comment)))
+        }
         Operation::DropFdwExtension => drop_object("EXTENSION", "postgres_fdw"),
         Operation::ReleaseFdwExtension => {
             comment_on("EXTENSION", "postgres_fdw", Some(FDW_COMMENT))
@@ -142,6 +143,7 @@ fn render_foreign(operation: &Operation) -> Sql {
         Operation::AlterServer { name, change } => {
             alter_options(Sql::new("ALTER SERVER ").ident(name).raw(" "), change)
         }
+        Operation::RenameServer { name, to } => rename("SERVER", name, to),
         Operation::DropServer { name } => drop_object("SERVER", name),
         Operation::CreateMapping { server, role, options } => {
             let create = mapping(Sql::new("CREATE USER MAPPING FOR "), role.as_deref(), server);
@@ -157,11 +159,31 @@ fn render_foreign(operation: &Operation) -> Sql {
         Operation::CreateSchema { name, mark } => Sql::new("CREATE SCHEMA ")
             .ident(name)
             .then(comment_on("SCHEMA", name, Some(&mark.comment()))),
+        Operation::RenameSchema { name, to } => rename("SCHEMA", name, to),
         Operation::DropSchema { name } => drop_object("SCHEMA", name),
         Operation::ImportTables { .. } => import_tables(operation),
+        Operation::GrantUsage { schema, role } => {
+            let grant = Sql::new("GRANT USAGE ON SCHEMA ").ident(schema);
+            grantee(grant.raw(" TO "), role.as_deref())
+        }
+        Operation::RevokeUsage { schema, role } => {
+            let revoke = Sql::new("REVOKE USAGE ON SCHEMA ").ident(schema);
+            grantee(revoke.raw(" FROM "), role.as_deref())
+        }
+        Operation::GrantTables { tables, role, rights } => {
+            let grant = rights_on(Sql::new("GRANT "), *rights, tables);
+            grantee(grant.raw(" TO "), role.as_deref())
+        }
+        Operation::RevokeTables { tables, role, rights } => {
+            let revoke = rights_on(Sql::new("REVOKE "), *rights, tables);
+            grantee(revoke.raw(" FROM "), role.as_deref())
+        }
         Operation::AlterForeignTable { table, changes } => {
             let alter = Sql::new("ALTER FOREIGN TABLE ").table(table).raw(" ");
             alter.list(changes, column_change)
+        }
+        Operation::AlterTableOptions { table, change } => {
+            alter_options(Sql::new("ALTER FOREIGN TABLE ").table(table).raw(" "), change)
         }
         Operation::DropForeignTable { table } => Sql::new("DROP FOREIGN TABLE ").table(table),
         Operation::ReleaseServer { name } => comment_on("SERVER", name, None),
@@ -246,25 +268,20 @@ fn create_subscription(operation: &Operation) -> Sql {
 }
 
 fn import_tables(operation: &Operation) -> Sql {
-    let Operation::ImportTables { server, remote_schema, local_schema, tables, grantees, writable } =
-        operation
-    else {
+    let Operation::ImportTables { server, remote_schema, local_schema, tables } = operation else {
         return unreachable_operation(operation);
     };
     let mut sql = Sql::new("IMPORT FOREIGN SCHEMA ").ident(remote_schema);
     if let Some(tables) = tables {
         sql = sql.raw(" LIMIT TO (").list(tables, |sql, table| sql.ident(table)).raw(")");
     }
-    sql = sql.raw(" FROM SERVER ").ident(server).raw(" INTO ").ident(local_schema);
-    for role in grantees {
-        let usage = Sql::new("GRANT USAGE ON SCHEMA ").ident(local_schema).raw(" TO ");
-        let rights = if *writable { "SELECT, INSERT, UPDATE, DELETE" } else { "SELECT" };
-        let tables = Sql::new("GRANT ").raw(rights).raw(" ON ALL TABLES IN SCHEMA ");
-        sql = sql
-            .then(grantee(usage, role.as_deref()))
-            .then(grantee(tables.ident(local_schema).raw(" TO "), role.as_deref()));
-    }
-    sql
+    sql.raw(" FROM SERVER ").ident(server).raw(" INTO ").ident(local_schema)
+}
+
+/// `SELECT, … ON TABLE …, …`
+fn rights_on(sql: Sql, rights: Rights, tables: &BTreeSet<TableName>) -> Sql {
+    let sql = sql.list(rights.privileges(), |sql, privilege| sql.raw(privilege));
+    table_list(sql.raw(" ON TABLE "), tables)
 }
 
 fn grantee(sql: Sql, role: Option<&str>) -> Sql {
@@ -288,6 +305,10 @@ fn alter_subscription(name: &str) -> Sql {
 
 fn drop_object(class: &'static str, name: &str) -> Sql {
     Sql::new("DROP ").raw(class).raw(" ").ident(name)
+}
+
+fn rename(class: &'static str, name: &str, to: &str) -> Sql {
+    Sql::new("ALTER ").raw(class).raw(" ").ident(name).raw(" RENAME TO ").ident(to)
 }
 
 fn comment_on(class: &'static str, name: &str, comment: Option<&str>) -> Sql {
@@ -342,12 +363,21 @@ fn alter_options(sql: Sql, change: &OptionChange) -> Sql {
 
 fn column_change(sql: Sql, change: &ColumnChange) -> Sql {
     match change {
-        ColumnChange::Add { name, data_type } => {
-            sql.raw("ADD COLUMN ").ident(name).raw(" ").data_type(data_type)
-        }
+        ColumnChange::Add { name, data_type, not_null } => sql
+            .raw("ADD COLUMN ")
+            .ident(name)
+            .raw(" ")
+            .data_type(data_type)
+            .raw(if *not_null { " NOT NULL" } else { "" }),
         ColumnChange::Drop { name } => sql.raw("DROP COLUMN ").ident(name),
         ColumnChange::Retype { name, data_type } => {
             sql.raw("ALTER COLUMN ").ident(name).raw(" TYPE ").data_type(data_type)
+        }
+        ColumnChange::SetNotNull { name } => {
+            sql.raw("ALTER COLUMN ").ident(name).raw(" SET NOT NULL")
+        }
+        ColumnChange::DropNotNull { name } => {
+            sql.raw("ALTER COLUMN ").ident(name).raw(" DROP NOT NULL")
         }
     }
 }

@@ -186,7 +186,9 @@ pub enum Operation {
     DropSubscription {
         name: String,
     },
+    /// Into schema `public`, or else into `pg_catalog`.
     CreateFdwExtension {
+        public: bool,
         comment: String,
     },
     DropFdwExtension,
@@ -200,6 +202,11 @@ pub enum Operation {
     AlterServer {
         name: String,
         change: OptionChange,
+    },
+    /// Gives back the name that a person has changed.
+    RenameServer {
+        name: String,
+        to: String,
     },
     DropServer {
         name: String,
@@ -223,6 +230,10 @@ pub enum Operation {
         name: String,
         mark: Mark,
     },
+    RenameSchema {
+        name: String,
+        to: String,
+    },
     DropSchema {
         name: String,
     },
@@ -232,13 +243,32 @@ pub enum Operation {
         remote_schema: String,
         local_schema: String,
         tables: Option<BTreeSet<String>>,
-        /// Roles that may use the tables, besides their owner.
-        grantees: BTreeSet<Option<String>>,
-        writable: bool,
+    },
+    GrantUsage {
+        schema: String,
+        role: Option<String>,
+    },
+    RevokeUsage {
+        schema: String,
+        role: Option<String>,
+    },
+    GrantTables {
+        tables: BTreeSet<TableName>,
+        role: Option<String>,
+        rights: Rights,
+    },
+    RevokeTables {
+        tables: BTreeSet<TableName>,
+        role: Option<String>,
+        rights: Rights,
     },
     AlterForeignTable {
         table: TableName,
         changes: Vec<ColumnChange>,
+    },
+    AlterTableOptions {
+        table: TableName,
+        change: OptionChange,
     },
     DropForeignTable {
         table: TableName,
@@ -256,6 +286,30 @@ pub enum Operation {
     ForgetNode {
         node: NodeId,
     },
+}
+
+/// Rights on tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    Read,
+    Write,
+    All,
+}
+
+impl Rights {
+    pub fn privileges(self) -> &'static [&'static str] {
+        const ALL: &[&str] = &["SELECT", "INSERT", "UPDATE", "DELETE"];
+        match self {
+            Rights::Read => &ALL[..1],
+            Rights::Write => &ALL[1..],
+            Rights::All => ALL,
+        }
+    }
+}
+
+/// What people call a role, or everybody.
+pub fn role_name(role: &Option<String>) -> &str {
+    role.as_deref().unwrap_or("PUBLIC")
 }
 
 /// The difference between two sets of `OPTIONS`.
@@ -297,39 +351,95 @@ impl OptionChange {
 /// A change of one column of a foreign table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ColumnChange {
-    Add { name: String, data_type: ColumnType },
+    Add { name: String, data_type: ColumnType, not_null: bool },
     Drop { name: String },
     Retype { name: String, data_type: ColumnType },
+    SetNotNull { name: String },
+    DropNotNull { name: String },
+}
+
+impl ColumnChange {
+    /// The column that queries and views lose, or find changed.
+    pub fn breaks(&self) -> Option<&str> {
+        match self {
+            ColumnChange::Drop { name } | ColumnChange::Retype { name, .. } => Some(name),
+            ColumnChange::Add { .. }
+            | ColumnChange::SetNotNull { .. }
+            | ColumnChange::DropNotNull { .. } => None,
+        }
+    }
 }
 
 /// A type as a remote server's `format_type()` printed it: SQL already, so only what can be
-/// nothing but a type name is let through; a hostile peer must not write our statements.
+/// nothing but a type is let through; a hostile peer must not write our statements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ColumnType(String);
 
 impl ColumnType {
-    /// Accepts names (quoted or not, with schema), spaces, `(digits, digits)` and `[]`.
+    /// Accepts a name, quoted or not, with schema or without; the further words of the types
+    /// that have some (`double precision`, `timestamp(3) with time zone`); a modifier without
+    /// quotes, such as PostGIS prints (`(Point,4326)`); and `[]`.
     pub fn parse(text: &str) -> Option<Self> {
-        let (mut quoted, mut modifier) = (false, false);
-        for c in text.chars() {
-            match c {
-                '"' => quoted = !quoted,
-                _ if quoted => {}
-                '(' if !modifier => modifier = true,
-                ')' if modifier => modifier = false,
-                ',' | '-' | '0'..='9' if modifier => {}
-                _ if modifier => return None,
-                '.' | '_' | ' ' | '[' | ']' => {}
-                _ if c.is_alphanumeric() => {}
-                _ => return None,
-            }
-        }
-        (!quoted && !modifier && !text.is_empty()).then(|| ColumnType(text.to_owned()))
+        let rest = after_name(text)?;
+        let rest = rest.strip_prefix('.').map_or(Some(rest), after_name)?;
+        let rest = after_words(after_modifier(after_words(rest))?);
+        let rest = rest.strip_prefix("[]").unwrap_or(rest);
+        rest.is_empty().then(|| ColumnType(text.to_owned()))
     }
 
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// What follows an identifier as `quote_identifier()` prints it.
+fn after_name(text: &str) -> Option<&str> {
+    if let Some(mut rest) = text.strip_prefix('"') {
+        loop {
+            rest = rest.split_once('"')?.1;
+            match rest.strip_prefix('"') {
+                Some(more) => rest = more,
+                None => return Some(rest),
+            }
+        }
+    }
+    let part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let rest = text.trim_start_matches(part);
+    let digit_first = text.starts_with(|c: char| c.is_ascii_digit());
+    (rest.len() < text.len() && !digit_first).then_some(rest)
+}
+
+/// What follows the further words of a type's name.
+fn after_words(mut rest: &str) -> &str {
+    const WORDS: [&str; 13] = [
+        " precision",
+        " varying",
+        " without",
+        " with",
+        " time",
+        " zone",
+        " year",
+        " month",
+        " day",
+        " hour",
+        " minute",
+        " second",
+        " to",
+    ];
+    while let Some(more) = WORDS.iter().find_map(|word| rest.strip_prefix(word)) {
+        rest = more;
+    }
+    rest
+}
+
+/// What follows a modifier, if there is one; `None` for one that could be more than that.
+fn after_modifier(text: &str) -> Option<&str> {
+    let Some(modifier) = text.strip_prefix('(') else {
+        return Some(text);
+    };
+    let (inside, rest) = modifier.split_once(')')?;
+    let harmless = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ',' | '-' | '.' | ' ');
+    (!inside.is_empty() && !inside.contains("--") && inside.chars().all(harmless)).then_some(rest)
 }
 
 impl Operation {
@@ -371,14 +481,21 @@ impl Operation {
             | Operation::ReleaseFdwExtension
             | Operation::CreateServer { .. }
             | Operation::AlterServer { .. }
+            | Operation::RenameServer { .. }
             | Operation::DropServer { .. }
             | Operation::CreateMapping { .. }
             | Operation::AlterMapping { .. }
             | Operation::DropMapping { .. }
             | Operation::CreateSchema { .. }
+            | Operation::RenameSchema { .. }
             | Operation::DropSchema { .. }
             | Operation::ImportTables { .. }
+            | Operation::GrantUsage { .. }
+            | Operation::RevokeUsage { .. }
+            | Operation::GrantTables { .. }
+            | Operation::RevokeTables { .. }
             | Operation::AlterForeignTable { .. }
+            | Operation::AlterTableOptions { .. }
             | Operation::DropForeignTable { .. }
             | Operation::ReleaseServer { .. }
             | Operation::ReleaseSchema { .. } => true,
@@ -456,14 +573,20 @@ impl Operation {
             Operation::ReleaseFdwExtension => "release extension",
             Operation::CreateServer { .. } => "create server",
             Operation::AlterServer { .. } => "alter server",
+            Operation::RenameServer { .. } => "rename server",
             Operation::DropServer { .. } => "drop server",
             Operation::CreateMapping { .. } => "create user mapping",
             Operation::AlterMapping { .. } => "alter user mapping",
             Operation::DropMapping { .. } => "drop user mapping",
             Operation::CreateSchema { .. } => "create schema",
+            Operation::RenameSchema { .. } => "rename schema",
             Operation::DropSchema { .. } => "drop schema",
             Operation::ImportTables { .. } => "import tables",
-            Operation::AlterForeignTable { .. } => "alter foreign table",
+            Operation::GrantUsage { .. } | Operation::GrantTables { .. } => "grant",
+            Operation::RevokeUsage { .. } | Operation::RevokeTables { .. } => "revoke",
+            Operation::AlterForeignTable { .. } | Operation::AlterTableOptions { .. } => {
+                "alter foreign table"
+            }
             Operation::DropForeignTable { .. } => "drop foreign table",
             Operation::ReleaseServer { .. } => "release server",
             Operation::ReleaseSchema { .. } => "release schema",
@@ -483,20 +606,37 @@ mod tests {
             "integer",
             "numeric(10,-2)",
             "timestamp(3) with time zone",
+            "interval day to second(3)",
+            "character varying(10)[]",
             "text[]",
+            "\"char\"",
             "\"my schema\".\"we;ird\"",
+            "\"Mixed \"\"Case\"\" type\"",
+            "public.geometry(Point,4326)",
+            "public.vector(3)[]",
             "double precision",
         ] {
             assert!(ColumnType::parse(good).is_some(), "{good}");
         }
         for bad in [
             "",
+            "-",
+            "???",
             "int; DROP TABLE x",
             "int, DROP COLUMN a",
             "int DEFAULT f('x')",
+            "int DEFAULT x",
+            "text COLLATE x",
             "text -- ",
+            "text(1--2)",
+            "text(x)) OPTIONS (a",
+            "text(E'x')",
+            "text\"x",
             "\"open",
+            "\"open\"\"",
             "varchar(1",
+            "varchar()",
+            "a.b.c",
         ] {
             assert!(ColumnType::parse(bad).is_none(), "{bad}");
         }

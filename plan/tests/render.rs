@@ -3,7 +3,7 @@
 use nodes_plan::conninfo::{Conninfo, Secret};
 use nodes_plan::name::{MAX_NAME_BYTES, Mark, TableName};
 use nodes_plan::quote::{MASK, ident, literal};
-use nodes_plan::step::{ColumnChange, ColumnType, Operation, OptionChange};
+use nodes_plan::step::{ColumnChange, ColumnType, Operation, OptionChange, Rights};
 use std::collections::{BTreeMap, BTreeSet};
 
 const SECRET: &str = "hunter2'\\:";
@@ -64,10 +64,17 @@ fn position(operation: &Operation) -> usize {
         Operation::ReleaseSchema { .. } => 42,
         Operation::ForgetLink { .. } => 43,
         Operation::ForgetNode { .. } => 44,
+        Operation::AlterTableOptions { .. } => 45,
+        Operation::RenameServer { .. } => 46,
+        Operation::RenameSchema { .. } => 47,
+        Operation::GrantUsage { .. } => 48,
+        Operation::RevokeUsage { .. } => 49,
+        Operation::GrantTables { .. } => 50,
+        Operation::RevokeTables { .. } => 51,
     }
 }
 
-const OPERATIONS: usize = 45;
+const OPERATIONS: usize = 52;
 
 /// One of each operation, everything in it that people name called `name`.
 fn operations(name: &str) -> Vec<Operation> {
@@ -85,7 +92,9 @@ fn operations(name: &str) -> Vec<Operation> {
     };
     let integer = ColumnType::parse("numeric(10,2)").expect("a type");
     let changes = vec![
-        ColumnChange::Add { name: name(), data_type: integer.clone() },
+        ColumnChange::Add { name: name(), data_type: integer.clone(), not_null: true },
+        ColumnChange::SetNotNull { name: name() },
+        ColumnChange::DropNotNull { name: name() },
         ColumnChange::Drop { name: name() },
         ColumnChange::Retype { name: name(), data_type: integer },
     ];
@@ -131,26 +140,31 @@ fn operations(name: &str) -> Vec<Operation> {
         Operation::RefreshSubscription { name: name(), copy_data: false },
         Operation::RenameSubscription { name: name(), to: name() },
         Operation::DropSubscription { name: name() },
-        Operation::CreateFdwExtension { comment: name() },
+        Operation::CreateFdwExtension { public: true, comment: name() },
         Operation::DropFdwExtension,
         Operation::ReleaseFdwExtension,
         Operation::CreateServer { name: name(), options: options(), mark: mark.clone() },
         Operation::AlterServer { name: name(), change: change.clone() },
+        Operation::RenameServer { name: name(), to: name() },
         Operation::DropServer { name: name() },
         Operation::CreateMapping { server: name(), role: Some(name()), options: conninfo() },
         Operation::CreateMapping { server: name(), role: None, options: conninfo() },
-        Operation::AlterMapping { server: name(), role: Some(name()), change },
+        Operation::AlterMapping { server: name(), role: Some(name()), change: change.clone() },
+        Operation::AlterTableOptions { table: table(), change },
         Operation::DropMapping { server: name(), role: None },
         Operation::CreateSchema { name: name(), mark: mark.clone() },
+        Operation::RenameSchema { name: name(), to: name() },
         Operation::DropSchema { name: name() },
         Operation::ImportTables {
             server: name(),
             remote_schema: name(),
             local_schema: name(),
             tables: Some(BTreeSet::from([name()])),
-            grantees: BTreeSet::from([Some(name()), None]),
-            writable: true,
         },
+        Operation::GrantUsage { schema: name(), role: Some(name()) },
+        Operation::RevokeUsage { schema: name(), role: None },
+        Operation::GrantTables { tables: tables(), role: Some(name()), rights: Rights::All },
+        Operation::RevokeTables { tables: tables(), role: None, rights: Rights::Write },
         Operation::AlterForeignTable { table: table(), changes },
         Operation::DropForeignTable { table: table() },
         Operation::ReleaseServer { name: name() },

@@ -7,6 +7,7 @@ use nodes_plan::desired::*;
 use nodes_plan::headroom::headroom;
 use nodes_plan::name::{Mark, TableName, extension_comment};
 use nodes_plan::observed::*;
+use nodes_plan::step::Plan;
 use nodes_plan::{plan, rules};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,6 +18,8 @@ const SLOT: &str = "nodes_3f2504e0_1";
 const PARIS: NodeId = 1;
 const LONDON: NodeId = 2;
 const OSLO: NodeId = 3;
+/// A type of an extension, with a modifier that is not numbers only.
+const GEOMETRY: &str = "public.geometry(Point,4326)";
 
 /// One registry with one link, and what its nodes say.
 struct Case {
@@ -52,12 +55,45 @@ fn relation(schema: &str, name: &str) -> Relation {
     let id = Column { name: "id".into(), data_type: "integer".into(), ..Column::default() };
     Relation {
         name: table(schema, name),
+        owner: "admin".into(),
         kind: "r".into(),
         replica_identity: true,
         owned: true,
         columns: vec![id],
         ..Relation::default()
     }
+}
+
+fn schema(name: &str, comment: Option<String>) -> Schema {
+    let grants = BTreeSet::new();
+    Schema { name: name.into(), comment, owner: "admin".into(), owned: true, grants }
+}
+
+fn role(name: &str) -> Role {
+    Role { name: name.into(), superuser: false, replication: true }
+}
+
+fn grants(rights: &[(Option<&str>, &str)]) -> BTreeSet<Grant> {
+    let grant = |(role, privilege): &(Option<&str>, &str)| Grant {
+        role: role.map(str::to_owned),
+        privilege: (*privilege).to_owned(),
+    };
+    rights.iter().map(grant).collect()
+}
+
+/// The table that the foreign link has imported.
+fn imported(facts: &mut NodeFacts) -> &mut Relation {
+    facts.relations.iter_mut().find(|r| r.server.is_some()).expect("imported")
+}
+
+/// Renames what the foreign link has made.
+fn rename(facts: &mut NodeFacts) {
+    imported(facts).server = Some("old feed".into());
+    imported(facts).name.schema = "old stock".into();
+    facts.servers[0].name = "old feed".into();
+    facts.servers[0].tables = BTreeSet::from([table("old stock", "items")]);
+    let schema = facts.schemas.iter_mut().find(|schema| schema.name == "stock");
+    schema.expect("the local schema").name = "old stock".into();
 }
 
 fn server_facts(system: &str) -> NodeFacts {
@@ -82,8 +118,9 @@ fn server_facts(system: &str) -> NodeFacts {
         ]),
         file_settings: Some(BTreeMap::new()),
         fdw_available: true,
-        roles: vec![Role { name: "link".into(), superuser: false, replication: true }],
-        schemas: vec![Schema { name: "inventory".into(), comment: None }],
+        public_schema: true,
+        roles: vec![role("link")],
+        schemas: vec![schema("inventory", None)],
         relations: vec![
             relation("public", "a"),
             relation("public", "b"),
@@ -200,7 +237,7 @@ impl Case {
         Case::foreign().with(PARIS, |f| {
             f.fdw_comment = Some(extension_comment(REGISTRY));
             f.servers.push(server);
-            f.schemas.push(Schema { name: "stock".into(), comment: comment() });
+            f.schemas.push(schema("stock", comment()));
             f.relations.push(imported);
         })
     }
@@ -249,9 +286,19 @@ impl Case {
         world
     }
 
+    fn plan(&self) -> Plan {
+        plan(&self.registry, &self.world())
+    }
+
+    /// What the plan warns of, a line for each dangerous step: rule and danger.
+    fn dangers(&self) -> Vec<String> {
+        let steps = self.plan().steps.into_iter();
+        steps.filter_map(|step| Some(format!("{}: {}", step.rule, step.danger?))).collect()
+    }
+
     /// The plan, a line for each step or problem: rule, node, statement or message and hint.
     fn lines(&self) -> Vec<String> {
-        let plan = plan(&self.registry, &self.world());
+        let plan = self.plan();
         let steps = plan.steps.iter().map(|step| {
             let node = step.node.map_or("registry", |node| self.registry.node_name(node));
             let danger = step.danger.as_ref().map_or(String::new(), |what| format!(" ! {what}"));
@@ -706,6 +753,28 @@ fn subscription_removals() -> Vec<(&'static str, Case, &'static str)> {
     ]
 }
 
+/// The foreign link names alice.
+fn for_alice(case: Case) -> Case {
+    let named = case.link(|link| match &mut link.spec {
+        Spec::Foreign(spec) => drop(spec.roles.insert("alice".into())),
+        Spec::Standby(_) | Spec::Subscription(_) => unreachable!("a foreign schema"),
+    });
+    named.with(PARIS, |f| f.roles.push(role("alice")))
+}
+
+/// And she has what it gives her.
+fn given_to_alice(case: Case) -> Case {
+    let alice = Some("alice");
+    let all = ["SELECT", "INSERT", "UPDATE", "DELETE"].map(|right| (alice, right));
+    for_alice(case).with(PARIS, |f| {
+        let mapping = f.servers[0].mappings[0].clone();
+        f.servers[0].mappings.push(Mapping { role: alice.map(str::to_owned), ..mapping });
+        let stock = f.schemas.iter_mut().find(|schema| schema.name == "stock");
+        stock.expect("the local schema").grants = grants(&[(alice, "USAGE")]);
+        imported(f).grants = grants(&all);
+    })
+}
+
 fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
     let (new, made) = (Case::foreign, Case::foreign_made);
     let spec = |case: Case, change: &dyn Fn(&mut ForeignSpec)| {
@@ -716,6 +785,7 @@ fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
     };
     let more = Column { name: "more".into(), data_type: "text".into(), ..Column::default() };
     let keep = |link: &mut Link| link.keep_data = true;
+    let renamed = || made().with(PARIS, rename);
     vec![
         (
             "FO01",
@@ -727,7 +797,7 @@ fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
         (
             "FO04",
             new().with(PARIS, |f| {
-                f.schemas.push(Schema { name: "stock".into(), comment: None });
+                f.schemas.push(schema("stock", None));
                 f.relations.push(relation("stock", "mine"));
             }),
             "holds 1 other tables or views: \"stock\".\"mine\"",
@@ -754,7 +824,7 @@ fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
             "FO04",
             new().with(PARIS, |f| {
                 let comment = Some(Mark { link: 9, ..mark() }.comment());
-                f.schemas.push(Schema { name: "stock".into(), comment });
+                f.schemas.push(schema("stock", comment));
             }),
             "schema \"stock\" still belongs to link 9",
         ),
@@ -769,12 +839,12 @@ fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
             "lacks the extension postgres_fdw",
         ),
         (
-            "FO10",
+            "FO12",
             new().with(PARIS, |f| f.can_use_fdw = Some(false)),
             "role \"admin\" on node \"paris\" may not use postgres_fdw — Run GRANT USAGE",
         ),
         (
-            "FO10",
+            "FO12",
             new().with(PARIS, |f| f.can_create = false),
             "may not create schemas — Run GRANT CREATE ON DATABASE \"app\"",
         ),
@@ -830,13 +900,119 @@ fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
             "ALTER FOREIGN TABLE \"stock\".\"items\" ADD COLUMN \"more\" text",
         ),
         (
+            "FO27",
+            made().with(LONDON, |f| f.relations[2].columns[0].data_type = GEOMETRY.into()),
+            "ALTER COLUMN \"id\" TYPE public.geometry(Point,4326)",
+        ),
+        (
+            "FO27",
+            made().with(LONDON, |f| f.relations[2].columns[0].not_null = true),
+            "ALTER FOREIGN TABLE \"stock\".\"items\" ALTER COLUMN \"id\" SET NOT NULL",
+        ),
+        (
+            "FO27",
+            made().with(PARIS, |f| imported(f).columns[0].not_null = true),
+            "ALTER FOREIGN TABLE \"stock\".\"items\" ALTER COLUMN \"id\" DROP NOT NULL",
+        ),
+        (
+            "FO33",
+            made().with(PARIS, |f| imported(f).options = map(&[("updatable", "false")])),
+            "ALTER FOREIGN TABLE \"stock\".\"items\" OPTIONS (DROP \"updatable\")",
+        ),
+        (
+            "FO34",
+            made().with(LONDON, |f| f.relations[2].columns[0].data_type = "x('y')".into()),
+            "type x('y') of column \"id\" of \"inventory\".\"items\" on \"london\" cannot be read as a type — Give \"stock\".\"items\" that column by hand",
+        ),
+        (
             "FO25",
-            made().with(PARIS, |f| {
-                let imported = f.relations.iter_mut().find(|r| r.server.is_some());
-                imported.expect("imported").remote = Some(table("elsewhere", "items"));
-            }),
+            spec(made(), &|s| s.tables = Some(BTreeSet::new())),
             "DROP FOREIGN TABLE \"stock\".\"items\"",
         ),
+        (
+            "FO35",
+            made().with(PARIS, |f| imported(f).remote = Some(table("elsewhere", "items"))),
+            "\"stock\".\"items\" is in the way of a foreign table for \"inventory\".\"items\"",
+        ),
+        (
+            "FO35",
+            made()
+                .with(PARIS, |f| f.relations.push(relation("stock", "new")))
+                .with(LONDON, |f| f.relations.push(relation("inventory", "new"))),
+            "\"stock\".\"new\" is in the way",
+        ),
+        (
+            "FO33",
+            made().with(PARIS, |f| imported(f).remote = Some(table("inventory", "other"))),
+            "ALTER FOREIGN TABLE \"stock\".\"items\" OPTIONS (SET \"table_name\" 'items')",
+        ),
+        ("FO31", for_alice(new()), "GRANT USAGE ON SCHEMA \"stock\" TO \"alice\""),
+        (
+            "FO31",
+            for_alice(new()),
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE \"stock\".\"items\" TO \"alice\"",
+        ),
+        (
+            "FO31",
+            spec(for_alice(made()), &|s| s.writable = false),
+            "GRANT SELECT ON TABLE \"stock\".\"items\" TO \"alice\"",
+        ),
+        (
+            "FO31",
+            spec(made(), &|s| s.public = true),
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE \"stock\".\"items\" TO PUBLIC",
+        ),
+        (
+            "FO31",
+            for_alice(made()).with(PARIS, |f| {
+                let stock = f.schemas.iter_mut().find(|schema| schema.name == "stock");
+                let stock = stock.expect("the local schema");
+                (stock.comment, stock.owner, stock.owned) = (None, "bob".into(), false);
+            }),
+            "alice may not use schema \"stock\", which is that of bob — Have bob grant USAGE on it to alice.",
+        ),
+        (
+            "FO32",
+            spec(given_to_alice(made()), &|s| s.roles.clear()),
+            "REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE \"stock\".\"items\" FROM \"alice\"",
+        ),
+        (
+            "FO32",
+            spec(given_to_alice(made()), &|s| s.roles.clear()),
+            "REVOKE USAGE ON SCHEMA \"stock\" FROM \"alice\"",
+        ),
+        (
+            "FO32",
+            spec(given_to_alice(made()), &|s| s.writable = false),
+            "REVOKE INSERT, UPDATE, DELETE ON TABLE \"stock\".\"items\" FROM \"alice\"",
+        ),
+        ("FO29", renamed(), "ALTER SERVER \"old feed\" RENAME TO \"feed\""),
+        ("FO30", renamed(), "ALTER SCHEMA \"old stock\" RENAME TO \"stock\""),
+        (
+            "FO27",
+            renamed().with(LONDON, |f| f.relations[2].columns.clear()),
+            "ALTER FOREIGN TABLE \"stock\".\"items\" DROP COLUMN \"id\"",
+        ),
+        (
+            "FO03",
+            renamed().with(PARIS, |f| {
+                f.servers.push(Server { name: "feed".into(), ..Server::default() });
+            }),
+            "server \"feed\" exists and was not made by this registry",
+        ),
+        (
+            "FO10",
+            renamed().with(PARIS, |f| {
+                f.schemas.push(schema("stock", None));
+            }),
+            "is called \"old stock\" now, and another is called \"stock\" — Rename or drop schema \"stock\"",
+        ),
+        ("FO40", renamed().removing().link(keep), "COMMENT ON SERVER \"old feed\" IS NULL"),
+        ("FO40", renamed().removing().link(keep), "COMMENT ON SCHEMA \"old stock\" IS NULL"),
+        ("FO41", renamed().removing(), "DROP FOREIGN TABLE \"old stock\".\"items\""),
+        ("FO42", renamed().removing(), "DROP USER MAPPING FOR \"admin\" SERVER \"old feed\""),
+        ("FO43", renamed().removing(), "DROP SERVER \"old feed\""),
+        ("FO44", renamed().removing(), "DROP SCHEMA \"old stock\""),
         (
             "FO39",
             made().removing().with(PARIS, |f| f.in_recovery = true),
@@ -882,7 +1058,12 @@ fn shared_cases() -> Vec<(&'static str, Case, &'static str)> {
             Case::subscription_made().removing().silent(LONDON),
             "The other side is cleaned now",
         ),
-        ("RG04", Case::foreign(), "CREATE EXTENSION IF NOT EXISTS postgres_fdw"),
+        ("RG04", Case::foreign(), "CREATE EXTENSION IF NOT EXISTS postgres_fdw SCHEMA public;"),
+        (
+            "RG04",
+            Case::foreign().with(PARIS, |f| f.public_schema = false),
+            "CREATE EXTENSION IF NOT EXISTS postgres_fdw SCHEMA pg_catalog;",
+        ),
         ("RG05", Case::foreign_made().removing(), "DROP EXTENSION \"postgres_fdw\""),
         (
             "RG06",
@@ -1194,6 +1375,88 @@ fn a_mapping_with_other_credentials_stays() {
     let mapping = Mapping { role: Some("alice".into()), options: Some(theirs) };
     let case = Case::foreign_made().with(PARIS, |f| f.servers[0].mappings.push(mapping));
     assert_eq!(case.lines(), [""; 0]);
+}
+
+/// What loses something, or stops somebody from using it, says so.
+#[test]
+fn dangers_are_marked() {
+    let made = Case::foreign_made;
+    let retyped = made().with(LONDON, |f| f.relations[2].columns[0].data_type = "text".into());
+    let lost = "FO27: queries and views that use id fail; the remote rows stay";
+    assert_eq!(retyped.dangers(), [lost]);
+    let dropped = made().with(LONDON, |f| f.relations[2].columns.clear());
+    assert_eq!(dropped.dangers(), [lost]);
+    let harmless = made().with(LONDON, |f| f.relations[2].columns[0].not_null = true);
+    assert_eq!(harmless.dangers(), [""; 0]);
+    let removed = made().removing().dangers();
+    assert_eq!(
+        removed,
+        [
+            "FO41: queries and views that use it fail; the remote rows stay",
+            "FO42: admin can no longer reach \"london\" through it",
+            "FO43: nothing reaches \"london\" through it any more",
+        ]
+    );
+}
+
+/// A foreign table in our schema, on our server, that shows what the link does not.
+#[test]
+fn a_table_of_another_remote_schema_stays() {
+    let theirs = || Relation {
+        kind: "f".into(),
+        server: Some("feed".into()),
+        remote: Some(table("elsewhere", "items")),
+        ..relation("stock", "theirs")
+    };
+    let made = || {
+        Case::foreign_made().with(PARIS, |f| {
+            f.servers[0].tables.insert(theirs().name);
+            f.relations.push(theirs());
+        })
+    };
+    assert_eq!(made().lines(), [""; 0]);
+    let removed = made().removing().lines();
+    assert!(!removed.iter().any(|line| line.contains("theirs")), "{removed:#?}");
+    for kept in ["COMMENT ON SERVER \"feed\" IS NULL", "COMMENT ON SCHEMA \"stock\" IS NULL"] {
+        assert!(removed.iter().any(|line| line.contains(kept)), "{removed:#?}");
+    }
+}
+
+/// Rights are given on the link's tables only, and those that others have are left alone.
+#[test]
+fn rights_are_those_of_the_link_and_its_roles() {
+    let theirs = |name: &str, server: Option<&str>| Relation {
+        kind: if server.is_some() { "f" } else { "r" }.into(),
+        server: server.map(str::to_owned),
+        remote: server.map(|_| table("elsewhere", name)),
+        ..relation("stock", name)
+    };
+    let with_theirs = |f: &mut NodeFacts| {
+        f.relations.push(theirs("wages", None));
+        f.relations.push(theirs("bills", Some("feed")));
+    };
+    let lines = for_alice(Case::foreign_made()).with(PARIS, with_theirs).lines();
+    let granted: Vec<&String> = lines.iter().filter(|line| line.starts_with("FO31")).collect();
+    assert_eq!(granted.len(), 2, "{lines:#?}");
+    assert!(!granted.iter().any(|line| line.contains("wages") || line.contains("bills")));
+
+    assert_eq!(given_to_alice(Case::foreign_made()).lines(), [""; 0]);
+    let to_others = given_to_alice(Case::foreign_made()).with(PARIS, |f| {
+        let more =
+            grants(&[(Some("carol"), "DELETE"), (None, "SELECT"), (Some("alice"), "TRUNCATE")]);
+        imported(f).grants.extend(more);
+    });
+    assert_eq!(to_others.lines(), [""; 0]);
+    // An owner needs no grant, and is not robbed of its own.
+    let owner = for_alice(Case::foreign_made()).with(PARIS, |f| imported(f).owner = "alice".into());
+    assert!(!owner.lines().iter().any(|line| line.contains("ON TABLE")), "{:#?}", owner.lines());
+}
+
+/// Without our server nothing of the schema is dropped, so it cannot be dropped either.
+#[test]
+fn a_schema_with_tables_that_stay_is_released() {
+    let lines = Case::foreign_made().removing().with(PARIS, |f| f.servers[0].comment = None);
+    lines.fires("FO44", "COMMENT ON SCHEMA \"stock\" IS NULL");
 }
 
 /// Nothing is forgotten while something stands in the way of its removal.

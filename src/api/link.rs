@@ -138,9 +138,7 @@ fn add_foreign_schema(
     checked_name(remote_schema)?;
     let (from, to) = ends("nodes.add_foreign_schema()", node, on_node)?;
     check_unlinked(&to, local_schema)?;
-    if on_node.is_none() {
-        check_local_schema(local_schema)?;
-    }
+    check_local_schema(local_schema, on_node.map(|_| to.0))?;
     insert(name.unwrap_or(local_schema), from.0, to.0, &Spec::Foreign(spec), heal)?;
     Ok(format!(
         "schema \"{local_schema}\" on \"{}\" will show \"{}\" of \"{}\"; nodes.plan() shows how",
@@ -175,11 +173,17 @@ fn check_unlinked(node: &End, schema: &str) -> Result<()> {
     }
 }
 
-fn check_local_schema(schema: &str) -> Result<()> {
-    match catalog::relations_in_schema(schema)? {
-        Some(tables) => Err(Error::SchemaTaken { schema: schema.to_owned(), tables }),
-        None => Ok(()),
-    }
+/// Looks here first, and asks a node that was named whether it is this server only where that
+/// matters. If it does not answer, the plan will say what is in the way.
+fn check_local_schema(schema: &str, named: Option<NodeId>) -> Result<()> {
+    let Some(tables) = catalog::relations_in_schema(schema)? else {
+        return Ok(());
+    };
+    let here = match named {
+        Some(node) => identity::is_here(&Desired::from_rows(&Rows::load()?)?, node)?,
+        None => true,
+    };
+    if here { Err(Error::SchemaTaken { schema: schema.to_owned(), tables }) } else { Ok(()) }
 }
 
 type End = (NodeId, String);

@@ -48,6 +48,17 @@ pub fn this_node(desired: &Desired) -> Result<NodeId> {
     found.ok_or(Error::NotRegistered { tried })
 }
 
+/// Whether a node is this server; of one that does not answer it is not known.
+pub fn is_here(desired: &Desired, node: NodeId) -> Result<bool> {
+    let here = catalog::identity()?;
+    let mut targets = desired.targets().into_iter().map(|(target, _)| target);
+    let Some(target) = targets.find(|target| target.id == node) else {
+        return Ok(false);
+    };
+    let there = reactor::block_on(ask(&target));
+    Ok(there.is_ok_and(|there| there == here))
+}
+
 async fn ask(target: &Target) -> Result<String> {
     identity(&mut Session::open(target).await?).await
 }

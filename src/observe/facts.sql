@@ -6,17 +6,33 @@ WITH interest AS (
   SELECT ARRAY(SELECT json_array_elements_text($1::json->'schemas')) AS schemas,
          ARRAY(SELECT json_array_elements_text($1::json->'roles')) AS roles,
          ($1::json->>'all_tables')::boolean AS all_tables,
-         ($1::json->>'subscriber')::boolean AS subscriber
+         ($1::json->>'subscriber')::boolean AS subscriber,
+         $1::json->>'marks' AS marks
 ), me AS (
   SELECT rolsuper, rolreplication FROM pg_roles WHERE rolname = current_user
+), grantees AS (
+  -- Roles whose rights matter: those of links, and those that have a mapping from a time when
+  -- a link named them.
+  SELECT 0::oid AS oid, NULL::name AS rolname
+  UNION ALL
+  SELECT r.oid, r.rolname FROM pg_roles r, interest i
+  WHERE r.rolname = ANY (i.roles) OR r.oid IN (SELECT m.umuser FROM pg_user_mappings m)
+), schemas AS (
+  -- What bears a mark of ours may have been renamed.
+  SELECT n.oid, n.nspname, n.nspowner, n.nspacl, d.description, starts_with(d.description, i.marks) AS marked
+  FROM interest i
+  CROSS JOIN pg_namespace n
+  LEFT JOIN pg_description d
+    ON d.objoid = n.oid AND d.classoid = 'pg_namespace'::regclass AND d.objsubid = 0
+  WHERE n.nspname = ANY (i.schemas) OR starts_with(d.description, i.marks)
 ), wanted AS (
-  SELECT c.oid, c.relname, c.relkind, c.relispartition, c.relreplident, c.relowner, c.reltuples,
-    c.relpages, n.nspname, i.subscriber
+  SELECT c.oid, c.relname, c.relowner, c.relacl, c.relkind, c.relispartition, c.relreplident,
+    c.reltuples, c.relpages, n.nspname, i.subscriber
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
   CROSS JOIN interest i
   WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
-    AND (n.nspname = ANY (i.schemas)
+    AND (n.oid IN (SELECT oid FROM schemas)
          OR (n.nspname, c.relname) IN (
               SELECT t->>'schema', t->>'name' FROM json_array_elements($1::json->'tables') t)
          OR (i.all_tables AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
@@ -24,6 +40,7 @@ WITH interest AS (
 ), relations AS (
   SELECT json_build_object(
     'name', json_build_object('schema', w.nspname, 'name', w.relname),
+    'owner', pg_get_userbyid(w.relowner),
     'kind', w.relkind,
     'is_partition', w.relispartition,
     'rows', greatest(w.reltuples, 0)::bigint,
@@ -49,6 +66,15 @@ WITH interest AS (
         'schema', coalesce(max(o.option_value) FILTER (WHERE o.option_name = 'schema_name'), w.nspname::text),
         'name', coalesce(max(o.option_value) FILTER (WHERE o.option_name = 'table_name'), w.relname::text))
       FROM pg_options_to_table(f.ftoptions) o) END,
+    'options', (
+      SELECT coalesce(json_object_agg(o.option_name, o.option_value), '{}')
+      FROM pg_options_to_table(f.ftoptions) o
+      WHERE o.option_name NOT IN ('schema_name', 'table_name')),
+    'grants', (
+      SELECT coalesce(json_agg(json_build_object(
+        'role', g.rolname, 'privilege', a.privilege_type)), '[]')
+      FROM aclexplode(w.relacl) a JOIN grantees g ON g.oid = a.grantee
+      WHERE w.relkind = 'f' AND a.grantor = w.relowner),
     'columns', (
       SELECT coalesce(json_agg(json_build_object(
         'name', a.attname,
@@ -187,12 +213,20 @@ SELECT json_build_object(
     OR EXISTS (SELECT FROM pg_available_extensions() WHERE name = 'postgres_fdw'),
   'fdw_comment', (SELECT coalesce(obj_description(oid, 'pg_extension'), '')
                   FROM pg_extension WHERE extname = 'postgres_fdw'),
+  'public_schema', EXISTS (SELECT FROM pg_namespace WHERE nspname = 'public'),
   'servers', (SELECT coalesce(json_agg(server), '[]') FROM servers),
   'schemas', (
     SELECT coalesce(json_agg(json_build_object(
-      'name', n.nspname, 'comment', obj_description(n.oid, 'pg_namespace'))), '[]')
-    FROM pg_namespace n, interest i
-    WHERE n.nspname = ANY (i.schemas) AND has_schema_privilege(n.oid, 'USAGE')),
+      'name', n.nspname,
+      'comment', n.description,
+      'owner', pg_get_userbyid(n.nspowner),
+      'owned', pg_has_role(n.nspowner, 'USAGE'),
+      'grants', (
+        SELECT coalesce(json_agg(json_build_object(
+          'role', g.rolname, 'privilege', a.privilege_type)), '[]')
+        FROM aclexplode(n.nspacl) a JOIN grantees g ON g.oid = a.grantee
+        WHERE a.grantor = n.nspowner))), '[]')
+    FROM schemas n WHERE n.marked OR has_schema_privilege(n.oid, 'USAGE')),
   'relations', (SELECT coalesce(json_agg(relation), '[]') FROM relations),
   'roles', (
     SELECT coalesce(json_agg(json_build_object(

@@ -210,6 +210,7 @@ SELECT nodes.add_foreign_schema('crowded', 'london');
 \echo :LAST_ERROR_SQLSTATE
 SELECT nodes.add_foreign_schema('crowded', 'london', on_node => 'here');
 \echo :LAST_ERROR_SQLSTATE
+SELECT nodes.add_foreign_schema('crowded', 'london', on_node => 'silent');
 
 DROP VIEW links;
 DROP SCHEMA crowded CASCADE;

@@ -1,11 +1,14 @@
 //! Random registries and random servers, from a seed: first what was asked for and made, then
 //! what people change by hand, ask for next, and what goes wrong.
 
-use crate::interpret::{default_publication_options, default_subscription_options, reload};
+use crate::interpret::{
+    change_grants, default_publication_options, default_subscription_options, reload,
+    rename_schema, rename_server,
+};
 use crate::sim::Sim;
 use nodes_plan::conninfo::{Conninfo, Secret};
 use nodes_plan::desired::*;
-use nodes_plan::name::TableName;
+use nodes_plan::name::{Mark, TableName};
 use nodes_plan::observed::*;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
@@ -77,7 +80,7 @@ fn primary(rng: &mut SmallRng, id: NodeId) -> NodeFacts {
         ]),
         file_settings: Some(BTreeMap::new()),
         fdw_available: true,
-        roles: ["link", "alice", "bob"].map(role).to_vec(),
+        roles: ["link", "alice", "bob", "carol"].map(role).to_vec(),
         schemas: ["public", "inventory"].map(plain_schema).to_vec(),
         ..NodeFacts::default()
     };
@@ -94,7 +97,7 @@ fn role(name: &str) -> Role {
 }
 
 fn plain_schema(name: &str) -> Schema {
-    Schema { name: name.into(), comment: None }
+    Schema { name: name.into(), owner: "admin".into(), owned: true, ..Schema::default() }
 }
 
 fn table(rng: &mut SmallRng, schema: &str, name: &str) -> Relation {
@@ -102,11 +105,12 @@ fn table(rng: &mut SmallRng, schema: &str, name: &str) -> Relation {
         |name: &str| Column { name: name.into(), data_type: "integer".into(), ..Column::default() };
     Relation {
         name: TableName::new(schema, name),
+        owner: "admin".into(),
         kind: "r".into(),
         replica_identity: rng.random_bool(0.97),
         owned: true,
         filled: rng.random_bool(0.03),
-        columns: vec![column("id"), column("value")],
+        columns: vec![Column { not_null: true, ..column("id") }, column("value")],
         ..Relation::default()
     }
 }
@@ -330,12 +334,12 @@ fn disturb_logical(rng: &mut SmallRng, facts: &mut NodeFacts) {
         }
     }
     facts.publications.retain(|_| rng.random_bool(0.95));
-    rename(rng, facts);
+    rename_logical(rng, facts);
     facts.slots.retain(|_| rng.random_bool(0.97));
 }
 
-/// Renames objects; sometimes somebody takes the name.
-fn rename(rng: &mut SmallRng, facts: &mut NodeFacts) {
+/// Renames publications and subscriptions; sometimes somebody takes the name.
+fn rename_logical(rng: &mut SmallRng, facts: &mut NodeFacts) {
     for position in 0..facts.publications.len() {
         if rng.random_bool(0.1) {
             let publication = &mut facts.publications[position];
@@ -374,16 +378,27 @@ fn disturb_foreign(rng: &mut SmallRng, facts: &mut NodeFacts) {
             ..table(rng, "mine", "view_of_x")
         });
     }
+    rename_foreign(rng, facts);
+    disturb_rights(rng, facts);
     for relation in facts.relations.iter_mut().filter(|r| r.server.is_some()) {
         if rng.random_bool(0.05) {
+            let table = if rng.random_bool(0.5) { "y" } else { "gone" };
+            relation.remote = Some(TableName::new("inventory", table));
+        }
+        if rng.random_bool(0.05) {
             relation.remote = Some(TableName::new("elsewhere", relation.name.name.clone()));
+        }
+        if rng.random_bool(0.1) {
+            relation.options.insert("updatable".into(), "false".into());
+            relation.columns.iter_mut().for_each(|column| column.not_null ^= true);
         }
     }
     if rng.random_bool(0.2) {
         facts.relations.retain(|r| r.kind != "f" || r.name.name != "x");
     }
     if rng.random_bool(0.2) {
-        let extra = Column { name: "more".into(), data_type: "text".into(), ..Column::default() };
+        let (name, not_null) = ("more".into(), rng.random_bool(0.5));
+        let extra = Column { name, data_type: "text".into(), not_null, ..Column::default() };
         let items = facts.relations.iter_mut().filter(|r| r.name.schema == "inventory");
         items.for_each(|r| r.columns.push(extra.clone()));
     }
@@ -391,6 +406,67 @@ fn disturb_foreign(rng: &mut SmallRng, facts: &mut NodeFacts) {
         let stock = |name: &str| name.starts_with("stock");
         facts.relations.retain(|r| !stock(&r.name.schema));
         facts.schemas.retain(|s| !stock(&s.name));
+    }
+}
+
+/// Gives and takes rights: of roles that links may name, and of one that none does.
+fn disturb_rights(rng: &mut SmallRng, facts: &mut NodeFacts) {
+    let (alice, carol) = (Some("alice".to_owned()), Some("carol".to_owned()));
+    for relation in facts.relations.iter_mut().filter(|r| r.server.is_some()) {
+        if rng.random_bool(0.1) {
+            relation.grants.clear();
+        }
+        for (role, privilege) in [(&alice, "DELETE"), (&carol, "SELECT")] {
+            let give = rng.random_bool(0.1);
+            change_grants(&mut relation.grants, role, &[privilege], give);
+        }
+    }
+    for schema in facts.schemas.iter_mut().filter(|schema| schema.comment.is_some()) {
+        if rng.random_bool(0.1) {
+            schema.grants.clear();
+        }
+        change_grants(&mut schema.grants, &carol, &["USAGE"], rng.random_bool(0.1));
+    }
+}
+
+/// Carol is given rights on all foreign schemas, then the links name other roles.
+pub fn change_roles(rng: &mut SmallRng, sim: &mut Sim) {
+    let carol = Some("carol".to_owned());
+    for facts in sim.nodes.values_mut() {
+        let foreign = facts.relations.iter_mut().filter(|r| r.server.is_some());
+        foreign.for_each(|r| change_grants(&mut r.grants, &carol, &["SELECT", "DELETE"], true));
+        let ours = facts.schemas.iter_mut().filter(|schema| schema.comment.is_some());
+        ours.for_each(|schema| change_grants(&mut schema.grants, &carol, &["USAGE"], true));
+    }
+    for link in &mut sim.registry.links {
+        if let Spec::Foreign(spec) = &mut link.spec {
+            let new = foreign(rng, link.id);
+            (spec.roles, spec.public, spec.writable) = (new.roles, new.public, new.writable);
+        }
+    }
+}
+
+/// Renames servers and schemas, now and then to what another link wants its own to be called.
+fn rename_foreign(rng: &mut SmallRng, facts: &mut NodeFacts) {
+    fn ours<T: Marked>(rng: &mut SmallRng, objects: &[T]) -> Vec<String> {
+        let mark = |object: &&T| object.comment().is_some_and(|c| Mark::parse(c).is_some());
+        let names = objects.iter().filter(mark).map(|object| object.name().to_owned());
+        names.filter(|_| rng.random_bool(0.15)).collect()
+    }
+    // Postgres refuses a name that is taken, so it stays as it is.
+    for name in ours(rng, &facts.servers) {
+        let _ = rename_server(facts, &name, &any_name(rng, "link", &name));
+    }
+    for name in ours(rng, &facts.schemas) {
+        let _ = rename_schema(facts, &name, &any_name(rng, "stock", &name));
+    }
+}
+
+fn any_name(rng: &mut SmallRng, prefix: &str, old: &str) -> String {
+    if rng.random_bool(0.3) {
+        format!("{prefix}{}", rng.random_range(1..12))
+    } else {
+        format!("{old}_old")
     }
 }
 

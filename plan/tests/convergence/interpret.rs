@@ -425,7 +425,7 @@ fn known_options(version: i32, options: &BTreeMap<String, String>) -> Outcome {
 /// Extension, servers, mappings, schemas and foreign tables.
 fn foreign(facts: &mut NodeFacts, source: &NodeFacts, operation: &Operation) -> Option<Outcome> {
     Some(match operation {
-        Operation::CreateFdwExtension { comment } => {
+        Operation::CreateFdwExtension { comment, .. } => {
             facts.fdw_comment = Some(comment.clone());
             Ok(())
         }
@@ -448,6 +448,7 @@ fn foreign(facts: &mut NodeFacts, source: &NodeFacts, operation: &Operation) -> 
             });
             Ok(())
         })(),
+        Operation::RenameServer { name, to } => rename_server(facts, name, to),
         Operation::DropServer { name } => (|| {
             let tables = facts.relations.iter().any(|r| r.server.as_ref() == Some(name));
             ensure(!tables, "foreign tables depend on the server")?;
@@ -457,6 +458,22 @@ fn foreign(facts: &mut NodeFacts, source: &NodeFacts, operation: &Operation) -> 
         })(),
         other => return server(facts, other).or_else(|| schema(facts, source, other)),
     })
+}
+
+pub fn rename_server(facts: &mut NodeFacts, name: &str, to: &str) -> Outcome {
+    ensure(facts.server(to).is_none(), "server exists")?;
+    find(&mut facts.servers, |s| s.name == name, "server")?.name = to.to_owned();
+    let on_it = facts.relations.iter_mut().filter(|r| r.server.as_deref() == Some(name));
+    on_it.for_each(|relation| relation.server = Some(to.to_owned()));
+    Ok(())
+}
+
+pub fn rename_schema(facts: &mut NodeFacts, name: &str, to: &str) -> Outcome {
+    ensure(facts.schema(to).is_none(), "schema exists")?;
+    find(&mut facts.schemas, |s| s.name == name, "schema")?.name = to.to_owned();
+    let in_it = facts.relations.iter_mut().filter(|r| r.name.schema == name);
+    in_it.for_each(|relation| relation.name.schema = to.to_owned());
+    Ok(())
 }
 
 fn server(facts: &mut NodeFacts, operation: &Operation) -> Option<Outcome> {
@@ -515,9 +532,16 @@ fn schema(facts: &mut NodeFacts, source: &NodeFacts, operation: &Operation) -> O
     Some(match operation {
         Operation::CreateSchema { name, mark } => (|| {
             ensure(facts.schema(name).is_none(), "schema exists")?;
-            facts.schemas.push(Schema { name: name.clone(), comment: Some(mark.comment()) });
+            facts.schemas.push(Schema {
+                name: name.clone(),
+                comment: Some(mark.comment()),
+                owner: facts.role.clone(),
+                owned: true,
+                grants: BTreeSet::new(),
+            });
             Ok(())
         })(),
+        Operation::RenameSchema { name, to } => rename_schema(facts, name, to),
         Operation::DropSchema { name } => (|| {
             ensure(facts.relations_in(name).next().is_none(), "schema is not empty")?;
             remove(&mut facts.schemas, |s| s.name == *name, "schema")
@@ -526,9 +550,17 @@ fn schema(facts: &mut NodeFacts, source: &NodeFacts, operation: &Operation) -> O
             find(&mut facts.schemas, |s| s.name == *name, "schema").map(|s| s.comment = None)
         }
         Operation::ImportTables { .. } => import(facts, source, operation),
+        Operation::GrantUsage { .. }
+        | Operation::RevokeUsage { .. }
+        | Operation::GrantTables { .. }
+        | Operation::RevokeTables { .. } => rights(facts, operation),
         Operation::AlterForeignTable { table, changes } => {
             find(&mut facts.relations, |r| r.name == *table && r.server.is_some(), "foreign table")
                 .and_then(|relation| changes.iter().try_for_each(|c| alter(relation, c)))
+        }
+        Operation::AlterTableOptions { table, change } => {
+            find(&mut facts.relations, |r| r.name == *table && r.server.is_some(), "foreign table")
+                .and_then(|relation| alter_table_options(relation, change))
         }
         Operation::DropForeignTable { table } => remove(
             &mut facts.relations,
@@ -537,6 +569,57 @@ fn schema(facts: &mut NodeFacts, source: &NodeFacts, operation: &Operation) -> O
         ),
         _ => return None,
     })
+}
+
+fn rights(facts: &mut NodeFacts, operation: &Operation) -> Outcome {
+    let usage = |facts: &mut NodeFacts, schema: &str, role: &Option<String>, give: bool| {
+        let schema = find(&mut facts.schemas, |s| s.name == schema, "schema")?;
+        ensure(schema.owned, "permission denied for schema")?;
+        change_grants(&mut schema.grants, role, &["USAGE"], give);
+        Ok(())
+    };
+    let on_tables =
+        |facts: &mut NodeFacts, tables: &BTreeSet<TableName>, role, privileges, give| {
+            for table in tables {
+                let relation = find(&mut facts.relations, |r| r.name == *table, "table")?;
+                change_grants(&mut relation.grants, role, privileges, give);
+            }
+            Ok(())
+        };
+    let known = |facts: &NodeFacts, role: &Option<String>| {
+        ensure(role.as_ref().is_none_or(|role| facts.role(role).is_some()), "no such role")
+    };
+    match operation {
+        Operation::GrantUsage { schema, role } => {
+            known(facts, role)?;
+            usage(facts, schema, role, true)
+        }
+        Operation::RevokeUsage { schema, role } => usage(facts, schema, role, false),
+        Operation::GrantTables { tables, role, rights } => {
+            known(facts, role)?;
+            on_tables(facts, tables, role, rights.privileges(), true)
+        }
+        Operation::RevokeTables { tables, role, rights } => {
+            on_tables(facts, tables, role, rights.privileges(), false)
+        }
+        other => Err(format!("no right: {other:?}")),
+    }
+}
+
+pub fn change_grants(
+    grants: &mut BTreeSet<Grant>,
+    role: &Option<String>,
+    privileges: &[&str],
+    give: bool,
+) {
+    for privilege in privileges {
+        let grant = Grant { role: role.clone(), privilege: (*privilege).to_owned() };
+        if give {
+            grants.insert(grant)
+        } else {
+            grants.remove(&grant)
+        };
+    }
 }
 
 fn import(facts: &mut NodeFacts, source: &NodeFacts, operation: &Operation) -> Outcome {
@@ -559,6 +642,7 @@ fn import(facts: &mut NodeFacts, source: &NodeFacts, operation: &Operation) -> O
             kind: "f".into(),
             server: Some(server.clone()),
             remote: Some(there.name.clone()),
+            owner: facts.role.clone(),
             ..there.clone()
         });
     }
@@ -566,13 +650,31 @@ fn import(facts: &mut NodeFacts, source: &NodeFacts, operation: &Operation) -> O
     Ok(())
 }
 
+fn alter_table_options(relation: &mut Relation, change: &OptionChange) -> Outcome {
+    let remote = relation.remote.get_or_insert_with(|| relation.name.clone());
+    let mut options =
+        Conninfo::new(relation.options.clone()).with("table_name", remote.name.clone());
+    change_options(&mut options, change)?;
+    remote.name = options.get("table_name").unwrap_or_default().to_owned();
+    options = options.without("table_name");
+    relation.options = options.iter().map(|(k, v)| (k.into(), v.into())).collect();
+    Ok(())
+}
+
 fn alter(relation: &mut Relation, change: &ColumnChange) -> Outcome {
     match change {
-        ColumnChange::Add { name, data_type } => {
+        ColumnChange::Add { name, data_type, not_null } => {
             ensure(relation.column(name).is_none(), "column exists")?;
             let (name, data_type) = (name.clone(), data_type.as_str().to_owned());
-            relation.columns.push(Column { name, data_type, ..Column::default() });
+            let not_null = *not_null;
+            relation.columns.push(Column { name, data_type, not_null, ..Column::default() });
             Ok(())
+        }
+        ColumnChange::SetNotNull { name } => {
+            find(&mut relation.columns, |c| c.name == *name, "column").map(|c| c.not_null = true)
+        }
+        ColumnChange::DropNotNull { name } => {
+            find(&mut relation.columns, |c| c.name == *name, "column").map(|c| c.not_null = false)
         }
         ColumnChange::Drop { name } => remove(&mut relation.columns, |c| c.name == *name, "column"),
         ColumnChange::Retype { name, data_type } => {

@@ -1,6 +1,6 @@
 //! What is right, ours or not ours, judged from the servers alone, without the planner.
 
-use crate::interpret::{default_publication_options, default_subscription_options};
+use crate::interpret::{change_grants, default_publication_options, default_subscription_options};
 use crate::sim::{Outcome, Sim, ensure};
 use nodes_plan::conninfo::{Conninfo, passfile_line};
 use nodes_plan::desired::*;
@@ -83,25 +83,70 @@ fn foreign_is_right(sim: &Sim, link: &Link, spec: &ForeignSpec) -> Outcome {
         let readable = target.superuser || *role == Some(target.role.clone());
         ensure(!readable || password == from.password(), "password of a mapping")?;
     }
-    tables_are_right(&source, &target, spec)
+    tables_are_right(&source, &target, spec)?;
+    let mut grantees = roles.iter().filter(|role| **role != Some(target.role.clone()));
+    grantees.try_for_each(|role| rights_are_right(&target, spec, role))
+}
+
+/// The tables that a foreign link shows.
+fn shown<'a>(target: &'a NodeFacts, spec: &'a ForeignSpec) -> impl Iterator<Item = &'a Relation> {
+    let ours = |r: &&Relation| r.remote.as_ref().is_some_and(|t| t.schema == spec.remote_schema);
+    target.relations_in(&spec.local_schema).filter(ours)
+}
+
+fn rights_are_right(target: &NodeFacts, spec: &ForeignSpec, role: &Option<String>) -> Outcome {
+    let has = |grants: &BTreeSet<Grant>, privilege: &str| {
+        grants.contains(&Grant { role: role.clone(), privilege: privilege.to_owned() })
+    };
+    let schema = target.schema(&spec.local_schema).ok_or("schema")?;
+    ensure(has(&schema.grants, "USAGE"), "rights on the schema")?;
+    for table in shown(target, spec) {
+        ensure(has(&table.grants, "SELECT"), "right to read")?;
+        for right in ["INSERT", "UPDATE", "DELETE"] {
+            ensure(has(&table.grants, right) == spec.writable, "right to write")?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether exactly the roles that the link names have rights, and carol what somebody gave her.
+pub fn rights_are_exact(sim: &Sim, link: &Link, spec: &ForeignSpec) -> Outcome {
+    let target = sim.facts(link.to);
+    for table in shown(&target, spec) {
+        let rights: &[&str] =
+            if spec.writable { &["SELECT", "INSERT", "UPDATE", "DELETE"] } else { &["SELECT"] };
+        let mut wanted = BTreeSet::new();
+        for role in spec.roles.iter().cloned().map(Some).chain(spec.public.then_some(None)) {
+            change_grants(&mut wanted, &role, rights, true);
+        }
+        change_grants(&mut wanted, &Some("carol".into()), &["SELECT", "DELETE"], true);
+        ensure(table.grants == wanted, "rights on a table")?;
+    }
+    Ok(())
 }
 
 fn tables_are_right(source: &NodeFacts, target: &NodeFacts, spec: &ForeignSpec) -> Outcome {
-    let columns = |r: &Relation| -> BTreeMap<String, String> {
-        r.columns.iter().map(|c| (c.name.clone(), c.data_type.clone())).collect()
+    let columns = |r: &Relation| -> BTreeMap<String, (String, bool)> {
+        r.columns.iter().map(|c| (c.name.clone(), (c.data_type.clone(), c.not_null))).collect()
     };
     let listed = |r: &&Relation| spec.tables.as_ref().is_none_or(|t| t.contains(&r.name.name));
-    let wanted = source.relations_in(&spec.remote_schema).filter(listed);
-    let shown = target.relations_in(&spec.local_schema).filter(|r| r.server.is_some()).count();
-    let mut count = 0;
+    let wanted: Vec<&Relation> = source.relations_in(&spec.remote_schema).filter(listed).collect();
+    for here in shown(target, spec) {
+        let found = wanted.iter().any(|there| here.remote.as_ref() == Some(&there.name));
+        ensure(found, "a table that should not be shown")?;
+    }
     for there in wanted {
         let here = TableName::new(&spec.local_schema, &there.name.name);
         let here = target.relation(&here).ok_or("foreign table")?;
+        if shown(target, spec).all(|ours| ours.name != here.name) {
+            // Somebody else's, in the way.
+            continue;
+        }
         ensure(here.remote.as_ref() == Some(&there.name), "remote table")?;
         ensure(columns(here) == columns(there), "columns")?;
-        count += 1;
+        ensure(here.options.is_empty(), "options of a foreign table")?;
     }
-    ensure(shown == count, "tables that should not be shown")
+    Ok(())
 }
 
 /// Everything on the servers that bears this registry's mark, in words. What a standby shows
@@ -162,11 +207,15 @@ pub fn not_ours(sim: &Sim) -> Vec<String> {
             found.push(format!("{id} {slot:?}"));
         }
         for schema in facts.schemas.iter().filter(|s| foreign(&s.comment)) {
-            found.push(format!("{id} {schema:?}"));
+            // Roles of a link get rights on the schema that they find its tables in.
+            found.push(format!("{id} schema {} {:?}", schema.name, schema.comment));
         }
         for relation in facts.relations.iter().filter(|r| is_others(facts, r, &foreign)) {
-            // Rows may come; the table is the same.
-            found.push(format!("{id} {:?}", Relation { filled: false, ..relation.clone() }));
+            // Rows may come, and its schema and its server may get their names back: the table is
+            // the same.
+            let (name, server) = (TableName::new("", &relation.name.name), None);
+            let relation = Relation { filled: false, name, server, ..relation.clone() };
+            found.push(format!("{id} {relation:?}"));
         }
     }
     found
@@ -179,5 +228,7 @@ fn is_others(
     foreign: &impl Fn(&Option<String>) -> bool,
 ) -> bool {
     let server = relation.server.as_ref().and_then(|name| facts.server(name));
-    server.is_none_or(|server| foreign(&server.comment)) || relation.name.schema == "mine"
+    server.is_none_or(|server| foreign(&server.comment))
+        || relation.name.schema == "mine"
+        || relation.remote.as_ref().is_some_and(|remote| remote.schema == "elsewhere")
 }

@@ -1,0 +1,247 @@
+//! The tables of a foreign link: what is imported, kept like the remote tables, and dropped
+//! when it has nothing to show any more.
+
+use super::{is_on_server, relations, spec};
+use crate::conninfo::Conninfo;
+use crate::desired::ForeignSpec;
+use crate::name::TableName;
+use crate::observed::{Column, NodeFacts, Relation};
+use crate::rule::{Context, Verdict};
+use crate::step::{ColumnChange, ColumnType, Operation, OptionChange};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The remote tables that should be imported, as `IMPORT FOREIGN SCHEMA` chooses them
+/// (`postgresImportForeignSchema`, postgres_fdw.c): partitions are left out unless listed.
+fn wanted_tables(source: &NodeFacts, spec: &ForeignSpec) -> BTreeSet<String> {
+    match &spec.tables {
+        Some(tables) => tables.clone(),
+        None => {
+            let roots = source.relations_in(&spec.remote_schema).filter(|r| !r.is_partition);
+            roots.map(|relation| relation.name.name.clone()).collect()
+        }
+    }
+}
+
+/// The remote table that a foreign table shows.
+fn remote(relation: &Relation) -> &TableName {
+    relation.remote.as_ref().unwrap_or(&relation.name)
+}
+
+/// Whether a relation of the local schema is the link's: on its server, of its remote schema.
+/// What shows another remote schema was made by somebody else.
+pub(super) fn is_ours(ctx: &Context<'_>, relation: &Relation) -> bool {
+    let remote_schema = spec(ctx).map(|spec| &spec.remote_schema);
+    is_on_server(ctx, relation) && Some(&remote(relation).schema) == remote_schema
+}
+
+/// The remote tables to show, each with the foreign table that does: the one of that name,
+/// whatever table of the remote schema it was pointed at, else one that a person has renamed.
+fn shown<'a>(ctx: &Context<'a>) -> BTreeMap<String, Option<&'a Relation>> {
+    let (Some((source, _)), Some(spec)) = (ctx.both(), spec(ctx)) else {
+        return BTreeMap::new();
+    };
+    let wanted = wanted_tables(source, spec);
+    let (named, others): (Vec<&Relation>, Vec<&Relation>) = relations(ctx)
+        .filter(|relation| is_ours(ctx, relation))
+        .partition(|relation| wanted.contains(&relation.name.name));
+    let named: BTreeMap<&str, &Relation> =
+        named.into_iter().map(|r| (r.name.name.as_str(), r)).collect();
+    let renamed: BTreeMap<&str, &Relation> =
+        others.into_iter().map(|r| (remote(r).name.as_str(), r)).collect();
+    let find = |table: &str| named.get(table).or_else(|| renamed.get(table)).copied();
+    wanted.iter().map(|table| (table.clone(), find(table))).collect()
+}
+
+/// Where a table is when the local schema has its name back.
+fn at_home(spec: &ForeignSpec, table: &str) -> TableName {
+    TableName::new(&spec.local_schema, table)
+}
+
+pub(super) fn drop_stale(ctx: &Context<'_>) -> Vec<Verdict> {
+    let (Some(_), Some(spec)) = (ctx.both(), spec(ctx)) else {
+        return vec![];
+    };
+    let shown = shown(ctx);
+    let stale = |relation: &&Relation| {
+        let kept = [&remote(relation).name, &relation.name.name];
+        is_ours(ctx, relation) && !kept.into_iter().any(|table| shown.contains_key(table))
+    };
+    let drop = |relation: &Relation| {
+        let table = at_home(spec, &relation.name.name);
+        let reason = format!("{} is not, or no longer, to be shown", remote(relation));
+        Verdict::act(ctx.to.id, Operation::DropForeignTable { table }, reason)
+            .danger("queries and views that use it fail; the remote rows stay")
+    };
+    relations(ctx).filter(stale).map(drop).collect()
+}
+
+/// Remote tables that no foreign table shows, and what has the name that one would get.
+fn missing<'a>(ctx: &Context<'a>) -> Vec<(String, Option<&'a Relation>)> {
+    let names: BTreeMap<&str, &Relation> =
+        relations(ctx).map(|relation| (relation.name.name.as_str(), relation)).collect();
+    let missing = shown(ctx).into_iter().filter(|(_, here)| here.is_none());
+    missing.map(|(table, _)| (table.clone(), names.get(table.as_str()).copied())).collect()
+}
+
+fn importable(ctx: &Context<'_>) -> BTreeSet<String> {
+    let free = missing(ctx).into_iter().filter(|(_, in_the_way)| in_the_way.is_none());
+    free.map(|(table, _)| table).collect()
+}
+
+/// The link's tables as they are to be, those that are imported first included.
+pub(super) fn after_import<'a>(ctx: &Context<'a>) -> Vec<(TableName, Option<&'a Relation>)> {
+    let Some(spec) = spec(ctx) else {
+        return vec![];
+    };
+    let here = shown(ctx).into_values().flatten();
+    let here = here.map(|relation| (at_home(spec, &relation.name.name), Some(relation)));
+    let new = importable(ctx).into_iter().map(|table| (at_home(spec, &table), None));
+    here.chain(new).collect()
+}
+
+pub(super) fn import(ctx: &Context<'_>) -> Vec<Verdict> {
+    let (Some((source, _)), Some(spec)) = (ctx.both(), spec(ctx)) else {
+        return vec![];
+    };
+    let missing = importable(ctx);
+    if missing.is_empty() {
+        return vec![];
+    }
+    let tables = if missing.len() == 1 { "table" } else { "tables" };
+    let reason = format!("{} {tables} of \"{}\"", missing.len(), ctx.from.name);
+    let whole = spec.tables.is_none() && missing == wanted_tables(source, spec);
+    let operation = Operation::ImportTables {
+        server: ctx.link.name.clone(),
+        remote_schema: spec.remote_schema.clone(),
+        local_schema: spec.local_schema.clone(),
+        tables: (!whole).then_some(missing),
+    };
+    vec![Verdict::act(ctx.to.id, operation, reason)]
+}
+
+pub(super) fn in_the_way(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some(spec) = spec(ctx) else {
+        return vec![];
+    };
+    let warn = |(table, in_the_way): (String, Option<&Relation>)| {
+        let message = format!(
+            "{} is in the way of a foreign table for {}",
+            at_home(spec, &in_the_way?.name.name),
+            TableName::new(&spec.remote_schema, table)
+        );
+        let hint = "Rename it or move it to another schema, then run nodes.apply() again.";
+        Some(Verdict::warn(ctx.to.id, message, hint))
+    };
+    missing(ctx).into_iter().filter_map(warn).collect()
+}
+
+pub(super) fn alter(ctx: &Context<'_>) -> Vec<Verdict> {
+    let alter = |(there, here): (&Relation, &Relation)| {
+        let changes = column_changes(there, here);
+        let broken: Vec<&str> = changes.iter().filter_map(ColumnChange::breaks).collect();
+        let danger =
+            format!("queries and views that use {} fail; the remote rows stay", broken.join(", "));
+        let dangerous = !broken.is_empty();
+        if changes.is_empty() {
+            return None;
+        }
+        let reason =
+            format!("the columns of {} on \"{}\" are different", there.name, ctx.from.name);
+        let table = at_home(spec(ctx)?, &here.name.name);
+        let operation = Operation::AlterForeignTable { table, changes };
+        let step = Verdict::act(ctx.to.id, operation, reason);
+        Some(if dangerous { step.danger(danger) } else { step })
+    };
+    pairs(ctx).into_iter().filter_map(alter).collect()
+}
+
+/// `IMPORT FOREIGN SCHEMA` gives a table no options but those that name the remote one.
+pub(super) fn alter_options(ctx: &Context<'_>) -> Vec<Verdict> {
+    let name = |table: &TableName| Conninfo::default().with("table_name", table.name.clone());
+    let alter = |(there, here): (&Relation, &Relation)| {
+        let mut have = name(remote(here));
+        here.options.iter().for_each(|(key, value)| have.set(key, value));
+        let change = OptionChange::between(&have, &name(&there.name));
+        if change.is_empty() {
+            return None;
+        }
+        let reason = format!("not what the registry says: {}", change.keys());
+        let table = at_home(spec(ctx)?, &here.name.name);
+        Some(Verdict::act(ctx.to.id, Operation::AlterTableOptions { table, change }, reason))
+    };
+    pairs(ctx).into_iter().filter_map(alter).collect()
+}
+
+/// The remote tables that are shown, each with the foreign table that shows it.
+fn pairs<'a>(ctx: &Context<'a>) -> Vec<(&'a Relation, &'a Relation)> {
+    let (Some((source, _)), Some(spec)) = (ctx.both(), spec(ctx)) else {
+        return vec![];
+    };
+    let pair = |(table, here): (String, Option<&'a Relation>)| {
+        Some((source.relation(&TableName::new(&spec.remote_schema, table))?, here?))
+    };
+    shown(ctx).into_iter().filter_map(pair).collect()
+}
+
+/// The remote column that a foreign table's column shows.
+fn remote_column(column: &Column) -> &str {
+    column.remote.as_ref().unwrap_or(&column.name)
+}
+
+/// What makes a foreign table's columns those of the remote table; a type that is not
+/// recognizably a type is left to [`unknown_types`].
+fn column_changes(there: &Relation, here: &Relation) -> Vec<ColumnChange> {
+    let mut changes = Vec::new();
+    for column in &here.columns {
+        let name = column.name.clone();
+        let Some(other) = there.column(remote_column(column)) else {
+            changes.push(ColumnChange::Drop { name });
+            continue;
+        };
+        match ColumnType::parse(&other.data_type) {
+            Some(data_type) if other.data_type != column.data_type => {
+                changes.push(ColumnChange::Retype { name: name.clone(), data_type });
+            }
+            Some(_) | None => {}
+        }
+        match (column.not_null, other.not_null) {
+            (false, true) => changes.push(ColumnChange::SetNotNull { name }),
+            (true, false) => changes.push(ColumnChange::DropNotNull { name }),
+            (true, true) | (false, false) => {}
+        }
+    }
+    let add = |column: &Column| {
+        let data_type = ColumnType::parse(&column.data_type)?;
+        let (name, not_null) = (column.name.clone(), column.not_null);
+        Some(ColumnChange::Add { name, data_type, not_null })
+    };
+    changes.extend(not_shown(there, here).filter_map(add));
+    changes
+}
+
+/// Remote columns that the foreign table lacks.
+fn not_shown<'a>(there: &'a Relation, here: &Relation) -> impl Iterator<Item = &'a Column> {
+    let known: BTreeSet<String> =
+        here.columns.iter().map(|column| remote_column(column).to_owned()).collect();
+    there.columns.iter().filter(move |column| !known.contains(&column.name))
+}
+
+/// Columns to add or to retype whose type is more than a type, as far as we can read it.
+pub(super) fn unknown_types(ctx: &Context<'_>) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    for (there, here) in pairs(ctx) {
+        let retyped = here.columns.iter().filter_map(|column| {
+            there.column(remote_column(column)).filter(|other| other.data_type != column.data_type)
+        });
+        let unknown = retyped.chain(not_shown(there, here));
+        for column in unknown.filter(|column| ColumnType::parse(&column.data_type).is_none()) {
+            let message = format!(
+                "type {} of column \"{}\" of {} on \"{}\" cannot be read as a type",
+                column.data_type, column.name, there.name, ctx.from.name
+            );
+            let hint = format!("Give {} that column by hand, with that type.", here.name);
+            verdicts.push(Verdict::warn(ctx.to.id, message, hint));
+        }
+    }
+    verdicts
+}
