@@ -449,7 +449,8 @@ fn cannot_publish(ctx: &Context<'_>) -> Vec<Verdict> {
 
 /// Only a table's owner can publish it.
 fn not_owned(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(source) = ctx.source else {
+    let not_all = |source: &&NodeFacts| source.relations.iter().any(|r| !r.owned);
+    let Some(source) = ctx.source.filter(not_all) else {
         return vec![];
     };
     let listed = |table: &TableName| {
@@ -473,7 +474,8 @@ fn not_owned(ctx: &Context<'_>) -> Vec<Verdict> {
 /// A copy into a table that holds rows fails on the first that is there already, again and
 /// again, or doubles it. So it is after somebody dropped the subscription by hand.
 fn not_empty(ctx: &Context<'_>) -> Vec<Verdict> {
-    let (Some(target), true) = (ctx.target, copies(ctx) > 0) else {
+    let any = |target: &&NodeFacts| target.relations.iter().any(|r| r.filled);
+    let (Some(target), true) = (ctx.target.filter(any), copies(ctx) > 0) else {
         return vec![];
     };
     let tables = wanted_tables(ctx);
@@ -560,7 +562,7 @@ fn create_publication(ctx: &Context<'_>) -> Vec<Verdict> {
 /// A row filter or column list is taken off: what it held back was not sent, and is not copied
 /// again.
 fn relist_tables(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(found) = alterable(ctx) else {
+    let Some(found) = alterable(ctx).filter(|found| !found.filtered.is_empty()) else {
         return vec![];
     };
     let tables: BTreeSet<_> = wanted_tables(ctx).intersection(&found.filtered).cloned().collect();
