@@ -87,7 +87,8 @@ COMMENT ON FUNCTION nodes.rules() IS 'the rules by which nodes.plan() decides, i
 REVOKE ALL ON ALL TABLES IN SCHEMA nodes FROM PUBLIC;
 REVOKE ALL ON ALL ROUTINES IN SCHEMA nodes FROM PUBLIC;
 GRANT USAGE ON SCHEMA nodes TO pg_monitor;
-GRANT SELECT ON nodes.registry, nodes.node, nodes.link, nodes.event, nodes.events,
+GRANT SELECT (id, system_identifier) ON nodes.registry TO pg_monitor;
+GRANT SELECT ON nodes.node, nodes.link, nodes.event, nodes.events,
   nodes.step_log, nodes.status, nodes.link_status, nodes.slots TO pg_monitor;
 GRANT EXECUTE ON FUNCTION nodes.plan(), nodes.rules(), nodes.topology(), nodes.test_node(text), nodes.observe_nodes(),
   nodes.observe_links(), nodes.observe_slots(), nodes.wait_for_link(text, interval),

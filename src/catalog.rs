@@ -36,6 +36,8 @@ pub struct LinkRow {
 #[derive(Clone, Deserialize)]
 pub struct Rows {
     pub id: Option<String>,
+    /// See [`crate::apply::digest`].
+    pub key: Option<String>,
     /// System identifier of the server that may act for the registry.
     pub made_on: Option<String>,
     /// System identifier of this server.
@@ -47,6 +49,7 @@ pub struct Rows {
 const LOAD: &str = "
 SELECT json_build_object(
   'id', (SELECT id FROM nodes.registry),
+  'key', (SELECT key FROM nodes.registry),
   'made_on', (SELECT system_identifier FROM nodes.registry),
   'here', (SELECT system_identifier::text FROM pg_control_system()),
   'nodes', (SELECT coalesce(json_agg(json_build_object(
@@ -244,7 +247,7 @@ pub fn set_link_state(id: LinkId, state: LinkState, keep_data: bool) -> Result<(
 /// one are not its own.
 pub fn take_over() -> Result<Option<String>> {
     spi::write_returning(
-        "UPDATE nodes.registry SET id = gen_random_uuid(), \
+        "UPDATE nodes.registry SET id = gen_random_uuid(), key = gen_random_uuid(), \
          system_identifier = (SELECT system_identifier::text FROM pg_control_system()) \
          RETURNING id::text",
         &[],

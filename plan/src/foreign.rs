@@ -30,6 +30,7 @@ const KEEP: &[Rule] = &[
     Rule { id: "FO21", when: "the server's options are not right", then: alter_server },
     Rule { id: "FO22", when: "a user mapping is missing", then: create_mappings },
     Rule { id: "FO23", when: "a user mapping's options are not right", then: alter_mappings },
+    Rule { id: "FO29", when: "the server's mark is of another conninfo", then: mark_server },
     Rule { id: "FO28", when: "a role has a mapping of ours and should not", then: drop_unwanted },
     Rule { id: "FO24", when: "the local schema is missing", then: create_schema },
     Rule { id: "FO25", when: "a foreign table's remote table is gone", then: drop_stale_tables },
@@ -279,7 +280,7 @@ fn create_server(ctx: &Context<'_>) -> Vec<Verdict> {
     let operation = Operation::CreateServer {
         name: ctx.link.name.clone(),
         options: wanted_server_options(ctx, spec),
-        mark: ctx.mark.clone(),
+        comment: ctx.comment(),
     };
     vec![Verdict::act(ctx.to.id, operation, format!("how to reach \"{}\"", ctx.from.name))]
 }
@@ -331,18 +332,35 @@ fn alter_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
     let roles = wanted_roles(facts, spec);
     let mut verdicts = Vec::new();
     for mapping in found.mappings.iter().filter(|mapping| roles.contains(&mapping.role)) {
+        let (server, role) = (found.name.clone(), mapping.role.clone());
         let Some(have) = &mapping.options else {
+            if !ctx.is_current(found.comment.as_deref()) {
+                let operation = Operation::ReplaceMapping { server, role, options: wanted.clone() };
+                let reason = "made when the registry said something else";
+                verdicts.push(Verdict::act(ctx.to.id, operation, reason));
+            }
             continue;
         };
         let change = OptionChange::between(have, &wanted);
         if !change.is_empty() {
             let reason = format!("not what the registry says: {}", change.keys());
-            let (server, role) = (found.name.clone(), mapping.role.clone());
             let operation = Operation::AlterMapping { server, role, change };
             verdicts.push(Verdict::act(ctx.to.id, operation, reason));
         }
     }
     verdicts
+}
+
+/// Last, so that mappings that may not be read are replaced until all of them are.
+fn mark_server(ctx: &Context<'_>) -> Vec<Verdict> {
+    match server(ctx) {
+        Some(found) if !ctx.is_current(found.comment.as_deref()) => {
+            let (name, comment) = (found.name.clone(), ctx.comment());
+            let reason = format!("says of which conninfo of \"{}\" it was made", ctx.from.name);
+            vec![Verdict::act(ctx.to.id, Operation::MarkServer { name, comment }, reason)]
+        }
+        Some(_) | None => vec![],
+    }
 }
 
 /// A mapping that lets a role in with the node's credentials although the link does not, or no

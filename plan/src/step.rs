@@ -136,11 +136,12 @@ pub enum Operation {
         slot: String,
         copy_data: bool,
         options: BTreeMap<String, String>,
-        mark: Mark,
+        comment: String,
     },
     SetSubscriptionConninfo {
         name: String,
         conninfo: Conninfo,
+        comment: String,
     },
     SetSubscriptionPublication {
         name: String,
@@ -176,11 +177,16 @@ pub enum Operation {
     CreateServer {
         name: String,
         options: BTreeMap<String, String>,
-        mark: Mark,
+        comment: String,
     },
     AlterServer {
         name: String,
         change: OptionChange,
+    },
+    /// Renews our mark.
+    MarkServer {
+        name: String,
+        comment: String,
     },
     DropServer {
         name: String,
@@ -195,6 +201,12 @@ pub enum Operation {
         server: String,
         role: Option<String>,
         change: OptionChange,
+    },
+    /// Where the options may not be read: nothing hangs from a mapping.
+    ReplaceMapping {
+        server: String,
+        role: Option<String>,
+        options: Conninfo,
     },
     DropMapping {
         server: String,
@@ -348,6 +360,8 @@ impl Operation {
             | Operation::ReleaseFdwExtension
             | Operation::CreateServer { .. }
             | Operation::AlterServer { .. }
+            | Operation::MarkServer { .. }
+            | Operation::ReplaceMapping { .. }
             | Operation::DropServer { .. }
             | Operation::CreateMapping { .. }
             | Operation::AlterMapping { .. }
@@ -416,10 +430,12 @@ impl Operation {
             Operation::DropFdwExtension => "drop extension",
             Operation::ReleaseFdwExtension => "release extension",
             Operation::CreateServer { .. } => "create server",
-            Operation::AlterServer { .. } => "alter server",
+            Operation::AlterServer { .. } | Operation::MarkServer { .. } => "alter server",
             Operation::DropServer { .. } => "drop server",
             Operation::CreateMapping { .. } => "create user mapping",
-            Operation::AlterMapping { .. } => "alter user mapping",
+            Operation::AlterMapping { .. } | Operation::ReplaceMapping { .. } => {
+                "alter user mapping"
+            }
             Operation::DropMapping { .. } => "drop user mapping",
             Operation::CreateSchema { .. } => "create schema",
             Operation::DropSchema { .. } => "drop schema",

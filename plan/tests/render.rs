@@ -60,10 +60,12 @@ fn position(operation: &Operation) -> usize {
         Operation::ReleaseSchema { .. } => 38,
         Operation::ForgetLink { .. } => 39,
         Operation::ForgetNode { .. } => 40,
+        Operation::MarkServer { .. } => 41,
+        Operation::ReplaceMapping { .. } => 42,
     }
 }
 
-const OPERATIONS: usize = 41;
+const OPERATIONS: usize = 43;
 
 /// One of each operation, everything in it that people name called `name`.
 fn operations(name: &str) -> Vec<Operation> {
@@ -113,9 +115,9 @@ fn operations(name: &str) -> Vec<Operation> {
             slot: slot(),
             copy_data: true,
             options: options(),
-            mark: mark.clone(),
+            comment: name(),
         },
-        Operation::SetSubscriptionConninfo { name: name(), conninfo: conninfo() },
+        Operation::SetSubscriptionConninfo { name: name(), conninfo: conninfo(), comment: name() },
         Operation::SetSubscriptionPublication { name: name(), publication: name() },
         Operation::SetSubscriptionSlot { name: name(), slot: slot() },
         Operation::SetSubscriptionOptions { name: name(), options: options() },
@@ -126,7 +128,9 @@ fn operations(name: &str) -> Vec<Operation> {
         Operation::CreateFdwExtension { comment: name() },
         Operation::DropFdwExtension,
         Operation::ReleaseFdwExtension,
-        Operation::CreateServer { name: name(), options: options(), mark: mark.clone() },
+        Operation::CreateServer { name: name(), options: options(), comment: name() },
+        Operation::MarkServer { name: name(), comment: name() },
+        Operation::ReplaceMapping { server: name(), role: Some(name()), options: conninfo() },
         Operation::AlterServer { name: name(), change: change.clone() },
         Operation::DropServer { name: name() },
         Operation::CreateMapping { server: name(), role: Some(name()), options: conninfo() },

@@ -93,7 +93,7 @@ impl Case {
     fn new(from: NodeId, to: NodeId, spec: Spec) -> Case {
         let mut registry = Registry { id: REGISTRY.into(), ..Registry::default() };
         for (id, name) in [(PARIS, "paris"), (LONDON, "london"), (OSLO, "oslo")] {
-            let node = Node { id, name: name.into(), conninfo: conninfo(name), removing: false };
+            let node = Node { id, name: name.into(), conninfo: conninfo(name), ..Node::default() };
             registry.nodes.insert(id, node);
         }
         let (name, state) = ("feed".to_owned(), LinkState::Active);
@@ -227,6 +227,11 @@ impl Case {
     fn password(mut self, node: NodeId) -> Case {
         let node = self.registry.nodes.get_mut(&node).expect("the node exists");
         node.conninfo.set("password", "s3cret");
+        self
+    }
+
+    fn digest(mut self, node: NodeId) -> Case {
+        self.registry.nodes.get_mut(&node).expect("the node exists").digest = "0a1b".into();
         self
     }
 
@@ -521,6 +526,11 @@ fn subscription_cases() -> Vec<(&'static str, Case, &'static str)> {
             "ALTER SUBSCRIPTION \"feed\" CONNECTION 'host=london dbname=app user=link password=********'",
         ),
         (
+            "SU25",
+            made().digest(LONDON).with(PARIS, |f| f.subscriptions[0].conninfo = None),
+            "link 1, conninfo 0a1b'",
+        ),
+        (
             "SU26",
             made().with(PARIS, |f| f.subscriptions[0].publications.insert("x".into())),
             "SET PUBLICATION \"feed\" WITH (refresh = false)",
@@ -677,6 +687,12 @@ fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
             made().password(LONDON),
             "ALTER USER MAPPING FOR \"admin\" SERVER \"feed\" OPTIONS (ADD \"password\" '********')",
         ),
+        (
+            "FO23",
+            made().digest(LONDON).with(PARIS, |f| f.servers[0].mappings[0].options = None),
+            "DROP USER MAPPING FOR \"admin\" SERVER \"feed\"; CREATE USER MAPPING FOR \"admin\"",
+        ),
+        ("FO29", made().digest(LONDON), "COMMENT ON SERVER \"feed\" IS"),
         (
             "FO28",
             made().with(PARIS, |f| {
