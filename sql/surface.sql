@@ -61,6 +61,8 @@ COMMENT ON FUNCTION nodes.rename_node(text, text) IS
   'gives a node another name; nothing changes on any server';
 COMMENT ON FUNCTION nodes.remove_node(text, boolean, boolean) IS
   'removes a node, with cascade its links too; nodes.apply() cleans the servers';
+COMMENT ON FUNCTION nodes.forget_node(text) IS
+  'gives up a node that will never answer again, with its links; what was made on that server stays there, passwords of others included. For superusers only';
 COMMENT ON FUNCTION nodes.add_standby(text, text, boolean, text) IS
   'says that a node should follow another by streaming replication';
 COMMENT ON FUNCTION nodes.add_subscription(text, text, text, text[], boolean, jsonb) IS

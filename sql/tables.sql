@@ -29,7 +29,7 @@ CREATE TABLE nodes.node (
   conninfo text NOT NULL,
   admin_conninfo text,
   registered_by text,
-  state text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'removing'))
+  state text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'removing', 'gone'))
 );
 COMMENT ON TABLE nodes.node IS 'registered servers; change it with nodes.add_node(), nodes.alter_node(), nodes.remove_node()';
 COMMENT ON COLUMN nodes.node.id IS 'internal number';
@@ -37,7 +37,7 @@ COMMENT ON COLUMN nodes.node.name IS 'what people call the node';
 COMMENT ON COLUMN nodes.node.conninfo IS 'how the other nodes reach it, without secrets';
 COMMENT ON COLUMN nodes.node.admin_conninfo IS 'how this registry reaches it; NULL: as the other nodes do';
 COMMENT ON COLUMN nodes.node.registered_by IS 'NULL: a superuser vouches for the address; else the role that is none and gave it: connections must prove themselves with a password';
-COMMENT ON COLUMN nodes.node.state IS 'active, or removing until its last link is gone';
+COMMENT ON COLUMN nodes.node.state IS 'active, removing until its last link is removed, or gone: as removing, and nobody waits for its answer';
 
 CREATE TABLE nodes.secret (
   node integer PRIMARY KEY REFERENCES nodes.node (id) ON DELETE CASCADE,

@@ -15,7 +15,9 @@ pub struct NodeRow {
     pub admin_conninfo: Option<String>,
     /// The role that is no superuser and gave the address; `None`: a superuser vouches for it.
     pub registered_by: Option<String>,
+    /// Also where it is gone.
     pub removing: bool,
+    pub gone: bool,
     pub password: Option<String>,
     pub admin_password: Option<String>,
 }
@@ -54,7 +56,7 @@ SELECT json_build_object(
   'here', (SELECT system_identifier::text FROM pg_control_system()),
   'nodes', (SELECT coalesce(json_agg(json_build_object(
       'id', n.id, 'name', n.name, 'conninfo', n.conninfo, 'admin_conninfo', n.admin_conninfo,
-      'registered_by', n.registered_by, 'removing', n.state = 'removing',
+      'registered_by', n.registered_by, 'removing', n.state <> 'active', 'gone', n.state = 'gone',
       'password', s.password, 'admin_password', s.admin_password) ORDER BY n.id), '[]')
     FROM nodes.node n LEFT JOIN nodes.secret s ON s.node = n.id),
   'links', (SELECT coalesce(json_agg(json_build_object(
@@ -180,10 +182,18 @@ pub fn rename_node(id: NodeId, new: &str) -> Result<()> {
     if renamed.is_some() { Ok(()) } else { duplicate_node(new) }
 }
 
-/// Marks a node for removal; it goes with its last link.
+/// Marks a node for removal; it goes with its last link. One that is gone stays so.
 pub fn mark_node_removing(id: NodeId) -> Result<()> {
     spi::write(
-        "UPDATE nodes.node SET state = 'removing' WHERE id = $1::integer",
+        "UPDATE nodes.node SET state = 'removing' WHERE id = $1::integer AND state = 'active'",
+        &[Some(&id.to_string())],
+    )
+}
+
+/// The same for a node that will never answer again.
+pub fn mark_node_gone(id: NodeId) -> Result<()> {
+    spi::write(
+        "UPDATE nodes.node SET state = 'gone' WHERE id = $1::integer",
         &[Some(&id.to_string())],
     )
 }

@@ -27,6 +27,8 @@ pub struct Node {
     /// registry has. Part of the comment on objects that may hide what was put into them.
     pub digest: String,
     pub removing: bool,
+    /// It will never answer again: whatever is removed does not wait for it.
+    pub gone: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -784,7 +784,7 @@ fn drop_slot(ctx: &Context<'_>) -> Vec<Verdict> {
     let slot = ctx.source.and_then(|source| source.slot(&ctx.slot()));
     match slot {
         // Its reader lives but does not answer us: it must stop first.
-        Some(slot) if slot.active && ctx.target.is_none() => vec![],
+        Some(slot) if slot.active && ctx.target.is_none() && !ctx.to.gone => vec![],
         // Its reader stays.
         Some(_) if !cannot_drop_here(ctx).is_empty() => vec![],
         Some(slot) => vec![Verdict::act(

@@ -820,6 +820,42 @@ fn the_passfile_on_the_standby_is_compared_by_its_content() {
     assert_eq!(blocked.lines(), [""; 0]);
 }
 
+/// What is on the living side goes; nobody waits for the other.
+#[test]
+fn a_node_that_is_gone_delays_no_removal() {
+    let gone = |case: Case, id: NodeId| {
+        let mut case = case.removing().silent(id);
+        let node = case.registry.nodes.get_mut(&id).expect("the node exists");
+        (node.removing, node.gone) = (true, true);
+        case
+    };
+    let active = |f: &mut NodeFacts| f.slots[0].active = true;
+    for (made, node, drops) in [
+        (Case::standby_made().with(PARIS, active), OSLO, "drop_replication_slot"),
+        (Case::standby_made(), PARIS, "ALTER SYSTEM RESET primary_conninfo"),
+        (Case::subscription_made().with(LONDON, active), PARIS, "drop_replication_slot"),
+        (Case::subscription_made(), LONDON, "DROP SUBSCRIPTION"),
+        (Case::foreign_made(), LONDON, "DROP SERVER"),
+    ] {
+        let lines = gone(made, node).lines();
+        assert!(lines.iter().any(|line| line.contains(drops)), "{lines:#?}");
+        assert!(!lines.iter().any(|line| line.contains("did not answer")), "{lines:#?}");
+    }
+    for (new, node) in [
+        (Case::standby(), OSLO),
+        (Case::standby(), PARIS),
+        (Case::subscription(), PARIS),
+        (Case::subscription(), LONDON),
+        (Case::foreign(), PARIS),
+        (Case::foreign(), LONDON),
+    ] {
+        let lines = gone(new, node).lines();
+        let forgets =
+            |table: &str| lines.iter().any(|l| l.contains(&format!("DELETE FROM {table}")));
+        assert!(forgets("nodes.link") && forgets("nodes.node") && lines.len() == 2, "{lines:#?}");
+    }
+}
+
 #[test]
 fn a_slot_is_made_only_for_a_standby_that_was_seen() {
     for case in

@@ -22,13 +22,16 @@ impl Desired {
         let mut targets = BTreeMap::new();
         for row in &rows.nodes {
             let conninfo = conninfo::stored(&row.name, &row.conninfo, row.password.as_deref())?;
-            targets.insert(row.id, target(row)?);
+            if !row.gone {
+                targets.insert(row.id, target(row)?);
+            }
             let node = Node {
                 id: row.id,
                 name: row.name.clone(),
                 digest: digest(rows.key.as_deref(), &conninfo),
                 conninfo,
                 removing: row.removing,
+                gone: row.gone,
             };
             registry.nodes.insert(row.id, node);
         }

@@ -33,7 +33,7 @@ pub fn sim(rng: &mut SmallRng) -> Sim {
         nodes.insert(id, facts);
         let conninfo = conninfo(rng, id);
         let (name, digest) = (format!("n{id}"), digest(&conninfo));
-        registry.nodes.insert(id, Node { id, name, conninfo, digest, removing: false });
+        registry.nodes.insert(id, Node { id, name, conninfo, digest, ..Node::default() });
     }
     for id in 1..=rng.random_range(0..=6) {
         add_link(rng, id, &nodes, &mut registry);
