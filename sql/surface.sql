@@ -101,6 +101,8 @@ COMMENT ON FUNCTION nodes.rename_node(text, text) IS
   'gives a node another name; nothing changes on any server';
 COMMENT ON FUNCTION nodes.remove_node(text, boolean, boolean) IS
   'removes a node, with cascade its links too; nodes.apply() cleans the servers';
+COMMENT ON FUNCTION nodes.forget_node(text) IS
+  'gives up a node that will never answer again, with its links; what was made on that server stays there, passwords of others included. For superusers only';
 COMMENT ON FUNCTION nodes.add_standby(text, text, boolean, text, boolean) IS
   'says that a node should follow another by streaming replication';
 COMMENT ON FUNCTION nodes.add_subscription(text, text, text, text[], boolean, jsonb, boolean) IS
@@ -137,7 +139,8 @@ CREATE TRIGGER wake_worker AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON nodes
 REVOKE ALL ON ALL TABLES IN SCHEMA nodes FROM PUBLIC;
 REVOKE ALL ON ALL ROUTINES IN SCHEMA nodes FROM PUBLIC;
 GRANT USAGE ON SCHEMA nodes TO pg_monitor;
-GRANT SELECT ON nodes.registry, nodes.node, nodes.link, nodes.event, nodes.events,
+GRANT SELECT (id, system_identifier) ON nodes.registry TO pg_monitor;
+GRANT SELECT ON nodes.node, nodes.link, nodes.event, nodes.events,
   nodes.step_log, nodes.status, nodes.link_status, nodes.slots, nodes.headroom TO pg_monitor;
 GRANT EXECUTE ON FUNCTION nodes.plan(), nodes.rules(), nodes.topology(), nodes.explain(text), nodes.test_node(text), nodes.observe_nodes(),
   nodes.observe_links(), nodes.observe_slots(), nodes.observe_headroom(), nodes.wait_for_link(text, interval),

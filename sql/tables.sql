@@ -14,12 +14,14 @@ $$;
 CREATE TABLE nodes.registry (
   only_one boolean NOT NULL DEFAULT true PRIMARY KEY CHECK (only_one),
   id uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid(),
-  system_identifier text NOT NULL
+  system_identifier text NOT NULL,
+  key uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid()
 );
 COMMENT ON TABLE nodes.registry IS 'one row, made with the first node: which registry this is, and the server that may act for it';
 COMMENT ON COLUMN nodes.registry.only_one IS 'keeps the table at one row';
 COMMENT ON COLUMN nodes.registry.id IS 'part of the mark on every object that this registry makes';
 COMMENT ON COLUMN nodes.registry.system_identifier IS 'system identifier of the server that acts; elsewhere the registry is passive until nodes.take_over()';
+COMMENT ON COLUMN nodes.registry.key IS 'makes the digests of conninfos in marks, so that no password can be guessed by them; readable by the owner alone';
 
 CREATE TABLE nodes.node (
   id serial PRIMARY KEY,
@@ -27,7 +29,7 @@ CREATE TABLE nodes.node (
   conninfo text NOT NULL,
   admin_conninfo text,
   registered_by text,
-  state text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'removing')),
+  state text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'removing', 'gone')),
   options jsonb NOT NULL DEFAULT '{}',
   system_identifier text
 );
@@ -37,7 +39,7 @@ COMMENT ON COLUMN nodes.node.name IS 'what people call the node';
 COMMENT ON COLUMN nodes.node.conninfo IS 'how the other nodes reach it, without secrets';
 COMMENT ON COLUMN nodes.node.admin_conninfo IS 'how this registry reaches it; NULL: as the other nodes do';
 COMMENT ON COLUMN nodes.node.registered_by IS 'NULL: a superuser vouches for the address; else the role that is none and gave it: connections must prove themselves with a password';
-COMMENT ON COLUMN nodes.node.state IS 'active, or removing until its last link is gone';
+COMMENT ON COLUMN nodes.node.state IS 'active, removing until its last link is removed, or gone: as removing, and nobody waits for its answer';
 COMMENT ON COLUMN nodes.node.options IS 'heartbeat_interval and node_timeout of its own, in milliseconds';
 COMMENT ON COLUMN nodes.node.system_identifier IS 'learnt at the first contact; a server with another one is not the node';
 

@@ -4,6 +4,7 @@
 pub mod check;
 pub mod conninfo;
 pub mod desired;
+pub mod digest;
 mod execute;
 mod follow;
 pub mod identity;

@@ -17,7 +17,9 @@ pub struct NodeRow {
     pub admin_conninfo: Option<String>,
     /// The role that is no superuser and gave the address; `None`: a superuser vouches for it.
     pub registered_by: Option<String>,
+    /// Also where it is gone.
     pub removing: bool,
+    pub gone: bool,
     pub password: Option<String>,
     pub admin_password: Option<String>,
     pub options: NodeOptions,
@@ -69,6 +71,8 @@ pub struct LinkRow {
 #[derive(Clone, Deserialize)]
 pub struct Rows {
     pub id: Option<String>,
+    /// See [`crate::apply::digest`].
+    pub key: Option<String>,
     /// System identifier of the server that may act for the registry.
     pub made_on: Option<String>,
     /// System identifier of this server.
@@ -80,11 +84,12 @@ pub struct Rows {
 const LOAD: &str = "
 SELECT json_build_object(
   'id', (SELECT id FROM nodes.registry),
+  'key', (SELECT key FROM nodes.registry),
   'made_on', (SELECT system_identifier FROM nodes.registry),
   'here', (SELECT system_identifier::text FROM pg_control_system()),
   'nodes', (SELECT coalesce(json_agg(json_build_object(
       'id', n.id, 'name', n.name, 'conninfo', n.conninfo, 'admin_conninfo', n.admin_conninfo,
-      'registered_by', n.registered_by, 'removing', n.state = 'removing',
+      'registered_by', n.registered_by, 'removing', n.state <> 'active', 'gone', n.state = 'gone',
       'options', n.options, 'system_identifier', n.system_identifier,
       'password', s.password, 'admin_password', s.admin_password) ORDER BY n.id), '[]')
     FROM nodes.node n LEFT JOIN nodes.secret s ON s.node = n.id),
@@ -244,10 +249,18 @@ pub fn rename_node(id: NodeId, new: &str) -> Result<()> {
     if renamed.is_some() { Ok(()) } else { duplicate_node(new) }
 }
 
-/// Marks a node for removal; it goes with its last link.
+/// Marks a node for removal; it goes with its last link. One that is gone stays so.
 pub fn mark_node_removing(id: NodeId) -> Result<()> {
     spi::write(
-        "UPDATE nodes.node SET state = 'removing' WHERE id = $1::integer",
+        "UPDATE nodes.node SET state = 'removing' WHERE id = $1::integer AND state = 'active'",
+        &[Some(&id.to_string())],
+    )
+}
+
+/// The same for a node that will never answer again.
+pub fn mark_node_gone(id: NodeId) -> Result<()> {
+    spi::write(
+        "UPDATE nodes.node SET state = 'gone' WHERE id = $1::integer",
         &[Some(&id.to_string())],
     )
 }
@@ -321,7 +334,7 @@ pub fn set_link_state(id: LinkId, state: LinkState, keep_data: bool) -> Result<(
 /// one are not its own.
 pub fn take_over() -> Result<Option<String>> {
     spi::write_returning(
-        "UPDATE nodes.registry SET id = gen_random_uuid(), \
+        "UPDATE nodes.registry SET id = gen_random_uuid(), key = gen_random_uuid(), \
          system_identifier = (SELECT system_identifier::text FROM pg_control_system()) \
          RETURNING id::text",
         &[],

@@ -69,6 +69,8 @@ pub enum Error {
     Passive { made_on: String, here: String },
     #[error("there is no registry yet")]
     NoRegistry,
+    #[error("{0} is for superusers")]
+    SuperuserOnly(&'static str),
     #[error("{0} cannot run inside a transaction block")]
     InTransactionBlock(&'static str),
     #[error("cannot execute {0} during recovery")]
@@ -115,9 +117,9 @@ impl Error {
             | Error::BadOption { .. }
             | Error::OptionOfNode(_)
             | Error::OptionOfOtherKind { .. } => C::ERRCODE_INVALID_PARAMETER_VALUE,
-            Error::ForbiddenOption { .. } | Error::PasswordOfOthers { .. } => {
-                C::ERRCODE_INSUFFICIENT_PRIVILEGE
-            }
+            Error::ForbiddenOption { .. }
+            | Error::PasswordOfOthers { .. }
+            | Error::SuperuserOnly(_) => C::ERRCODE_INSUFFICIENT_PRIVILEGE,
             Error::PasswordMissing(_) | Error::PasswordUnused(_) => {
                 C::ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED
             }
@@ -162,6 +164,9 @@ impl Error {
                 Some("Another session has just made it.".into())
             }
             Error::BadName { why, .. } => Some(sentence(&why.to_string())),
+            Error::SuperuserOnly(_) => {
+                Some("It leaves on a server what nobody will remove any more.".into())
+            }
             Error::SelfLink(_) => Some("It would be both ends of the link.".into()),
             Error::SameGroup { links, .. } => {
                 Some(format!("Standby links connect them: {}.", links.join(", ")))
@@ -292,8 +297,10 @@ impl Error {
             Error::ApplyFailed { .. } => {
                 "Correct the cause and run nodes.apply() again; what is done stays done.".into()
             }
+            Error::SuperuserOnly(_) => "Use nodes.remove_node(), or ask a superuser.".into(),
             Error::TeardownUnfinished { .. } => {
-                "Run nodes.teardown() again when the cause is corrected or the node is back. \
+                "Run nodes.teardown() again when the cause is corrected or the node is back; \
+                 nodes.forget_node() gives up a node that never will be. \
                  DROP EXTENSION would forget what is left: do not run it yet."
                     .into()
             }

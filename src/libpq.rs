@@ -2,6 +2,7 @@
 //! Postgres waits. Knows neither nodes nor links.
 
 mod attempt;
+pub mod check;
 pub mod connection;
 pub mod conninfo;
 pub mod error;

@@ -30,7 +30,11 @@ pub fn while_watched(servers: &[&Server], needle: &str, story: impl FnOnce()) {
 fn watch(server: &Server, needle: &str, done: &AtomicBool) -> (Vec<String>, usize) {
     let mut client = server.client("postgres");
     client
-        .batch_execute("SET log_statement = 'none'; SET log_min_duration_statement = -1")
+        .batch_execute(
+            "SET log_statement = 'none'; SET log_min_duration_statement = -1;
+             SET debug_print_parse = off; SET debug_print_rewritten = off;
+             SET debug_print_plan = off",
+        )
         .expect("a quiet session");
     let (mut shown, mut looks) = (Vec::new(), 0);
     while !done.load(Ordering::Relaxed) {

@@ -155,3 +155,62 @@ fn set_passwords(trio: &Trio, nodes: &[&str], password: &str) {
         client.query("SELECT nodes.set_password($1, $2)", &[node, &password]).expect("password");
     }
 }
+
+/// Who may read neither a subscription's conninfo nor a mapping of somebody else sees by the
+/// marks that they are old.
+#[test]
+fn a_password_changed_by_a_role_without_superuser() {
+    let paris = Server::builder("paris").start();
+    let london = Server::builder("london").password(OLD).start();
+    let subscribes = Server::major() >= 16;
+    for server in [&paris, &london] {
+        server.create_db("app");
+    }
+    london.sql("app", "CREATE SCHEMA inventory; CREATE TABLE inventory.items AS SELECT 1 AS id");
+    london.sql("app", "CREATE TABLE orders (id integer PRIMARY KEY)");
+    paris.sql(
+        "app",
+        "CREATE EXTENSION pg_nodes; CREATE EXTENSION postgres_fdw; CREATE ROLE link LOGIN;
+         GRANT CREATE ON DATABASE app TO link;
+         GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw TO link;
+         CREATE TABLE orders (id integer PRIMARY KEY); ALTER TABLE orders OWNER TO link",
+    );
+    let own = paris.conninfo("app");
+    let mut client = paris.client("app");
+    let link = own.replace("postgres", "link");
+    client.query("SELECT nodes.add_node('paris', $1, $2)", &[&own, &link]).expect("paris");
+    let london_is = london.conninfo("app");
+    let add = "SELECT nodes.add_node('london', $1, password => $2)";
+    client.query(add, &[&london_is, &OLD]).expect("london");
+    let foreign =
+        "SELECT nodes.add_foreign_schema('stock', 'london', 'inventory', on_node => 'paris')";
+    paris.sql("app", foreign);
+    if subscribes {
+        paris.sql("app", "GRANT pg_create_subscription TO link");
+        paris.sql("app", "SELECT nodes.add_subscription('feed', 'london', 'paris', '{orders}')");
+    }
+    pg_test::trio::apply(&paris);
+    assert_eq!(pg_test::trio::plan(&paris), [""; 0]);
+
+    london.sql("app", &format!("ALTER ROLE postgres PASSWORD {}", literal(NEW)));
+    client.query("SELECT nodes.set_password('london', $1)", &[&NEW]).expect("set_password");
+    let plan = pg_test::trio::plan(&paris);
+    let altered = |what: &str| plan.iter().filter(|row| row.starts_with(what)).count();
+    assert_eq!(altered("alter user mapping on paris"), 2, "{plan:#?}");
+    assert_eq!(altered("alter subscription on paris"), usize::from(subscribes), "{plan:#?}");
+    pg_test::trio::apply(&paris);
+    assert_eq!(pg_test::trio::plan(&paris), [""; 0], "after apply the plan is empty");
+
+    let id = "SELECT id::text FROM stock.items";
+    assert_eq!(paris.query_one_text("app", id), "1", "by the mapping of postgres");
+    if subscribes {
+        london.sql("app", "SELECT pg_terminate_backend(pid) FROM pg_stat_replication");
+        london.sql("app", "INSERT INTO orders VALUES (1)");
+        wait_until("the order to arrive", LONG, || {
+            paris.query_texts("app", "SELECT id::text FROM orders") == ["1"]
+        });
+    }
+    paris.sql("app", "CALL nodes.teardown()");
+    paris.assert_no_residue("app");
+    london.assert_no_residue("app");
+}

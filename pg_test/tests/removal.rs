@@ -179,6 +179,37 @@ fn a_teardown_with_a_dead_node_is_not_done() {
 }
 
 #[test]
+fn a_node_that_is_gone_for_good_is_given_up() {
+    let mut trio = start();
+    trio.london.crash();
+    remove(&trio, "SELECT nodes.remove_node('london', cascade => true, keep_data => false)");
+    waits_for(&trio, "london");
+    trio.paris.sql(
+        "app",
+        "CREATE ROLE manager; GRANT USAGE ON SCHEMA nodes TO manager;
+         GRANT EXECUTE ON FUNCTION nodes.forget_node(text) TO manager",
+    );
+    let forget = "SELECT nodes.forget_node('london')";
+    trio.paris.caller("manager").refused(forget, "42501", "is for superusers");
+    let told = trio.paris.query_one_text("app", forget);
+    for left in ["publication \"orders_feed\"", "subscription \"back\"", "slot \"nodes_"] {
+        assert!(told.contains(left), "{told}");
+    }
+    assert!(trio.plan().iter().all(|row| row.starts_with("forget")), "{:#?}", trio.plan());
+    trio.apply();
+    assert_eq!(trio.plan(), [""; 0]);
+    assert_eq!(links(&trio), ["oslo active"]);
+    let nodes = "SELECT name FROM nodes.node ORDER BY 1";
+    assert_eq!(trio.paris.query_texts("app", nodes), ["oslo", "paris"]);
+
+    // And with links that were not removed before.
+    trio.oslo.crash();
+    trio.paris.sql("app", "SELECT nodes.forget_node('oslo')");
+    trio.paris.sql("app", "CALL nodes.teardown()");
+    trio.paris.assert_no_residue("app");
+}
+
+#[test]
 fn foreign_data_is_kept_or_dropped() {
     let trio = start();
     for schema in ["gone", "shared"] {

@@ -15,19 +15,23 @@ const SECOND: &str = "second-sesame";
 /// Part of every password, and of nothing else.
 const NEEDLE: &str = "sesame";
 
-/// Logs whatever can be logged without making the server's debuggers happy.
+/// Logs whatever can be logged.
 const TALKATIVE: &str = "log_statement = 'all'
     log_min_duration_statement = 0
     log_min_error_statement = debug5
     log_parameter_max_length = -1
     log_parameter_max_length_on_error = -1
     log_replication_commands = on
+    debug_print_parse = on
+    debug_print_rewritten = on
+    debug_print_plan = on
     log_connections = on";
 
 /// What a careful person types before a statement with a password.
 const QUIET: &str = "SET log_statement = 'none';
     SET log_min_duration_statement = -1;
     SET log_min_error_statement = 'panic';
+    SET debug_print_parse = off; SET debug_print_rewritten = off; SET debug_print_plan = off;
     SET pg_stat_statements.track = 'none';";
 
 const STATEMENTS: &str = "pg_stat_statements";
@@ -44,13 +48,7 @@ fn start() -> Trio {
     let oslo = builder("oslo").hba("host all all 127.0.0.1/32 scram-sha-256");
     let trio =
         Trio::start_with(builder("paris").password(FIRST), builder("london").password(FIRST), oslo);
-    for server in servers(&trio) {
-        server.append_conf(TALKATIVE);
-        server.reload();
-        wait_until("the server to log", LONG, || {
-            server.query_one_text("app", "SHOW log_statement") == "all"
-        });
-    }
+    servers(&trio).into_iter().for_each(talk);
     for server in [&trio.paris, &trio.london] {
         if Install::get().has_module(STATEMENTS) {
             server.sql("app", "CREATE EXTENSION pg_stat_statements");
@@ -58,6 +56,14 @@ fn start() -> Trio {
         }
     }
     trio
+}
+
+fn talk(server: &Server) {
+    server.append_conf(TALKATIVE);
+    server.reload();
+    wait_until("the server to log", LONG, || {
+        server.query_one_text("app", "SHOW log_statement") == "all"
+    });
 }
 
 fn servers(trio: &Trio) -> [&Server; 3] {
@@ -220,6 +226,40 @@ fn unreachable(trio: &Trio) {
     let admin = literal(&format!("{} password={SECOND}", trio.london.conninfo("app")));
     quietly(&trio.paris, &format!("{alter} {conninfo}, {admin}, '{SECOND}')"));
     assert!(apply(trio).0);
+}
+
+/// What a role was granted is enough; for what it was not, it does not even ask.
+#[test]
+fn a_role_without_superuser_is_as_quiet_as_it_may() {
+    let (paris, london) = (builder("paris").start(), builder("london").password(FIRST).start());
+    for server in [&paris, &london] {
+        server.create_db("app");
+    }
+    london.sql("app", "CREATE SCHEMA inventory; CREATE TABLE inventory.items AS SELECT 1 AS id");
+    paris.sql(
+        "app",
+        "CREATE EXTENSION pg_nodes; CREATE EXTENSION postgres_fdw; CREATE ROLE link LOGIN;
+         GRANT CREATE ON DATABASE app TO link;
+         GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw TO link;
+         GRANT SET ON PARAMETER log_statement, log_min_duration_statement, track_activities TO link",
+    );
+    talk(&paris);
+    let (own, link) = (paris.conninfo("app"), paris.conninfo("app").replace("postgres", "link"));
+    let london_is = london.conninfo("app");
+    quietly(
+        &paris,
+        &format!(
+            "SELECT nodes.add_node('paris', '{own}', '{link}'),
+                    nodes.add_node('london', '{london_is}', password => '{FIRST}'),
+                    nodes.add_foreign_schema('stock', 'london', 'inventory', on_node => 'paris')"
+        ),
+    );
+    while_watched(&[&paris], NEEDLE, || drop(pg_test::trio::apply(&paris)));
+    let log = paris.log();
+    assert!(!log.contains(NEEDLE), "the log shows a password:\n{log}");
+    assert!(!log.contains("permission denied"), "it tried what it may not:\n{log}");
+    paris.sql("app", "CALL nodes.teardown()");
+    paris.assert_no_residue("app");
 }
 
 /// What lies in the standby's data directory under the name of our file does not keep the

@@ -54,7 +54,7 @@ fn empty(nodes: i32) -> Registry {
     let mut registry = Registry { id, ..Registry::default() };
     for id in 0..nodes {
         let conninfo = Conninfo::default().with("host", format!("10.0.0.{id}"));
-        let node = Node { id, name: format!("node {id}"), conninfo, removing: false };
+        let node = Node { id, name: format!("node {id}"), conninfo, ..Node::default() };
         registry.nodes.insert(id, node);
     }
     registry

@@ -17,13 +17,18 @@ pub struct Registry {
     pub links: Vec<Link>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Node {
     pub id: NodeId,
     pub name: String,
     /// How the other nodes reach this one, password included.
     pub conninfo: Conninfo,
+    /// Tells one conninfo from another and nothing about either: a hash with a key that only the
+    /// registry has. Part of the comment on objects that may hide what was put into them.
+    pub digest: String,
     pub removing: bool,
+    /// It will never answer again: whatever is removed does not wait for it.
+    pub gone: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

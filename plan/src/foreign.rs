@@ -23,10 +23,9 @@ const FORBID: &[Rule] = &[
 ];
 
 const FOLLOW: &[Rule] = &[
-    Rule { id: "FO29", when: "the server bears our mark under another name", then: rename_server },
-    Rule { id: "FO30", when: "the schema bears our mark under another name", then: rename_schema },
     Rule { id: "FO21", when: "the server's options are not right", then: alter_server },
     Rule { id: "FO23", when: "a user mapping's options are not right", then: alter_mappings },
+    Rule { id: "FO36", when: "the server's mark is of another conninfo", then: mark_server },
 ];
 
 const REFUSE: &[Rule] = &[
@@ -46,6 +45,8 @@ const REFUSE: &[Rule] = &[
 ];
 
 const KEEP: &[Rule] = &[
+    Rule { id: "FO29", when: "the server bears our mark under another name", then: rename_server },
+    Rule { id: "FO30", when: "the schema bears our mark under another name", then: rename_schema },
     Rule { id: "FO20", when: "the server is missing", then: create_server },
     Rule { id: "FO22", when: "a user mapping is missing", then: create_mappings },
     Rule {
@@ -406,7 +407,7 @@ fn create_server(ctx: &Context<'_>) -> Vec<Verdict> {
     let operation = Operation::CreateServer {
         name: ctx.link.name.clone(),
         options: wanted_server_options(ctx, spec),
-        mark: ctx.mark.clone(),
+        comment: ctx.comment(),
     };
     vec![Verdict::act(ctx.to.id, operation, format!("how to reach \"{}\"", ctx.from.name))]
 }
@@ -422,7 +423,7 @@ fn alter_server(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     }
     let reason = format!("not what the registry says: {}", change.keys());
-    let operation = Operation::AlterServer { name: ctx.link.name.clone(), change };
+    let operation = Operation::AlterServer { name: found.name.clone(), change };
     vec![Verdict::act(ctx.to.id, operation, reason)]
 }
 
@@ -458,18 +459,35 @@ fn alter_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
     let roles = wanted_roles(facts, spec);
     let mut verdicts = Vec::new();
     for mapping in found.mappings.iter().filter(|mapping| roles.contains(&mapping.role)) {
+        let (server, role) = (found.name.clone(), mapping.role.clone());
         let Some(have) = &mapping.options else {
+            if !ctx.is_current(found.comment.as_deref()) {
+                let operation = Operation::ReplaceMapping { server, role, options: wanted.clone() };
+                let reason = "made when the registry said something else";
+                verdicts.push(Verdict::act(ctx.to.id, operation, reason));
+            }
             continue;
         };
         let change = OptionChange::between(have, &wanted);
         if !change.is_empty() {
             let reason = format!("not what the registry says: {}", change.keys());
-            let (server, role) = (ctx.link.name.clone(), mapping.role.clone());
             let operation = Operation::AlterMapping { server, role, change };
             verdicts.push(Verdict::act(ctx.to.id, operation, reason));
         }
     }
     verdicts
+}
+
+/// Last, so that mappings that may not be read are replaced until all of them are.
+fn mark_server(ctx: &Context<'_>) -> Vec<Verdict> {
+    match marked_server(ctx) {
+        Some(found) if !ctx.is_current(found.comment.as_deref()) => {
+            let (name, comment) = (found.name.clone(), ctx.comment());
+            let reason = format!("says of which conninfo of \"{}\" it was made", ctx.from.name);
+            vec![Verdict::act(ctx.to.id, Operation::MarkServer { name, comment }, reason)]
+        }
+        Some(_) | None => vec![],
+    }
 }
 
 /// Roles that a mapping lets in with the node's credentials although the link does not, or no

@@ -114,10 +114,20 @@ impl Mark {
         format!("managed by pg_nodes: registry {registry}, link ")
     }
 
-    /// Reads a comment back; `None` for anything that [`Mark::comment`] did not write.
+    /// The same with the digest of the conninfo that was put into the object: a role that may not
+    /// read that can still see whether it is the one of now.
+    pub fn comment_with(&self, digest: &str) -> String {
+        if digest.is_empty() {
+            return self.comment();
+        }
+        format!("{}{DIGEST}{digest}", self.comment())
+    }
+
+    /// Reads a comment back, whatever may follow; `None` for anything that is no mark.
     pub fn parse(comment: &str) -> Option<Mark> {
         let rest = comment.strip_prefix("managed by pg_nodes: registry ")?;
-        let (registry, link) = rest.split_once(", link ")?;
+        let (registry, rest) = rest.split_once(", link ")?;
+        let link = rest.split_once(", ").map_or(rest, |(link, _)| link);
         Some(Mark { registry: registry.to_owned(), link: link.parse().ok()? })
     }
 
@@ -135,6 +145,14 @@ impl Mark {
         let hex: String = self.registry.chars().filter(char::is_ascii_hexdigit).take(8).collect();
         format!("nodes_{}_{}", hex.to_ascii_lowercase(), self.link)
     }
+}
+
+const DIGEST: &str = ", conninfo ";
+
+/// The digest in a comment by [`Mark::comment_with`].
+pub fn digest(comment: &str) -> Option<&str> {
+    let (_, rest) = comment.split_once(DIGEST)?;
+    Some(rest.split_once(", ").map_or(rest, |(digest, _)| digest))
 }
 
 /// The comment that `postgres_fdw` comes with (postgres_fdw.control).
@@ -164,7 +182,13 @@ mod tests {
         assert_eq!(Mark::parse(&mark(7).comment()), Some(mark(7)));
         assert!(mark(7).is(&mark(7).comment()));
         assert!(!mark(7).is(&mark(71).comment()) && !mark(7).is("managed by hand"));
-        for comment in ["", "managed by hand", "managed by pg_nodes: registry x, link y"] {
+        assert_eq!(mark(7).comment_with(""), mark(7).comment());
+        let marked = mark(7).comment_with("0a1b");
+        for comment in [marked.clone(), format!("{marked}, and more")] {
+            assert_eq!((Mark::parse(&comment), digest(&comment)), (Some(mark(7)), Some("0a1b")));
+        }
+        assert_eq!(digest(&mark(7).comment()), None);
+        for comment in ["", "managed by hand", "managed by pg_nodes: registry x, link y, z"] {
             assert_eq!(Mark::parse(comment), None);
         }
     }

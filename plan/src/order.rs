@@ -137,7 +137,9 @@ fn record(rule: &'static str, ctx: &Context<'_>, verdict: Verdict, plan: &mut Pl
 fn forget_link(ctx: &Context<'_>, plan: &mut Plan) {
     // All that a foreign link makes is on one node.
     let only_target = matches!(ctx.link.spec, Spec::Foreign(_));
-    let unknown = ctx.target.is_none() || (ctx.source.is_none() && !only_target);
+    let target = ctx.target.is_some() || ctx.to.gone;
+    let source = ctx.source.is_some() || ctx.from.gone || only_target;
+    let unknown = !(source && target);
     if unknown {
         return;
     }
@@ -179,11 +181,11 @@ fn wait_for_silent_nodes(ctx: &Context<'_>, plan: &mut Plan) {
     let source_matters = !(removing && matches!(ctx.link.spec, Spec::Foreign(_)));
     let silent =
         [(ctx.from, ctx.source.is_none() && source_matters), (ctx.to, ctx.target.is_none())];
-    for (node, _) in silent.into_iter().filter(|(_, silent)| *silent) {
+    for (node, _) in silent.into_iter().filter(|(node, silent)| *silent && !node.gone) {
         let standby = matches!(ctx.link.spec, Spec::Standby(_)) && node.id == ctx.to.id;
         let hint = if removing {
             "The other side is cleaned now; this one when the node answers again. \
-             Run nodes.apply() then."
+             Run nodes.apply() then, or nodes.forget_node() if it never will."
                 .to_owned()
         } else if standby {
             format!(

@@ -86,9 +86,10 @@ fn render_logical(operation: &Operation) -> Sql {
         }
         Operation::DropPublication { name } => drop_object("PUBLICATION", name),
         Operation::CreateSubscription { .. } => create_subscription(operation),
-        Operation::SetSubscriptionConninfo { name, conninfo } => {
-            alter_subscription(name).raw(" CONNECTION ").conninfo(conninfo)
-        }
+        Operation::SetSubscriptionConninfo { name, conninfo, comment } => alter_subscription(name)
+            .raw(" CONNECTION ")
+            .conninfo(conninfo)
+            .then(comment_on("SUBSCRIPTION", name, Some(comment))),
         Operation::SetSubscriptionPublication { name, publication } => alter_subscription(name)
             .raw(" SET PUBLICATION ")
             .ident(publication)
@@ -131,15 +132,16 @@ fn render_foreign(operation: &Operation) -> Sql {
         Operation::ReleaseFdwExtension => {
             comment_on("EXTENSION", "postgres_fdw", Some(FDW_COMMENT))
         }
-        Operation::CreateServer { name, options, mark } => {
+        Operation::CreateServer { name, options, comment } => {
             let create =
                 Sql::new("CREATE SERVER ").ident(name).raw(" FOREIGN DATA WRAPPER postgres_fdw");
             options_clause(create.raw(" "), pairs(options)).then(comment_on(
                 "SERVER",
                 name,
-                Some(&mark.comment()),
+                Some(comment),
             ))
         }
+        Operation::MarkServer { name, comment } => comment_on("SERVER", name, Some(comment)),
         Operation::AlterServer { name, change } => {
             alter_options(Sql::new("ALTER SERVER ").ident(name).raw(" "), change)
         }
@@ -152,6 +154,11 @@ fn render_foreign(operation: &Operation) -> Sql {
         Operation::AlterMapping { server, role, change } => {
             let alter = mapping(Sql::new("ALTER USER MAPPING FOR "), role.as_deref(), server);
             alter_options(alter.raw(" "), change)
+        }
+        Operation::ReplaceMapping { server, role, options } => {
+            let drop = mapping(Sql::new("DROP USER MAPPING FOR "), role.as_deref(), server);
+            let create = mapping(Sql::new("CREATE USER MAPPING FOR "), role.as_deref(), server);
+            drop.then(options_clause(create.raw(" "), options.iter()))
         }
         Operation::DropMapping { server, role } => {
             mapping(Sql::new("DROP USER MAPPING FOR "), role.as_deref(), server)
@@ -247,7 +254,7 @@ fn create_subscription(operation: &Operation) -> Sql {
         slot,
         copy_data,
         options,
-        mark,
+        comment,
     } = operation
     else {
         return unreachable_operation(operation);
@@ -264,7 +271,7 @@ fn create_subscription(operation: &Operation) -> Sql {
     let create = options
         .iter()
         .fold(create, |sql, (key, value)| sql.raw(", ").ident(key).raw(" = ").literal(value));
-    create.raw(")").then(comment_on("SUBSCRIPTION", name, Some(&mark.comment())))
+    create.raw(")").then(comment_on("SUBSCRIPTION", name, Some(comment)))
 }
 
 fn import_tables(operation: &Operation) -> Sql {

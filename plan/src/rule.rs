@@ -2,7 +2,7 @@
 //! All rules of a table are asked in order; each adds what it finds.
 
 use crate::desired::{Link, LinkState, Node, NodeId, Registry};
-use crate::name::Mark;
+use crate::name::{Mark, digest};
 use crate::observed::{NodeFacts, World};
 use crate::others::Others;
 use crate::step::Operation;
@@ -112,6 +112,16 @@ impl<'a> Context<'a> {
 
     pub fn slot(&self) -> String {
         self.mark.slot_name()
+    }
+
+    /// The comment for what holds the conninfo of `from`.
+    pub fn comment(&self) -> String {
+        self.mark.comment_with(&self.from.digest)
+    }
+
+    /// Whether what bears this comment was made of the conninfo of now.
+    pub fn is_current(&self, comment: Option<&str>) -> bool {
+        comment.and_then(digest).unwrap_or_default() == self.from.digest
     }
 
     pub fn paused(&self) -> bool {

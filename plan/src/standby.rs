@@ -525,7 +525,7 @@ fn drop_slot(ctx: &Context<'_>) -> Vec<Verdict> {
     let slot = ctx.source.and_then(|source| source.slot(&ctx.slot()));
     match slot {
         // Somebody reads it and we cannot tell the standby to stop: it must answer first.
-        Some(slot) if slot.active && ctx.target.is_none() => vec![],
+        Some(slot) if slot.active && ctx.target.is_none() && !ctx.to.gone => vec![],
         Some(slot) => {
             let operation = Operation::DropSlot { slot: slot.name.clone() };
             let step = Verdict::act(ctx.from.id, operation, "nobody will read it");

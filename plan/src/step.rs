@@ -150,11 +150,12 @@ pub enum Operation {
         slot: String,
         copy_data: bool,
         options: BTreeMap<String, String>,
-        mark: Mark,
+        comment: String,
     },
     SetSubscriptionConninfo {
         name: String,
         conninfo: Conninfo,
+        comment: String,
     },
     SetSubscriptionPublication {
         name: String,
@@ -197,7 +198,7 @@ pub enum Operation {
     CreateServer {
         name: String,
         options: BTreeMap<String, String>,
-        mark: Mark,
+        comment: String,
     },
     AlterServer {
         name: String,
@@ -207,6 +208,11 @@ pub enum Operation {
     RenameServer {
         name: String,
         to: String,
+    },
+    /// Renews our mark.
+    MarkServer {
+        name: String,
+        comment: String,
     },
     DropServer {
         name: String,
@@ -221,6 +227,12 @@ pub enum Operation {
         server: String,
         role: Option<String>,
         change: OptionChange,
+    },
+    /// Where the options may not be read: nothing hangs from a mapping.
+    ReplaceMapping {
+        server: String,
+        role: Option<String>,
+        options: Conninfo,
     },
     DropMapping {
         server: String,
@@ -482,6 +494,8 @@ impl Operation {
             | Operation::CreateServer { .. }
             | Operation::AlterServer { .. }
             | Operation::RenameServer { .. }
+            | Operation::MarkServer { .. }
+            | Operation::ReplaceMapping { .. }
             | Operation::DropServer { .. }
             | Operation::CreateMapping { .. }
             | Operation::AlterMapping { .. }
@@ -572,11 +586,13 @@ impl Operation {
             Operation::DropFdwExtension => "drop extension",
             Operation::ReleaseFdwExtension => "release extension",
             Operation::CreateServer { .. } => "create server",
-            Operation::AlterServer { .. } => "alter server",
+            Operation::AlterServer { .. } | Operation::MarkServer { .. } => "alter server",
             Operation::RenameServer { .. } => "rename server",
             Operation::DropServer { .. } => "drop server",
             Operation::CreateMapping { .. } => "create user mapping",
-            Operation::AlterMapping { .. } => "alter user mapping",
+            Operation::AlterMapping { .. } | Operation::ReplaceMapping { .. } => {
+                "alter user mapping"
+            }
             Operation::DropMapping { .. } => "drop user mapping",
             Operation::CreateSchema { .. } => "create schema",
             Operation::RenameSchema { .. } => "rename schema",

@@ -690,7 +690,7 @@ fn create_subscription(ctx: &Context<'_>) -> Vec<Verdict> {
         slot: ctx.slot(),
         copy_data: spec.copy_data,
         options: spec.subscription_options(),
-        mark: ctx.mark.clone(),
+        comment: ctx.comment(),
     };
     let reason = format!("receives from \"{}\"; enabled in a later step", ctx.from.name);
     vec![Verdict::act(ctx.to.id, operation, reason)]
@@ -700,17 +700,18 @@ fn set_conninfo(ctx: &Context<'_>) -> Vec<Verdict> {
     let Some(found) = subscription(ctx) else {
         return vec![];
     };
-    match &found.conninfo {
-        Some(conninfo) if *conninfo != ctx.from.conninfo => {
-            let operation = Operation::SetSubscriptionConninfo {
-                name: found.name.clone(),
-                conninfo: ctx.from.conninfo.clone(),
-            };
-            let reason = format!("it does not say what the registry says of \"{}\"", ctx.from.name);
-            vec![Verdict::act(ctx.to.id, operation, reason)]
-        }
-        Some(_) | None => vec![],
+    // Who may not read it sees by the comment of which conninfo it was made.
+    let right = found.conninfo.as_ref().is_none_or(|found| *found == ctx.from.conninfo);
+    if right && ctx.is_current(found.comment.as_deref()) {
+        return vec![];
     }
+    let operation = Operation::SetSubscriptionConninfo {
+        name: found.name.clone(),
+        conninfo: ctx.from.conninfo.clone(),
+        comment: ctx.comment(),
+    };
+    let reason = format!("it does not say what the registry says of \"{}\"", ctx.from.name);
+    vec![Verdict::act(ctx.to.id, operation, reason)]
 }
 
 fn set_publication(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -961,7 +962,7 @@ fn drop_slot(ctx: &Context<'_>) -> Vec<Verdict> {
     let slot = ctx.source.and_then(|source| source.slot(&ctx.slot()));
     match slot {
         // Its reader lives but does not answer us: it must stop first.
-        Some(slot) if slot.active && ctx.target.is_none() => vec![],
+        Some(slot) if slot.active && ctx.target.is_none() && !ctx.to.gone => vec![],
         // Its reader stays.
         Some(_) if !cannot_drop_here(ctx).is_empty() => vec![],
         Some(slot) => {

@@ -65,7 +65,7 @@ mod tests {
         let mut registry = Registry::default();
         for (id, name) in [(1, "paris"), (2, "oslo")] {
             let conninfo = Conninfo::default();
-            let node = Node { id, name: name.into(), conninfo, removing: false };
+            let node = Node { id, name: name.into(), conninfo, ..Node::default() };
             registry.nodes.insert(id, node);
         }
         registry.links.push(Link {

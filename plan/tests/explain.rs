@@ -49,7 +49,8 @@ impl World {
         let mut registry = Registry { id, ..Registry::default() };
         for (id, name) in [(LONDON, "london"), (PARIS, "paris"), (OSLO, "oslo")] {
             let conninfo = Conninfo::default();
-            let node = Node { id, name: name.into(), conninfo, removing: false };
+            let (removing, gone, digest) = (false, false, String::new());
+            let node = Node { id, name: name.into(), conninfo, digest, removing, gone };
             registry.nodes.insert(id, node);
         }
         let spec = || {

@@ -38,7 +38,8 @@ impl Case {
         let mut registry = Registry { id, ..Registry::default() };
         for (id, name) in [(1, "london"), (2, "paris")] {
             let conninfo = Conninfo::default();
-            let node = Node { id, name: name.into(), conninfo, removing: false };
+            let (removing, gone, digest) = (false, false, String::new());
+            let node = Node { id, name: name.into(), conninfo, digest, removing, gone };
             registry.nodes.insert(id, node);
         }
         let (name, state, keep_data) = ("feed".to_owned(), LinkState::Active, true);

@@ -71,10 +71,12 @@ fn position(operation: &Operation) -> usize {
         Operation::RevokeUsage { .. } => 49,
         Operation::GrantTables { .. } => 50,
         Operation::RevokeTables { .. } => 51,
+        Operation::MarkServer { .. } => 52,
+        Operation::ReplaceMapping { .. } => 53,
     }
 }
 
-const OPERATIONS: usize = 52;
+const OPERATIONS: usize = 54;
 
 /// One of each operation, everything in it that people name called `name`.
 fn operations(name: &str) -> Vec<Operation> {
@@ -129,9 +131,9 @@ fn operations(name: &str) -> Vec<Operation> {
             slot: slot(),
             copy_data: true,
             options: options(),
-            mark: mark.clone(),
+            comment: name(),
         },
-        Operation::SetSubscriptionConninfo { name: name(), conninfo: conninfo() },
+        Operation::SetSubscriptionConninfo { name: name(), conninfo: conninfo(), comment: name() },
         Operation::SetSubscriptionPublication { name: name(), publication: name() },
         Operation::SetSubscriptionSlot { name: name(), slot: slot() },
         Operation::SetSubscriptionOptions { name: name(), options: options() },
@@ -143,7 +145,9 @@ fn operations(name: &str) -> Vec<Operation> {
         Operation::CreateFdwExtension { public: true, comment: name() },
         Operation::DropFdwExtension,
         Operation::ReleaseFdwExtension,
-        Operation::CreateServer { name: name(), options: options(), mark: mark.clone() },
+        Operation::CreateServer { name: name(), options: options(), comment: name() },
+        Operation::MarkServer { name: name(), comment: name() },
+        Operation::ReplaceMapping { server: name(), role: Some(name()), options: conninfo() },
         Operation::AlterServer { name: name(), change: change.clone() },
         Operation::RenameServer { name: name(), to: name() },
         Operation::DropServer { name: name() },

@@ -134,7 +134,7 @@ impl Case {
     fn new(from: NodeId, to: NodeId, spec: Spec) -> Case {
         let mut registry = Registry { id: REGISTRY.into(), ..Registry::default() };
         for (id, name) in [(PARIS, "paris"), (LONDON, "london"), (OSLO, "oslo")] {
-            let node = Node { id, name: name.into(), conninfo: conninfo(name), removing: false };
+            let node = Node { id, name: name.into(), conninfo: conninfo(name), ..Node::default() };
             registry.nodes.insert(id, node);
         }
         let (name, state) = ("feed".to_owned(), LinkState::Active);
@@ -269,6 +269,11 @@ impl Case {
     fn password(mut self, node: NodeId) -> Case {
         let node = self.registry.nodes.get_mut(&node).expect("the node exists");
         node.conninfo.set("password", "s3cret");
+        self
+    }
+
+    fn digest(mut self, node: NodeId) -> Case {
+        self.registry.nodes.get_mut(&node).expect("the node exists").digest = "0a1b".into();
         self
     }
 
@@ -666,6 +671,11 @@ fn subscription_cases() -> Vec<(&'static str, Case, &'static str)> {
             "ALTER SUBSCRIPTION \"feed\" CONNECTION 'host=london dbname=app user=link password=********'",
         ),
         (
+            "SU25",
+            made().digest(LONDON).with(PARIS, |f| f.subscriptions[0].conninfo = None),
+            "link 1, conninfo 0a1b'",
+        ),
+        (
             "SU26",
             made().with(PARIS, |f| f.subscriptions[0].publications.insert("x".into())),
             "SET PUBLICATION \"feed\" WITH (refresh = false)",
@@ -874,6 +884,12 @@ fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
             made().password(LONDON),
             "ALTER USER MAPPING FOR \"admin\" SERVER \"feed\" OPTIONS (ADD \"password\" '********')",
         ),
+        (
+            "FO23",
+            made().digest(LONDON).with(PARIS, |f| f.servers[0].mappings[0].options = None),
+            "DROP USER MAPPING FOR \"admin\" SERVER \"feed\"; CREATE USER MAPPING FOR \"admin\"",
+        ),
+        ("FO29", made().digest(LONDON), "COMMENT ON SERVER \"feed\" IS"),
         (
             "FO28",
             made().with(PARIS, |f| {
@@ -1112,6 +1128,42 @@ fn the_passfile_on_the_standby_is_compared_by_its_content() {
     // A name that is taken matters to nobody who has no password.
     let blocked = Case::standby_made().with(OSLO, |f| f.passfile_blocked = true);
     assert_eq!(blocked.lines(), [""; 0]);
+}
+
+/// What is on the living side goes; nobody waits for the other.
+#[test]
+fn a_node_that_is_gone_delays_no_removal() {
+    let gone = |case: Case, id: NodeId| {
+        let mut case = case.removing().silent(id);
+        let node = case.registry.nodes.get_mut(&id).expect("the node exists");
+        (node.removing, node.gone) = (true, true);
+        case
+    };
+    let active = |f: &mut NodeFacts| f.slots[0].active = true;
+    for (made, node, drops) in [
+        (Case::standby_made().with(PARIS, active), OSLO, "drop_replication_slot"),
+        (Case::standby_made(), PARIS, "ALTER SYSTEM RESET primary_conninfo"),
+        (Case::subscription_made().with(LONDON, active), PARIS, "drop_replication_slot"),
+        (Case::subscription_made(), LONDON, "DROP SUBSCRIPTION"),
+        (Case::foreign_made(), LONDON, "DROP SERVER"),
+    ] {
+        let lines = gone(made, node).lines();
+        assert!(lines.iter().any(|line| line.contains(drops)), "{lines:#?}");
+        assert!(!lines.iter().any(|line| line.contains("did not answer")), "{lines:#?}");
+    }
+    for (new, node) in [
+        (Case::standby(), OSLO),
+        (Case::standby(), PARIS),
+        (Case::subscription(), PARIS),
+        (Case::subscription(), LONDON),
+        (Case::foreign(), PARIS),
+        (Case::foreign(), LONDON),
+    ] {
+        let lines = gone(new, node).lines();
+        let forgets =
+            |table: &str| lines.iter().any(|l| l.contains(&format!("DELETE FROM {table}")));
+        assert!(forgets("nodes.link") && forgets("nodes.node") && lines.len() == 2, "{lines:#?}");
+    }
 }
 
 #[test]

@@ -2,11 +2,12 @@
 
 use super::{active_rows, checked_name, plain_options, trust, with_unit};
 use crate::apply::conninfo;
-use crate::catalog::{self, NewNode, NodeOptions, NodeRow, Rows};
+use crate::catalog::{self, LinkRow, NewNode, NodeOptions, NodeRow, Rows};
 use crate::error::{Error, Result};
 use crate::pg::units::Unit;
 use crate::pg::user;
-use nodes_plan::desired::LinkState;
+use nodes_plan::desired::{LinkState, Spec};
+use nodes_plan::name::Mark;
 use pgrx::JsonB;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -228,6 +229,61 @@ fn remove(name: &str, cascade: bool, keep_data: bool) -> Result<String> {
     }
     catalog::mark_node_removing(node.id)?;
     Ok(format!("node \"{name}\" is being removed with its links; nodes.apply() does it"))
+}
+
+#[pg_extern(volatile, parallel_unsafe)]
+fn forget_node(name: &str) -> std::result::Result<String, ErrorReport> {
+    Ok(forget(name)?)
+}
+
+fn forget(name: &str) -> Result<String> {
+    const CALL: &str = "nodes.forget_node()";
+    let rows = active_rows(CALL)?;
+    if !user::is_superuser() {
+        return Err(Error::SuperuserOnly(CALL));
+    }
+    let node = rows.node(name)?;
+    let links = rows.links.iter().filter(|l| l.from_node == node.id || l.to_node == node.id);
+    let links: Vec<&LinkRow> = links.collect();
+    if links.is_empty() {
+        catalog::delete_node(node.id)?;
+        return Ok(format!("node \"{name}\" is forgotten; nothing was made on it"));
+    }
+    for link in links.iter().filter(|link| link.state != LinkState::Removing) {
+        catalog::set_link_state(link.id, LinkState::Removing, false)?;
+    }
+    catalog::mark_node_gone(node.id)?;
+    let registry = rows.id.as_deref().unwrap_or_default();
+    let left = links.iter().flat_map(|link| left_behind(registry, link, node));
+    let left: Vec<String> = left.collect();
+    Ok(match left.is_empty() {
+        true => format!("node \"{name}\" is given up; nodes.apply() cleans the others"),
+        false => format!(
+            "node \"{name}\" is given up; nodes.apply() cleans the others; on it may be left: {}",
+            left.join(", ")
+        ),
+    })
+}
+
+/// What a link may have made on one of its nodes, in words.
+fn left_behind(registry: &str, link: &LinkRow, node: &NodeRow) -> Vec<String> {
+    let (name, source) = (&link.name, link.from_node == node.id);
+    let slot = Mark { registry: registry.to_owned(), link: link.id }.slot_name();
+    match (&link.spec, source) {
+        (Spec::Foreign(_), true) => vec![],
+        (Spec::Foreign(spec), false) => {
+            let schema = &spec.local_schema;
+            vec![format!("server \"{name}\" with its user mappings, schema \"{schema}\"")]
+        }
+        (Spec::Subscription(_), true) => {
+            vec![format!("publication \"{name}\""), format!("slot \"{slot}\"")]
+        }
+        (Spec::Subscription(_), false) => vec![format!("subscription \"{name}\"")],
+        (Spec::Standby(_), true) => vec![format!("slot \"{slot}\"")],
+        (Spec::Standby(_), false) => {
+            vec!["primary_conninfo, primary_slot_name and pg_nodes.passfile".to_owned()]
+        }
+    }
 }
 
 /// Marks everything for removal, for `nodes.teardown()`.

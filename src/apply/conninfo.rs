@@ -52,6 +52,8 @@ pub fn check(node: &str, text: &str) -> Result<Checked> {
     }
     libpq::conninfo::check_ports(&conninfo.iter().collect::<Vec<_>>())
         .map_err(|why| bad(sentence(&why), "A port is a number from 1 to 65535."))?;
+    libpq::check::check(&conninfo.iter().collect::<Vec<_>>())
+        .map_err(|error| bad(sentence(&error.message), "Correct it, or leave it out."))?;
     if conninfo.get("replication").is_some() {
         let why = "The option \"replication\" is set by pg_nodes itself where it is needed.";
         return Err(bad(why.into(), "Leave it out."));

@@ -1,6 +1,7 @@
 //! Rows of the registry become the planner's desired state and the targets to connect to.
 
 use super::conninfo;
+use super::digest::digest;
 use crate::catalog::{NodeRow, Rows};
 use crate::error::Result;
 use crate::guc;
@@ -24,9 +25,17 @@ impl Desired {
         for row in &rows.nodes {
             let conninfo = conninfo::stored(&row.name, &row.conninfo, row.password.as_deref())?;
             let expected = row.system_identifier.clone().filter(|_| !rows.may_become_clone(row.id));
-            targets.insert(row.id, Target { expected, ..target(row)? });
-            let node =
-                Node { id: row.id, name: row.name.clone(), conninfo, removing: row.removing };
+            if !row.gone {
+                targets.insert(row.id, Target { expected, ..target(row)? });
+            }
+            let node = Node {
+                id: row.id,
+                name: row.name.clone(),
+                digest: digest(rows.key.as_deref(), &conninfo),
+                conninfo,
+                removing: row.removing,
+                gone: row.gone,
+            };
             registry.nodes.insert(row.id, node);
         }
         registry.links = rows

@@ -323,15 +323,6 @@ impl Connection {
         unsafe { pq_sys::PQserverVersion(self.handle.raw()) }
     }
 
-    /// A setting that the peer reports by itself, `is_superuser` for one.
-    pub fn parameter_status(&self, name: &CStr) -> Option<String> {
-        // SAFETY: the handle is valid; the answer is null or a C string.
-        unsafe {
-            let value = pq_sys::PQparameterStatus(self.handle.raw(), name.as_ptr());
-            (!value.is_null()).then(|| CStr::from_ptr(value).to_string_lossy().into_owned())
-        }
-    }
-
     /// Whether the peer asked for the password and got it.
     pub fn used_password(&self) -> bool {
         // SAFETY: the handle is valid.

@@ -46,14 +46,18 @@ pub struct Session {
 /// gives up what it was doing for us.
 const ANY_ROLE: &str = "SET search_path = pg_catalog, pg_temp; \
      SET client_connection_check_interval = '1s'; SET client_min_messages = warning; \
-     SET plan_cache_mode = force_generic_plan; SET jit = off";
+     SET plan_cache_mode = force_generic_plan; SET jit = off; SET debug_print_parse = off; \
+     SET debug_print_rewritten = off; SET debug_print_plan = off";
 
-/// Settings that keep statements with secrets out of the log and out of pg_stat_statements.
-/// Those of extensions that are not loaded become placeholders, which is harmless.
-const SUPERUSER: &str = "; SET log_statement = 'none'; SET log_min_duration_statement = -1; \
-     SET log_min_duration_sample = -1; SET log_transaction_sample_rate = 0; \
-     SET log_min_error_statement = 'panic'; SET pg_stat_statements.track = 'none'; \
-     SET pgaudit.log = 'none'; SET auto_explain.log_min_duration = -1";
+/// Settings that keep statements with secrets out of the log and out of pg_stat_statements, each
+/// where the role may change it; asking first leaves no error in that server's log. For a
+/// superuser those of extensions that are not loaded become placeholders, which is harmless.
+const QUIET: &str = "; SELECT set_config(name, value, false) FROM (VALUES \
+     ('log_statement', 'none'), ('log_min_duration_statement', '-1'), \
+     ('log_min_duration_sample', '-1'), ('log_transaction_sample_rate', '0'), \
+     ('log_min_error_statement', 'panic'), ('pg_stat_statements.track', 'none'), \
+     ('pgaudit.log', 'none'), ('auto_explain.log_min_duration', '-1')) quiet (name, value) \
+     WHERE has_parameter_privilege(name, 'SET')";
 
 impl Session {
     pub async fn open(target: &Target) -> Result<Session> {
@@ -67,8 +71,8 @@ impl Session {
         if target.password_required && !connection.used_password() {
             return Err(Error::PasswordUnused(target.name.clone()));
         }
-        let superuser = connection.parameter_status(c"is_superuser").as_deref() == Some("on");
-        let quiet = if superuser { SUPERUSER } else { "" };
+        // Before 15 parameters had no privileges; such a server is told of by others.
+        let quiet = if connection.server_version() >= 150_000 { QUIET } else { "" };
         let timeout = target.step_timeout.as_millis();
         let sql = format!("{ANY_ROLE}; SET statement_timeout = {timeout}{quiet}");
         connection.simple(&sql).await?;
@@ -111,8 +115,12 @@ impl Session {
     /// Hides what the session runs from `pg_stat_activity`, or shows it again; where the role
     /// may not, everything stays as it is.
     pub async fn hide_activity(&mut self, hide: bool) {
-        let sql = if hide { "SET track_activities = off" } else { "RESET track_activities" };
+        let value = if hide { "'off'" } else { "reset_val" };
+        let sql = format!(
+            "SELECT set_config(name, {value}, false) FROM pg_show_all_settings() \
+             WHERE name = 'track_activities' AND has_parameter_privilege(name, 'SET')"
+        );
         // A refusal is no reason to fail the step: the issue is one of rights on that server.
-        let _ = self.connection.simple(sql).await;
+        let _ = self.connection.simple(&sql).await;
     }
 }

@@ -75,6 +75,27 @@ SELECT nodes.add_node('bad', 'host=192.0.2.18,192.0.2.19 port=5432,many');
 \echo :LAST_ERROR_SQLSTATE
 SELECT nodes.add_node('bad', 'postgresql://192.0.2.18:nowhere/app');
 \echo :LAST_ERROR_SQLSTATE
+SELECT nodes.add_node('bad', 'host=a,b,c port=1,2');
+\echo :LAST_ERROR_SQLSTATE
+SELECT nodes.add_node('bad', 'host=a,b hostaddr=192.0.2.18');
+\echo :LAST_ERROR_SQLSTATE
+SELECT nodes.add_node('bad', 'host=192.0.2.18 sslmode=bogus');
+\echo :LAST_ERROR_SQLSTATE
+SELECT nodes.add_node('bad', 'host=192.0.2.18 connect_timeout=abc');
+\echo :LAST_ERROR_SQLSTATE
+SELECT nodes.add_node('bad', 'host=192.0.2.18 keepalives_idle=often');
+\echo :LAST_ERROR_SQLSTATE
+SELECT nodes.add_node('bad', 'host=192.0.2.18 target_session_attrs=standbye');
+\echo :LAST_ERROR_SQLSTATE
+SELECT nodes.add_node('bad', 'host=192.0.2.18 channel_binding=maybe');
+\echo :LAST_ERROR_SQLSTATE
+SELECT nodes.add_node('bad', 'service=elsewhere gssencmode=bogus');
+\echo :LAST_ERROR_SQLSTATE
+-- what only other servers know is theirs to judge
+BEGIN;
+SELECT nodes.add_node('good', 'service=elsewhere host=a,b port=1 sslmode=verify-full sslrootcert=/there/root.crt');
+SELECT nodes.add_node('better', 'host=a,b port=1 channel_binding=require gssencmode=disable connect_timeout=3');
+ROLLBACK;
 SELECT nodes.add_node('bad', 'host=192.0.2.18 replication=database');
 \echo :LAST_ERROR_SQLSTATE
 SELECT nodes.add_node('bad', 'host=192.0.2.18 sslkey=link.key sslpassword=hunter2');

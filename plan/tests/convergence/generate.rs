@@ -14,6 +14,7 @@ use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 pub fn rng(seed: u64) -> SmallRng {
     SmallRng::seed_from_u64(seed)
@@ -34,7 +35,8 @@ pub fn sim(rng: &mut SmallRng) -> Sim {
         };
         nodes.insert(id, facts);
         let conninfo = conninfo(rng, id);
-        registry.nodes.insert(id, Node { id, name: format!("n{id}"), conninfo, removing: false });
+        let (name, digest) = (format!("n{id}"), digest(&conninfo));
+        registry.nodes.insert(id, Node { id, name, conninfo, digest, ..Node::default() });
     }
     for id in 1..=rng.random_range(0..=6) {
         add_link(rng, id, &nodes, &mut registry);
@@ -52,6 +54,13 @@ pub fn conninfo(rng: &mut SmallRng, id: NodeId) -> Conninfo {
     } else {
         base
     }
+}
+
+/// As good as the extension's for telling one conninfo from another.
+pub fn digest(conninfo: &Conninfo) -> String {
+    let mut hasher = DefaultHasher::new();
+    conninfo.render().hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
 }
 
 fn primary(rng: &mut SmallRng, id: NodeId) -> NodeFacts {
@@ -185,6 +194,7 @@ pub fn evolve(rng: &mut SmallRng, sim: &mut Sim) {
     for (id, node) in &mut registry.nodes {
         if rng.random_bool(0.3) {
             node.conninfo = conninfo(rng, *id);
+            node.digest = digest(&node.conninfo);
         }
     }
     let mut successors = Vec::new();

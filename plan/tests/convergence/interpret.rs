@@ -225,9 +225,10 @@ fn subscribed(
         Operation::CreateSubscription { .. } => {
             create_subscription(facts, publisher, oid, operation)
         }
-        Operation::SetSubscriptionConninfo { name, conninfo } => {
+        Operation::SetSubscriptionConninfo { name, conninfo, comment } => {
             subscription(facts, name, &mut |s| {
                 s.conninfo = Some(conninfo.clone());
+                s.comment = Some(comment.clone());
                 Ok(())
             })
         }
@@ -319,7 +320,7 @@ fn create_subscription(
         slot,
         copy_data,
         options,
-        mark,
+        comment,
     } = operation
     else {
         return Err("not a subscription".into());
@@ -336,7 +337,7 @@ fn create_subscription(
     facts.subscriptions.push(Subscription {
         oid,
         name: name.clone(),
-        comment: Some(mark.comment()),
+        comment: Some(comment.clone()),
         enabled: false,
         conninfo: Some(conninfo.clone()),
         slot: Some(slot.clone()),
@@ -437,12 +438,12 @@ fn foreign(facts: &mut NodeFacts, source: &NodeFacts, operation: &Operation) -> 
             facts.fdw_comment = Some(FDW_COMMENT.to_owned());
             Ok(())
         }
-        Operation::CreateServer { name, options, mark } => (|| {
+        Operation::CreateServer { name, options, comment } => (|| {
             ensure(facts.fdw_comment.is_some(), "no such foreign-data wrapper")?;
             ensure(facts.server(name).is_none(), "server exists")?;
             facts.servers.push(Server {
                 name: name.clone(),
-                comment: Some(mark.comment()),
+                comment: Some(comment.clone()),
                 options: options.clone(),
                 ..Server::default()
             });
@@ -500,6 +501,15 @@ fn server(facts: &mut NodeFacts, operation: &Operation) -> Option<Outcome> {
         Operation::AlterMapping { server, role, change } => with(facts, server, &|s| {
             let mapping = find(&mut s.mappings, |m| m.role == *role, "mapping")?;
             change_options(mapping.options.get_or_insert_default(), change)
+        }),
+        Operation::ReplaceMapping { server, role, options } => with(facts, server, &|s| {
+            let mapping = find(&mut s.mappings, |m| m.role == *role, "mapping")?;
+            mapping.options = Some(options.clone());
+            Ok(())
+        }),
+        Operation::MarkServer { name, comment } => with(facts, name, &|s| {
+            s.comment = Some(comment.clone());
+            Ok(())
         }),
         Operation::DropMapping { server, role } => {
             with(facts, server, &|s| remove(&mut s.mappings, |m| m.role == *role, "mapping"))

@@ -61,9 +61,8 @@ fn subscription_is_right(sim: &Sim, link: &Link, spec: &SubscriptionSpec) -> Out
     let options = default_subscription_options(target.version);
     let wanted = with(options, spec.subscription_options());
     ensure(found.options == wanted, "subscription's options")?;
-    // Who is no superuser cannot see what it says, so cannot know that it should change.
     let conninfo = &sim.registry.nodes[&link.from].conninfo;
-    ensure(!target.superuser || found.conninfo.as_ref() == Some(conninfo), "conninfo")
+    ensure(found.conninfo.as_ref() == Some(conninfo), "conninfo")
 }
 
 fn foreign_is_right(sim: &Sim, link: &Link, spec: &ForeignSpec) -> Outcome {
@@ -80,8 +79,7 @@ fn foreign_is_right(sim: &Sim, link: &Link, spec: &ForeignSpec) -> Outcome {
     for role in &roles {
         let mapping = server.mappings.iter().find(|m| m.role == *role).ok_or("mapping")?;
         let password = mapping.options.as_ref().and_then(Conninfo::password);
-        let readable = target.superuser || *role == Some(target.role.clone());
-        ensure(!readable || password == from.password(), "password of a mapping")?;
+        ensure(password == from.password(), "password of a mapping")?;
     }
     tables_are_right(&source, &target, spec)?;
     let mut grantees = roles.iter().filter(|role| **role != Some(target.role.clone()));
