@@ -135,7 +135,9 @@ impl Mark {
     pub fn is(&self, comment: &str) -> bool {
         let rest = comment.strip_prefix("managed by pg_nodes: registry ");
         let link = rest.and_then(|rest| rest.strip_prefix(&self.registry)?.strip_prefix(", link "));
-        link.is_some_and(|link| link.parse() == Ok(self.link))
+        // A digest may follow.
+        let number = link.map(|link| link.split_once(", ").map_or(link, |(number, _)| number));
+        number.is_some_and(|number| number.parse() == Ok(self.link))
     }
 
     /// The name of the link's replication slot: `nodes_<8 hex of the registry id>_<link id>`.
@@ -188,6 +190,8 @@ mod tests {
             assert_eq!((Mark::parse(&comment), digest(&comment)), (Some(mark(7)), Some("0a1b")));
         }
         assert_eq!(digest(&mark(7).comment()), None);
+        assert!(mark(7).is(&mark(7).comment()) && mark(7).is(&marked));
+        assert!(!mark(7).is(&mark(71).comment()) && !mark(7).is("managed by hand"));
         for comment in ["", "managed by hand", "managed by pg_nodes: registry x, link y, z"] {
             assert_eq!(Mark::parse(comment), None);
         }

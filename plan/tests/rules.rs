@@ -889,7 +889,7 @@ fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
             made().digest(LONDON).with(PARIS, |f| f.servers[0].mappings[0].options = None),
             "DROP USER MAPPING FOR \"admin\" SERVER \"feed\"; CREATE USER MAPPING FOR \"admin\"",
         ),
-        ("FO29", made().digest(LONDON), "COMMENT ON SERVER \"feed\" IS"),
+        ("FO36", made().digest(LONDON), "COMMENT ON SERVER \"feed\" IS"),
         (
             "FO28",
             made().with(PARIS, |f| {
