@@ -288,7 +288,7 @@ fn the_passfile_is_ours_alone_or_a_problem() {
     std::fs::create_dir(&passfile).expect("a directory");
     let (plan, refused) = (trio.plan(), apply(&trio));
     assert!(plan[0].starts_with("problem on oslo: the password for \"paris\" cannot"), "{plan:?}");
-    assert!(!refused.0 && refused.1.contains("(ST09)"), "{refused:?}");
+    assert!(!refused.0 && refused.1.contains("(ST10)"), "{refused:?}");
     std::fs::remove_dir(&passfile).expect("an empty directory");
 
     trio.oslo.write_file("pg_nodes.passfile.new", "");
