@@ -317,10 +317,11 @@ impl Marked for Schema {
 /// The object that bears the mark, whatever a person has renamed it to; of several, the one
 /// that has the name.
 pub fn marked<'a, T: Marked>(objects: &'a [T], name: &str, mark: &Mark) -> Option<&'a T> {
-    let comment = mark.comment();
-    let ours = |object: &&T| object.comment() == Some(&comment);
     let named = objects.iter().find(|object| object.name() == name);
-    named.filter(ours).or_else(|| objects.iter().find(ours))
+    named.filter(|object| owner(object.comment(), mark) == Owner::Ours).or_else(|| {
+        let comment = mark.comment();
+        objects.iter().find(|object| object.comment() == Some(&comment))
+    })
 }
 
 /// Whose an object is, by its comment.
