@@ -112,7 +112,7 @@ fn world(nodes: i32) -> World {
             can_create: true,
             settings: BTreeMap::from([("wal_level".into(), "logical".into())]),
             fdw_available: true,
-            schemas: vec![Schema { name: "public".into(), comment: None }],
+            schemas: vec![Schema { name: "public".into(), ..Schema::default() }],
             relations: TABLES.map(relation).to_vec(),
             ..NodeFacts::default()
         };
@@ -146,7 +146,8 @@ fn made(registry: Registry, mut world: World) -> (Registry, World) {
                 let here = facts(&mut world, link.to);
                 here.fdw_comment = Some(extension_comment(&registry.id));
                 let (comment, schema) = (Some(mark.comment()), spec.local_schema.clone());
-                here.schemas.push(Schema { name: schema.clone(), comment: comment.clone() });
+                let name = schema.clone();
+                here.schemas.push(Schema { name, comment: comment.clone(), ..Schema::default() });
                 let imported = |name: &str| Relation {
                     name: TableName::new(&schema, name),
                     kind: "f".into(),

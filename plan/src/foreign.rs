@@ -125,10 +125,9 @@ fn relations<'a>(ctx: &Context<'a>) -> impl Iterator<Item = &'a Relation> {
     found.into_iter().flatten()
 }
 
-/// Whether a relation is a foreign table on the link's server.
-fn is_on_server(ctx: &Context<'_>, relation: &Relation) -> bool {
-    let server = server(ctx).map_or(&ctx.link.name, |server| &server.name);
-    relation.server.as_ref() == Some(server)
+/// What the link's server is called now.
+fn server_name<'a>(ctx: &Context<'a>) -> &'a str {
+    server(ctx).map_or(&ctx.link.name, |server| &server.name)
 }
 
 /// What a removal can take away: nothing while the node is read-only.
@@ -171,7 +170,8 @@ fn server_taken(ctx: &Context<'_>) -> Vec<Verdict> {
 
 /// Relations of the local schema that are not foreign tables of this link.
 fn strangers<'a>(ctx: &Context<'a>) -> Vec<&'a Relation> {
-    relations(ctx).filter(|relation| !is_on_server(ctx, relation)).collect()
+    let server = Some(server_name(ctx));
+    relations(ctx).filter(|relation| relation.server.as_deref() != server).collect()
 }
 
 fn schema_taken(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -552,7 +552,7 @@ fn doomed_server<'a>(ctx: &Context<'a>) -> Option<&'a Server> {
 /// The link's tables, when they are to be dropped.
 fn doomed_tables<'a>(ctx: &Context<'a>) -> Vec<&'a Relation> {
     match doomed_server(ctx) {
-        Some(_) => relations(ctx).filter(|relation| tables::is_ours(ctx, relation)).collect(),
+        Some(_) => tables::ours(ctx),
         None => vec![],
     }
 }

@@ -1,7 +1,7 @@
 //! The tables of a foreign link: what is imported, kept like the remote tables, and dropped
 //! when it has nothing to show any more.
 
-use super::{is_on_server, relations, spec};
+use super::{relations, server_name, spec};
 use crate::conninfo::Conninfo;
 use crate::desired::ForeignSpec;
 use crate::name::TableName;
@@ -12,12 +12,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The remote tables that should be imported, as `IMPORT FOREIGN SCHEMA` chooses them
 /// (`postgresImportForeignSchema`, postgres_fdw.c): partitions are left out unless listed.
-fn wanted_tables(source: &NodeFacts, spec: &ForeignSpec) -> BTreeSet<String> {
+fn wanted_tables<'a>(source: &'a NodeFacts, spec: &'a ForeignSpec) -> BTreeSet<&'a str> {
     match &spec.tables {
-        Some(tables) => tables.clone(),
+        Some(tables) => tables.iter().map(String::as_str).collect(),
         None => {
             let roots = source.relations_in(&spec.remote_schema).filter(|r| !r.is_partition);
-            roots.map(|relation| relation.name.name.clone()).collect()
+            roots.map(|relation| relation.name.name.as_str()).collect()
         }
     }
 }
@@ -27,29 +27,31 @@ fn remote(relation: &Relation) -> &TableName {
     relation.remote.as_ref().unwrap_or(&relation.name)
 }
 
-/// Whether a relation of the local schema is the link's: on its server, of its remote schema.
-/// What shows another remote schema was made by somebody else.
-pub(super) fn is_ours(ctx: &Context<'_>, relation: &Relation) -> bool {
-    let remote_schema = spec(ctx).map(|spec| &spec.remote_schema);
-    is_on_server(ctx, relation) && Some(&remote(relation).schema) == remote_schema
+/// What the link has in the local schema: the tables on its server, of its remote schema. What
+/// shows another remote schema was made by somebody else.
+pub(super) fn ours<'a>(ctx: &Context<'a>) -> Vec<&'a Relation> {
+    let (server, schema) = (Some(server_name(ctx)), spec(ctx).map(|spec| &spec.remote_schema));
+    let is_ours = |relation: &&Relation| {
+        relation.server.as_deref() == server && Some(&remote(relation).schema) == schema
+    };
+    relations(ctx).filter(is_ours).collect()
 }
 
 /// The remote tables to show, each with the foreign table that does: the one of that name,
 /// whatever table of the remote schema it was pointed at, else one that a person has renamed.
-fn shown<'a>(ctx: &Context<'a>) -> BTreeMap<String, Option<&'a Relation>> {
+fn shown<'a>(ctx: &Context<'a>) -> BTreeMap<&'a str, Option<&'a Relation>> {
     let (Some((source, _)), Some(spec)) = (ctx.both(), spec(ctx)) else {
         return BTreeMap::new();
     };
     let wanted = wanted_tables(source, spec);
-    let (named, others): (Vec<&Relation>, Vec<&Relation>) = relations(ctx)
-        .filter(|relation| is_ours(ctx, relation))
-        .partition(|relation| wanted.contains(&relation.name.name));
+    let (named, others): (Vec<&Relation>, Vec<&Relation>) =
+        ours(ctx).into_iter().partition(|relation| wanted.contains(relation.name.name.as_str()));
     let named: BTreeMap<&str, &Relation> =
         named.into_iter().map(|r| (r.name.name.as_str(), r)).collect();
     let renamed: BTreeMap<&str, &Relation> =
         others.into_iter().map(|r| (remote(r).name.as_str(), r)).collect();
     let find = |table: &str| named.get(table).or_else(|| renamed.get(table)).copied();
-    wanted.iter().map(|table| (table.clone(), find(table))).collect()
+    wanted.into_iter().map(|table| (table, find(table))).collect()
 }
 
 /// Where a table is when the local schema has its name back.
@@ -64,7 +66,7 @@ pub(super) fn drop_stale(ctx: &Context<'_>) -> Vec<Verdict> {
     let shown = shown(ctx);
     let stale = |relation: &&Relation| {
         let kept = [&remote(relation).name, &relation.name.name];
-        is_ours(ctx, relation) && !kept.into_iter().any(|table| shown.contains_key(table))
+        !kept.into_iter().any(|table| shown.contains_key(table.as_str()))
     };
     let drop = |relation: &Relation| {
         let table = at_home(spec, &relation.name.name);
@@ -72,18 +74,22 @@ pub(super) fn drop_stale(ctx: &Context<'_>) -> Vec<Verdict> {
         Verdict::act(ctx.to.id, Operation::DropForeignTable { table }, reason)
             .danger("queries and views that use it fail; the remote rows stay")
     };
-    relations(ctx).filter(stale).map(drop).collect()
+    ours(ctx).into_iter().filter(stale).map(drop).collect()
 }
 
 /// Remote tables that no foreign table shows, and what has the name that one would get.
-fn missing<'a>(ctx: &Context<'a>) -> Vec<(String, Option<&'a Relation>)> {
+fn missing<'a>(ctx: &Context<'a>) -> Vec<(&'a str, Option<&'a Relation>)> {
+    let shown = shown(ctx).into_iter();
+    let missing: Vec<&str> = shown.filter(|(_, h)| h.is_none()).map(|(table, _)| table).collect();
+    if missing.is_empty() {
+        return vec![];
+    }
     let names: BTreeMap<&str, &Relation> =
         relations(ctx).map(|relation| (relation.name.name.as_str(), relation)).collect();
-    let missing = shown(ctx).into_iter().filter(|(_, here)| here.is_none());
-    missing.map(|(table, _)| (table.clone(), names.get(table.as_str()).copied())).collect()
+    missing.into_iter().map(|table| (table, names.get(table).copied())).collect()
 }
 
-fn importable(ctx: &Context<'_>) -> BTreeSet<String> {
+fn importable<'a>(ctx: &Context<'a>) -> BTreeSet<&'a str> {
     let free = missing(ctx).into_iter().filter(|(_, in_the_way)| in_the_way.is_none());
     free.map(|(table, _)| table).collect()
 }
@@ -95,7 +101,7 @@ pub(super) fn after_import<'a>(ctx: &Context<'a>) -> Vec<(TableName, Option<&'a 
     };
     let here = shown(ctx).into_values().flatten();
     let here = here.map(|relation| (at_home(spec, &relation.name.name), Some(relation)));
-    let new = importable(ctx).into_iter().map(|table| (at_home(spec, &table), None));
+    let new = importable(ctx).into_iter().map(|table| (at_home(spec, table), None));
     here.chain(new).collect()
 }
 
@@ -114,7 +120,7 @@ pub(super) fn import(ctx: &Context<'_>) -> Vec<Verdict> {
         server: ctx.link.name.clone(),
         remote_schema: spec.remote_schema.clone(),
         local_schema: spec.local_schema.clone(),
-        tables: (!whole).then_some(missing),
+        tables: (!whole).then(|| missing.into_iter().map(str::to_owned).collect()),
     };
     vec![Verdict::act(ctx.to.id, operation, reason)]
 }
@@ -123,7 +129,7 @@ pub(super) fn in_the_way(ctx: &Context<'_>) -> Vec<Verdict> {
     let Some(spec) = spec(ctx) else {
         return vec![];
     };
-    let warn = |(table, in_the_way): (String, Option<&Relation>)| {
+    let warn = |(table, in_the_way): (&str, Option<&Relation>)| {
         let message = format!(
             "{} is in the way of a foreign table for {}",
             at_home(spec, &in_the_way?.name.name),
@@ -177,7 +183,7 @@ fn pairs<'a>(ctx: &Context<'a>) -> Vec<(&'a Relation, &'a Relation)> {
     let (Some((source, _)), Some(spec)) = (ctx.both(), spec(ctx)) else {
         return vec![];
     };
-    let pair = |(table, here): (String, Option<&'a Relation>)| {
+    let pair = |(table, here): (&str, Option<&'a Relation>)| {
         Some((source.relation(&TableName::new(&spec.remote_schema, table))?, here?))
     };
     shown(ctx).into_iter().filter_map(pair).collect()

@@ -388,9 +388,10 @@ fn a_teardown_leaves_nothing_even_when_a_node_was_dead_meanwhile() {
 /// Whether a person has renamed a server or schema of ours.
 fn is_renamed(sim: &Sim) -> bool {
     sim.registry.links.iter().any(|link| {
-        let comment = Some(sim.registry.mark(link).comment());
+        let mark = sim.registry.mark(link);
+        let ours = |comment: &Option<String>| comment.as_deref().is_some_and(|c| mark.is(c));
         let servers = &sim.nodes[&link.to].servers;
-        servers.iter().any(|server| server.comment == comment && server.name != link.name)
+        servers.iter().any(|server| ours(&server.comment) && server.name != link.name)
     })
 }
 
