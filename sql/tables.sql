@@ -15,12 +15,16 @@ CREATE TABLE nodes.registry (
   only_one boolean NOT NULL DEFAULT true PRIMARY KEY CHECK (only_one),
   id uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid(),
   system_identifier text NOT NULL,
+  database_oid oid NOT NULL,
+  database_name text NOT NULL,
   key uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid()
 );
 COMMENT ON TABLE nodes.registry IS 'one row, made with the first node: which registry this is, and the server that may act for it';
 COMMENT ON COLUMN nodes.registry.only_one IS 'keeps the table at one row';
 COMMENT ON COLUMN nodes.registry.id IS 'part of the mark on every object that this registry makes';
 COMMENT ON COLUMN nodes.registry.system_identifier IS 'system identifier of the server that acts; elsewhere the registry is passive until nodes.take_over()';
+COMMENT ON COLUMN nodes.registry.database_oid IS 'the database that acts, which may be renamed';
+COMMENT ON COLUMN nodes.registry.database_name IS 'its name, under which it may be made again; a copy has neither';
 COMMENT ON COLUMN nodes.registry.key IS 'makes the digests of conninfos in marks, so that no password can be guessed by them; readable by the owner alone';
 
 CREATE TABLE nodes.node (

@@ -43,6 +43,7 @@ pub fn check_active(rows: &Rows) -> Result<()> {
         Some(made_on) if *made_on != rows.here => {
             Err(Error::Passive { made_on: made_on.clone(), here: rows.here.clone() })
         }
+        Some(_) if !rows.made_in_this_database => Err(Error::PassiveCopy),
         Some(_) | None => Ok(()),
     }
 }

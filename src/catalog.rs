@@ -75,6 +75,9 @@ pub struct Rows {
     pub key: Option<String>,
     /// System identifier of the server that may act for the registry.
     pub made_on: Option<String>,
+    /// Whether this is the database that may act: the one where the registry was made, renamed
+    /// perhaps, or one made again under its name.
+    pub made_in_this_database: bool,
     /// System identifier of this server.
     pub here: String,
     pub nodes: Vec<NodeRow>,
@@ -86,6 +89,8 @@ SELECT json_build_object(
   'id', (SELECT id FROM nodes.registry),
   'key', (SELECT key FROM nodes.registry),
   'made_on', (SELECT system_identifier FROM nodes.registry),
+  'made_in_this_database', coalesce((SELECT r.database_oid = d.oid OR r.database_name = d.datname
+    FROM nodes.registry r, pg_database d WHERE d.datname = current_database()), true),
   'here', (SELECT system_identifier::text FROM pg_control_system()),
   'nodes', (SELECT coalesce(json_agg(json_build_object(
       'id', n.id, 'name', n.name, 'conninfo', n.conninfo, 'admin_conninfo', n.admin_conninfo,
@@ -157,8 +162,9 @@ impl Rows {
 /// Makes the registry's row with the first node; later calls change nothing.
 pub fn ensure_registry() -> Result<()> {
     spi::write(
-        "INSERT INTO nodes.registry (system_identifier) \
-         SELECT system_identifier::text FROM pg_control_system() ON CONFLICT DO NOTHING",
+        "INSERT INTO nodes.registry (system_identifier, database_oid, database_name) \
+         SELECT system_identifier::text, oid, datname FROM pg_control_system(), pg_database \
+         WHERE datname = current_database() ON CONFLICT DO NOTHING",
         &[],
     )
 }
@@ -335,7 +341,9 @@ pub fn set_link_state(id: LinkId, state: LinkState, keep_data: bool) -> Result<(
 pub fn take_over() -> Result<Option<String>> {
     spi::write_returning(
         "UPDATE nodes.registry SET id = gen_random_uuid(), key = gen_random_uuid(), \
-         system_identifier = (SELECT system_identifier::text FROM pg_control_system()) \
+         system_identifier = (SELECT system_identifier::text FROM pg_control_system()), \
+         (database_oid, database_name) = (SELECT oid, datname FROM pg_database \
+         WHERE datname = current_database()) \
          RETURNING id::text",
         &[],
     )

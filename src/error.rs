@@ -67,6 +67,8 @@ pub enum Error {
     NotRegistered { tried: Vec<String> },
     #[error("this registry belongs to another server")]
     Passive { made_on: String, here: String },
+    #[error("this registry belongs to another database")]
+    PassiveCopy,
     #[error("there is no registry yet")]
     NoRegistry,
     #[error("{0} is for superusers")]
@@ -128,6 +130,7 @@ impl Error {
             | Error::NodeInUse { .. }
             | Error::NotRegistered { .. }
             | Error::Passive { .. }
+            | Error::PassiveCopy
             | Error::NoRegistry
             | Error::TeardownUnfinished { .. }
             | Error::NoConvergence(_) => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -191,6 +194,9 @@ impl Error {
             Error::NodeInUse { links, .. } => Some(format!("Links: {}.", links.join(", "))),
             Error::SchemaTaken { tables, .. } => Some(format!("Among them: {tables}.")),
             Error::NotRegistered { tried } => Some(format!("Asked: {}.", tried.join("; "))),
+            Error::PassiveCopy => {
+                Some("This database is a copy of the one in which the registry was made.".into())
+            }
             Error::Passive { made_on, here } => Some(format!(
                 "It was made on the server with system identifier {made_on}, this one is {here}."
             )),
@@ -285,6 +291,9 @@ impl Error {
             }
             Error::NotRegistered { .. } => {
                 "Register it with nodes.add_node(), or name the node in the call.".into()
+            }
+            Error::PassiveCopy => {
+                "If this database is to act for the registry, call nodes.take_over().".into()
             }
             Error::Passive { .. } => {
                 "If this server is to act for the registry, call nodes.take_over().".into()

@@ -81,6 +81,24 @@ fn a_database_is_renamed_copied_and_dropped_around_its_worker() {
 }
 
 #[test]
+fn a_copy_of_a_database_is_passive_and_a_renamed_one_is_not() {
+    let paris = paris();
+    paris.sql("app", EXTENSION);
+    add_node(&paris, "paris", &paris);
+    paris.await_health("paris", "up");
+    paris.sql("postgres", "CREATE DATABASE copy TEMPLATE app");
+    paris.await_worker("copy");
+    let health = "SELECT health FROM nodes.status";
+    assert_eq!(paris.query_texts("copy", health), ["passive"]);
+    let refused = paris.psql("copy", "CALL nodes.apply()");
+    assert!(!refused.ok && refused.output.contains("nodes.take_over()"), "{refused}");
+    paris.sql("postgres", "ALTER DATABASE app RENAME TO shop");
+    wait_until("the renamed one goes on", LONG, || {
+        paris.query_texts("shop", health) == ["refused"]
+    });
+}
+
+#[test]
 fn a_command_that_fails_gives_the_database_back() {
     let paris = paris();
     paris.sql("app", EXTENSION);

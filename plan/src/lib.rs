@@ -13,7 +13,6 @@ pub mod desired;
 pub mod explain;
 pub mod growth;
 pub mod headroom;
-pub mod health;
 pub mod link_health;
 pub mod link_watch;
 pub mod lsn;

@@ -45,7 +45,7 @@ fn plan() -> std::result::Result<
     ErrorReport,
 > {
     let rows = Rows::load()?;
-    if let Err(passive @ Error::Passive { .. }) = apply::check_active(&rows) {
+    if let Err(passive) = apply::check_active(&rows) {
         return Ok(TableIterator::once(passive_row(&passive)));
     }
     let desired = Desired::from_rows(&rows)?;
