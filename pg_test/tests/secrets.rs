@@ -36,12 +36,16 @@ const QUIET: &str = "SET log_statement = 'none';
 
 const STATEMENTS: &str = "pg_stat_statements";
 
+/// A worker watches all the time and talks of what it sees; only people apply.
 fn builder(name: &str) -> Builder {
-    let builder = Server::builder(name);
-    match Install::get().has_module(STATEMENTS) {
-        true => builder.conf("shared_preload_libraries", STATEMENTS),
-        false => builder,
-    }
+    let preloaded = match Install::get().has_module(STATEMENTS) {
+        true => "pg_stat_statements, pg_nodes",
+        false => "pg_nodes",
+    };
+    Server::builder(name)
+        .conf("shared_preload_libraries", preloaded)
+        .conf("pg_nodes.auto_apply", "off")
+        .conf("pg_nodes.heartbeat_interval", "200ms")
 }
 
 fn start() -> Trio {
@@ -129,7 +133,17 @@ fn a_peers_words_are_told_without_passwords() {
 
 /// Looks everywhere.
 fn assert_unseen(trio: &Trio) {
-    let views = ["node", "link", "event", "events", "step_log", "status", "link_status", "slots"];
+    let views = [
+        "node",
+        "link",
+        "event",
+        "events",
+        "step_log",
+        "status",
+        "link_status",
+        "slots",
+        "headroom",
+    ];
     let functions = ["plan()", "topology()", "rules()"];
     for name in views.into_iter().chain(functions) {
         let rows = trio.paris.query_texts("app", &format!("SELECT t::text FROM nodes.{name} AS t"));
