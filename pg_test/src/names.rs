@@ -40,6 +40,24 @@ pub(crate) fn random_u64() -> u64 {
     next(!seed(), &DRAWN)
 }
 
+/// Numbers that are the same whenever the seed is.
+pub struct Draws {
+    seed: u64,
+    drawn: AtomicU64,
+}
+
+impl Draws {
+    pub fn new(seed: u64) -> Draws {
+        Draws { seed, drawn: AtomicU64::new(0) }
+    }
+
+    /// The next one, at random from 0 on; `end` is none.
+    pub fn below(&mut self, end: usize) -> usize {
+        let end = u64::try_from(end).expect("at most 64 bits");
+        usize::try_from(next(self.seed, &self.drawn) % end).expect("below a usize")
+    }
+}
+
 /// The next number of a splitmix64 sequence.
 fn next(seed: u64, drawn: &AtomicU64) -> u64 {
     let draw = drawn.fetch_add(1, Ordering::Relaxed) + 1;

@@ -1,0 +1,355 @@
+//! A network that lies, between a server that watches and its peers: whatever it does to one
+//! node, that node's health is right, everybody else's goes on, and the worker stays as it is.
+
+use pg_test::names::Draws;
+use pg_test::tls::Authority;
+use pg_test::trio::add_node;
+use pg_test::watcher::watching;
+use pg_test::{Builder, Fault, LONG, Phase, Proxy, Server, wait_until};
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// What the network can do wrong, and whether a heartbeat gets through in time nevertheless.
+const FAULTS: [(Fault, Outcome); 9] = [
+    (Fault::Delay(Duration::from_millis(50)), Outcome::Bearable),
+    (Fault::Throttle(20_000), Outcome::Slow),
+    (Fault::CutAfter(100), Outcome::Outage),
+    (Fault::Reset, Outcome::Outage),
+    (Fault::HalfOpen, Outcome::Outage),
+    (Fault::BlackHole, Outcome::Outage),
+    (Fault::Refuse, Outcome::Outage),
+    (Fault::Garbage(7), Outcome::Outage),
+    (Fault::Drip(Duration::from_millis(1)), Outcome::Slow),
+];
+
+#[derive(Clone, Copy)]
+enum Outcome {
+    Bearable,
+    /// An answer takes about as long as the node may be silent.
+    Slow,
+    Outage,
+}
+
+impl Outcome {
+    fn states(self) -> &'static [&'static str] {
+        match self {
+            Outcome::Bearable => &["up", "suspect"],
+            Outcome::Slow => &["up", "suspect", "down"],
+            Outcome::Outage => &["down"],
+        }
+    }
+}
+
+struct World {
+    paris: Server,
+    london: Server,
+    /// The worker that must see it all.
+    worker: u32,
+}
+
+impl World {
+    fn new() -> World {
+        World::with(watching("paris"), Server::builder("london"))
+    }
+
+    /// Paris watches itself less often, so that a busy machine is no lost heartbeat.
+    fn with(paris: Builder, london: Builder) -> World {
+        let (paris, london) = (paris.start(), london.start());
+        for server in [&paris, &london] {
+            server.create_db("app");
+        }
+        paris.sql("app", "CREATE EXTENSION pg_nodes");
+        let options = r#"options => '{"heartbeat_interval": "500ms", "node_timeout": "10s"}'"#;
+        let add = format!("SELECT nodes.add_node('paris', '{}', {options})", paris.conninfo("app"));
+        paris.sql("app", &add);
+        let worker = paris.await_worker("app");
+        World { paris, london, worker }
+    }
+
+    /// Registers london under a name, where it is reached through a proxy.
+    fn add(&self, name: &str, proxy: &Proxy) {
+        self.add_at(name, &format!("host=127.0.0.1 port={}", proxy.port()));
+    }
+
+    fn add_at(&self, name: &str, place: &str) {
+        let conninfo = format!("{place} user=postgres dbname=app");
+        self.paris.sql("app", &format!("SELECT nodes.add_node('{name}', '{conninfo}')"));
+    }
+
+    fn proxied(&self, name: &str) -> Proxy {
+        let proxy = Proxy::to(self.london.port());
+        self.add(name, &proxy);
+        proxy
+    }
+
+    /// Waits until all that these are like have a state.
+    #[track_caller]
+    fn await_all(&self, pattern: &str, state: &str) {
+        let query = format!(
+            "SELECT format('%s %s: %s', node, health, error) FROM nodes.status
+             WHERE node LIKE '{pattern}' AND health <> '{state}'"
+        );
+        let mut left = Vec::new();
+        let start = Instant::now();
+        while start.elapsed() < LONG {
+            left = self.paris.query_texts("app", &query);
+            if left.is_empty() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("not {state} in time: {left:#?}");
+    }
+
+    fn health(&self, node: &str) -> String {
+        let query = format!("SELECT health FROM nodes.status WHERE node = '{node}'");
+        self.paris.query_one_text("app", &query)
+    }
+
+    /// Waits until every living node was heard from again.
+    #[track_caller]
+    fn await_heartbeats(&self, pattern: &str) {
+        let since = self.paris.query_one_text("app", "SELECT now()::text");
+        let query = format!(
+            "SELECT coalesce(bool_and(last_seen > '{since}'), false)::text FROM nodes.status
+             WHERE node LIKE '{pattern}'"
+        );
+        wait_until(&format!("heartbeats of {pattern} go on"), LONG, || {
+            self.paris.query_one_text("app", &query) == "true"
+        });
+    }
+
+    /// Paris had nothing to do with any of it, and the worker is still the same.
+    #[track_caller]
+    fn assert_undisturbed(&self) {
+        self.await_heartbeats("paris");
+        assert_eq!(self.health("paris"), "up");
+        assert_eq!(self.paris.events("paris"), ["up"]);
+        assert_eq!(self.paris.worker("app"), Some(self.worker), "another worker");
+    }
+}
+
+/// Each fault has a node and a proxy of its own, all at the same time.
+#[track_caller]
+fn tell(phase: Phase) {
+    let world = World::new();
+    add_node(&world.paris, "london", &world.london);
+    let proxies: Vec<Proxy> =
+        (0..FAULTS.len()).map(|place| world.proxied(&format!("fault {place}"))).collect();
+    world.await_all("%", "up");
+    for (proxy, (fault, _)) in proxies.iter().zip(FAULTS) {
+        proxy.set_at(phase, fault);
+    }
+    for (place, (fault, outcome)) in FAULTS.into_iter().enumerate() {
+        let node = format!("fault {place}");
+        wait_until(&format!("{fault:?} at {phase:?} shows"), LONG, || {
+            outcome.states().contains(&world.health(&node).as_str())
+        });
+        assert_eq!(world.health("paris"), "up", "{fault:?} at {phase:?}");
+    }
+    // While all of them last.
+    world.await_heartbeats("paris");
+    world.await_heartbeats("london");
+    assert!(["up", "suspect"].contains(&world.health("london").as_str()));
+    for proxy in &proxies {
+        proxy.set(Fault::None);
+    }
+    world.await_all("%", "up");
+    world.await_heartbeats("%");
+    world.assert_undisturbed();
+}
+
+#[test]
+fn faults_from_the_start() {
+    tell(Phase::Connect);
+}
+
+#[test]
+fn faults_while_the_server_lets_us_in() {
+    tell(Phase::Authentication);
+}
+
+#[test]
+fn faults_before_the_first_query() {
+    tell(Phase::FirstQuery);
+}
+
+#[test]
+fn faults_in_the_steady_state() {
+    tell(Phase::SteadyState);
+}
+
+#[test]
+fn faults_in_the_middle_of_a_result() {
+    tell(Phase::MidResult);
+}
+
+#[test]
+fn faults_while_tls_is_agreed_on() {
+    if !Server::supports_tls() {
+        println!("skipped: this PostgreSQL was built without TLS");
+        return;
+    }
+    let london = Server::builder("london").tls(&Authority::new(), "london.test");
+    let world = World::with(watching("paris"), london);
+    let faults = [Fault::Reset, Fault::HalfOpen, Fault::Garbage(7)];
+    let proxies = faults.map(|fault| {
+        let proxy = Proxy::to(world.london.port());
+        let place = format!("host=127.0.0.1 port={} sslmode=require", proxy.port());
+        world.add_at(&format!("{fault:?}"), &place);
+        proxy
+    });
+    world.await_all("%", "up");
+    for (proxy, fault) in proxies.iter().zip(faults) {
+        proxy.set_at(Phase::Tls, fault);
+        // Sessions that are encrypted already may go on; the next one does not.
+        proxy.cut();
+    }
+    for fault in faults {
+        world.paris.await_health(&format!("{fault:?}"), "down");
+    }
+    for proxy in &proxies {
+        proxy.set(Fault::None);
+    }
+    world.await_all("%", "up");
+    world.assert_undisturbed();
+}
+
+#[test]
+fn a_name_that_does_not_resolve_delays_nobody() {
+    let world = World::new();
+    add_node(&world.paris, "london", &world.london);
+    world.add_at("nowhere", "host=does-not-exist.invalid port=5432");
+    world.await_all("nowhere", "down");
+    world.await_all("london", "up");
+    let late = "SELECT bool_and(last_seen > now() - interval '5s')::text FROM nodes.status
+        WHERE node IN ('paris', 'london')";
+    assert_eq!(world.paris.query_one_text("app", late), "true");
+    world.await_heartbeats("london");
+    assert_eq!(world.paris.events("london"), ["up"]);
+    world.assert_undisturbed();
+}
+
+#[test]
+fn half_of_the_peers_are_black_holes() {
+    let world = World::new();
+    let hole = Proxy::to(world.london.port());
+    hole.set(Fault::BlackHole);
+    for n in 0..20 {
+        world.add(&format!("hole {n}"), &hole);
+        add_node(&world.paris, &format!("living {n}"), &world.london);
+    }
+    world.await_all("living %", "up");
+    world.await_all("hole %", "down");
+    world.await_heartbeats("living %");
+    world.await_all("living %", "up");
+    hole.set(Fault::None);
+    world.await_all("%", "up");
+    world.assert_undisturbed();
+}
+
+#[test]
+fn out_of_descriptors() {
+    // The fewest that Postgres takes, of which a process may reserve a third.
+    let paris = watching("paris").conf("max_files_per_process", "64");
+    let world = World::with(paris, Server::builder("london"));
+    let peers = 40;
+    for n in 0..peers {
+        add_node(&world.paris, &format!("london {n}"), &world.london);
+    }
+    let remove = format!(
+        "SELECT nodes.remove_node('london ' || n) FROM generate_series(5, {}) n",
+        peers - 1
+    );
+    world.paris.sql("app", &remove);
+    wait_until("most nodes are gone", LONG, || {
+        let rest = "SELECT count(*)::text FROM nodes.status";
+        world.paris.query_one_text("app", rest) == "6"
+    });
+    world.await_all("%", "up");
+    world.assert_undisturbed();
+}
+
+#[test]
+fn out_of_places_in_shared_memory() {
+    let paris = watching("paris").conf("pg_nodes.max_nodes", "2");
+    let world = World::with(paris, Server::builder("london"));
+    for n in 0..3 {
+        add_node(&world.paris, &format!("london {n}"), &world.london);
+    }
+    let hints = "SELECT detail ->> 'hint' FROM nodes.event WHERE kind = 'shared memory full'";
+    wait_until("that is an event", LONG, || {
+        let hints = world.paris.query_texts("app", hints);
+        hints.iter().any(|hint| hint.contains("pg_nodes.max_nodes"))
+    });
+    let up = "SELECT count(*)::text FROM nodes.event WHERE kind = 'up'";
+    wait_until("all are watched", LONG, || world.paris.query_one_text("app", up) == "4");
+    world.assert_undisturbed();
+}
+
+/// What a process has of its own.
+#[derive(Debug)]
+struct Belongings {
+    descriptors: usize,
+    memory_kb: u64,
+}
+
+impl Belongings {
+    fn of(pid: u32) -> Belongings {
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors").count();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        let memory_kb = number.and_then(|number| number.parse().ok()).expect("RssAnon");
+        Belongings { descriptors, memory_kb }
+    }
+}
+
+/// Another fault in another phase on one of the proxies, again and again.
+fn lie_at_random(proxies: &[Proxy], draws: &mut Draws, time: Duration) {
+    const PHASES: [Phase; 5] = [
+        Phase::Connect,
+        Phase::Authentication,
+        Phase::FirstQuery,
+        Phase::SteadyState,
+        Phase::MidResult,
+    ];
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        let proxy = &proxies[draws.below(proxies.len())];
+        match draws.below(FAULTS.len() + 2) {
+            0 => proxy.set(Fault::None),
+            1 => proxy.cut(),
+            n => proxy.set_at(PHASES[draws.below(PHASES.len())], FAULTS[n - 2].0),
+        }
+        let pause = 200 + draws.below(600);
+        std::thread::sleep(Duration::from_millis(pause.try_into().expect("below 800")));
+    }
+}
+
+#[test]
+fn random_faults_leave_nothing_behind() {
+    const SEED: u64 = 20_250_117;
+    let seconds = std::env::var("PG_NODES_CHAOS_SECONDS").ok();
+    let seconds = seconds.map_or(15, |text| text.parse().expect("PG_NODES_CHAOS_SECONDS"));
+    println!("seed {SEED}, {seconds} s");
+    let world = World::new();
+    let proxies = [0, 1, 2].map(|n| world.proxied(&format!("london {n}")));
+    world.await_all("%", "up");
+    world.await_heartbeats("%");
+    let before = Belongings::of(world.worker);
+
+    lie_at_random(&proxies, &mut Draws::new(SEED), Duration::from_secs(seconds));
+    for proxy in &proxies {
+        proxy.set(Fault::None);
+    }
+    world.await_all("%", "up");
+    world.await_heartbeats("%");
+    world.assert_undisturbed();
+    wait_until("the descriptors are closed", LONG, || {
+        Belongings::of(world.worker).descriptors <= before.descriptors + 1
+    });
+    let after = Belongings::of(world.worker);
+    println!("{before:?}, then {after:?}");
+    assert!(after.memory_kb <= before.memory_kb + 20 * 1024, "{before:?}, then {after:?}");
+}
