@@ -118,11 +118,12 @@ fn marked_schema<'a>(ctx: &Context<'a>) -> Option<&'a Schema> {
 
 /// What is in the local schema now.
 fn relations<'a>(ctx: &Context<'a>) -> impl Iterator<Item = &'a Relation> {
-    let found = target(ctx).map(|(facts, spec)| {
+    let find = || {
+        let (facts, spec) = target(ctx)?;
         let home = schema(ctx).map_or(spec.local_schema.as_str(), |schema| &schema.name);
-        facts.relations_in(home)
-    });
-    found.into_iter().flatten()
+        Some(facts.relations_in(home).collect())
+    };
+    ctx.relations.get_or_init(|| find().unwrap_or_default()).iter().copied()
 }
 
 /// What the link's server is called now.

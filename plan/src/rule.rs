@@ -3,9 +3,10 @@
 
 use crate::desired::{Link, LinkState, Node, NodeId, Registry};
 use crate::name::{Mark, digest};
-use crate::observed::{NodeFacts, World};
+use crate::observed::{NodeFacts, Relation, World};
 use crate::others::Others;
 use crate::step::Operation;
+use std::cell::OnceCell;
 
 /// One numbered rule. `when` is the sentence that `nodes.rules()` shows.
 pub struct Rule {
@@ -88,6 +89,8 @@ pub(crate) struct Context<'a> {
     pub source: Option<&'a NodeFacts>,
     /// Facts of `to`; `None`: unknown.
     pub target: Option<&'a NodeFacts>,
+    /// What is in a foreign link's schema; nearly every rule asks, and a node may have much.
+    pub relations: OnceCell<Vec<&'a Relation>>,
 }
 
 impl<'a> Context<'a> {
@@ -107,6 +110,7 @@ impl<'a> Context<'a> {
             to: registry.nodes.get(&link.to)?,
             source: world.facts(link.from),
             target: world.facts(link.to),
+            relations: OnceCell::new(),
         })
     }
 
