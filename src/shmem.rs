@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 pub use crate::pg::shmem::{MAX_DATABASES, is_there};
 
 /// What a text is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
     Node(NodeId),
     Link(LinkId),
@@ -38,17 +38,30 @@ pub enum Full {
     Bytes,
 }
 
-/// Publishes a text of a database's worker in place of the last one. A server without shared
-/// memory has no workers.
-pub fn publish(database: u32, key: Key, text: &[u8]) -> Result<(), Full> {
-    shmem::write(|mut segment| put(&mut segment, database, key, text)).unwrap_or(Ok(()))
+/// Publishes a text of a database's worker in place of the last one, and notes where it is for
+/// the next time. A server without shared memory has no workers.
+pub fn publish(
+    database: u32,
+    key: Key,
+    text: &[u8],
+    place: &mut Option<usize>,
+) -> Result<(), Full> {
+    shmem::write(|mut segment| put(&mut segment, database, key, text, place)).unwrap_or(Ok(()))
 }
 
-fn put(segment: &mut Segment<'_>, database: u32, key: Key, text: &[u8]) -> Result<(), Full> {
-    let at = match position(segment, database, key) {
+fn put(
+    segment: &mut Segment<'_>,
+    database: u32,
+    key: Key,
+    text: &[u8],
+    place: &mut Option<usize>,
+) -> Result<(), Full> {
+    let is_there = |at: &usize| segment.records.get(*at).is_some_and(|r| is(r, database, key));
+    let at = match place.filter(is_there).or_else(|| position(segment, database, key)) {
         Some(at) => at,
         None => take_place(segment, database, key).ok_or(Full::Places)?,
     };
+    *place = Some(at);
     let record = segment.records[at];
     free_chunks(segment.control, segment.chunks, record.first);
     segment.records[at] = Record { bytes: 0, first: 0, ..record };
@@ -58,9 +71,11 @@ fn put(segment: &mut Segment<'_>, database: u32, key: Key, text: &[u8]) -> Resul
 }
 
 fn position(segment: &Segment<'_>, database: u32, key: Key) -> Option<usize> {
-    let (kind, id) = key.parts();
-    let is_it = |r: &Record| r.database == database && r.kind == kind && r.id == id;
-    segment.records.iter().position(is_it)
+    segment.records.iter().position(|record| is(record, database, key))
+}
+
+fn is(record: &Record, database: u32, key: Key) -> bool {
+    record.database == database && (record.kind, record.id) == key.parts()
 }
 
 fn take_place(segment: &mut Segment<'_>, database: u32, key: Key) -> Option<usize> {

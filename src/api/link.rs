@@ -213,6 +213,7 @@ fn insert(name: &str, from: NodeId, to: NodeId, spec: &Spec, heal: bool) -> Resu
 }
 
 #[pg_extern(volatile, parallel_unsafe)]
+#[expect(clippy::too_many_arguments, reason = "SQL passes them by name")]
 fn alter_link(
     name: &str,
     tables: default!(Option<Names>, "NULL"),

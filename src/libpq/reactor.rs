@@ -69,7 +69,7 @@ impl Waiters {
     }
 
     /// Arms a socket. One that libpq has closed meanwhile is gone from epoll by itself, and its
-    /// number may already be another socket's: so it is added, and changed where it is known.
+    /// number may already be another socket's: so it is changed, and added where it is not known.
     fn watch(&mut self, fd: RawFd, read: bool, write: bool) -> std::io::Result<()> {
         let Some(epoll) = &self.epoll else { return Err(std::io::ErrorKind::NotFound.into()) };
         let interest = match (read, write) {
@@ -78,9 +78,9 @@ impl Waiters {
             (true, false) | (false, false) => Interest::READABLE,
         };
         let (mut source, token) = (SourceFd(&fd), Token(fd.unsigned_abs() as usize));
-        match epoll.registry().register(&mut source, token, interest) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                epoll.registry().reregister(&mut source, token, interest)
+        match epoll.registry().reregister(&mut source, token, interest) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                epoll.registry().register(&mut source, token, interest)
             }
             outcome => outcome,
         }

@@ -15,6 +15,7 @@ use nodes_plan::desired::NodeId;
 use nodes_plan::headroom::{Room, headroom};
 use nodes_plan::node_health::NodeState;
 use nodes_plan::transition::Severity;
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,8 @@ use std::time::{Duration, Instant};
 const TICK: Duration = Duration::from_millis(500);
 /// Old events are removed this often.
 const CLEANING: Duration = Duration::from_secs(3600);
+/// What answers of many nodes at once have left in memory is given back this often.
+const TRIMMING: Duration = Duration::from_secs(60);
 /// A turn that comes so late was not late by itself: the machine was suspended.
 const ABSENCE: Duration = Duration::from_secs(5);
 
@@ -30,6 +33,7 @@ pub async fn run(shared: Shared, fleet: Fleet, database: u32) -> Ended {
     let mut registry = Registry::default();
     let mut converge = Converge::default();
     let mut cleaned: Option<Instant> = None;
+    let mut trimmed = Instant::now();
     loop {
         if process::reload_settings() {
             shared.state_mut().wake_all();
@@ -45,6 +49,10 @@ pub async fn run(shared: Shared, fleet: Fleet, database: u32) -> Ended {
             cleaned = Some(Instant::now());
             events::forget_older_than(guc::event_retention());
         }
+        if trimmed.elapsed() >= TRIMMING {
+            process::trim_memory();
+            trimmed = Instant::now();
+        }
         rest(&shared).await;
     }
 }
@@ -58,6 +66,8 @@ fn turn(shared: &Shared, fleet: &Fleet, converge: &mut Converge) {
     }
     let now = state.now();
     state.links.touch_due(now);
+    state.note_myself();
+    state.nudge_probes();
     learn(&mut state);
     if state.replan && !state.awaits_inventories() {
         state.plan();
@@ -102,20 +112,26 @@ impl State {
     fn plan(&mut self) {
         self.replan = false;
         let Some(desired) = self.desired.clone() else { return };
-        let world = self.world();
+        let world = self.lend_world();
         let plan = nodes_plan::plan(&desired.registry, &world);
         self.links.planned(&plan);
         self.links.expect_rows(&desired.registry, &world);
-        let rooms = headroom(&desired.registry, &world);
+        let mut rooms: BTreeMap<NodeId, Vec<Room>> = BTreeMap::new();
+        for room in headroom(&desired.registry, &world) {
+            rooms.entry(room.node).or_default().push(room);
+        }
         for (id, node) in &mut self.nodes {
-            let rooms = rooms.iter().filter(|room| room.node == *id).cloned().collect();
+            let rooms = rooms.remove(id).unwrap_or_default();
             // What is not known now was tight or not as it was.
             if node.watch.state().answers() {
                 self.events.extend(tight(node, &rooms));
-                node.rooms = rooms;
+                if node.rooms != rooms {
+                    node.rooms = rooms;
+                    self.stale_nodes.insert(*id);
+                }
             }
         }
-        self.touch_all();
+        self.take_back(world);
         self.planned = Some(plan);
     }
 
@@ -126,7 +142,7 @@ impl State {
 }
 
 /// What has become tight since the last look.
-fn tight(node: &Watched, rooms: &Vec<Room>) -> Vec<Event> {
+fn tight(node: &Watched, rooms: &[Room]) -> Vec<Event> {
     let was = |room: &Room| {
         let before = node.rooms.iter().find(|before| before.resource == room.resource);
         before.is_some_and(Room::is_tight)

@@ -76,6 +76,11 @@ impl Links {
         }
     }
 
+    /// Nodes that have links.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.of_node.keys().copied()
+    }
+
     pub fn ids(&self) -> impl Iterator<Item = LinkId> {
         self.watched.keys().copied()
     }

@@ -12,6 +12,7 @@ use futures_util::future::{self, Either};
 use nodes_plan::desired::NodeId;
 use nodes_plan::node_health::{Failure, FailureKind};
 use std::pin::pin;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// How long the question for everything may take.
@@ -21,7 +22,8 @@ const INVENTORY_LIMIT: Duration = Duration::from_secs(30);
 pub async fn watch(shared: Shared, id: NodeId) {
     let mut backoff = Backoff::default();
     loop {
-        match open(&shared, id).await {
+        // What is rare has its own memory, not a part of every node's.
+        match Box::pin(open(&shared, id)).await {
             Ok(session) => {
                 shared.connected(id);
                 let failure = keep(&shared, id, session, &mut backoff).await;
@@ -53,7 +55,7 @@ async fn open(shared: &Shared, id: NodeId) -> Result<Session, Failure> {
 
 /// Sends heartbeats until the connection is of no more use.
 async fn keep(shared: &Shared, id: NodeId, mut session: Session, backoff: &mut Backoff) -> Failure {
-    let mut label = String::new();
+    let mut label: Rc<str> = "".into();
     loop {
         let begun = Instant::now();
         if let Err(failure) = beat(shared, id, &mut session).await {
@@ -64,7 +66,7 @@ async fn keep(shared: &Shared, id: NodeId, mut session: Session, backoff: &mut B
             return failure;
         }
         if let Some(wanted) = shared.wants_inventory(id)
-            && let Err(failure) = take_inventory(shared, id, wanted, &mut session).await
+            && let Err(failure) = Box::pin(take_inventory(shared, id, wanted, &mut session)).await
         {
             return failure;
         }
@@ -91,7 +93,7 @@ async fn beat(shared: &Shared, id: NodeId, session: &mut Session) -> Result<(), 
 async fn name_session(
     shared: &Shared,
     session: &mut Session,
-    label: &mut String,
+    label: &mut Rc<str>,
 ) -> Result<(), Failure> {
     let wanted = shared.label();
     if wanted == *label {
@@ -129,7 +131,7 @@ async fn rest(
     session: &mut Session,
     begun: Instant,
 ) -> Option<Failure> {
-    let next = begun + shared.limits(id).heartbeat_interval;
+    let next = shared.next_heartbeat(id, begun);
     let nudge = shared.nudge(id);
     let (sleep, nudged) = (pin!(reactor::sleep_until(next)), pin!(nudge.taken()));
     let lost = pin!(session.connection.until_lost());

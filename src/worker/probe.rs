@@ -10,16 +10,19 @@ use nodes_plan::name::TableName;
 use nodes_plan::render;
 use std::time::{Duration, Instant};
 
-/// Links that have not been asked since they changed are looked for this often.
+/// A node that does not let us in is tried again this often.
 const TURN: Duration = Duration::from_secs(1);
 
-/// Asks the foreign links of a node for as long as it is polled.
+/// Asks the foreign links of a node for as long as it is polled, when the control task sees that
+/// one is due: most nodes have none.
 pub async fn watch(shared: Shared, id: NodeId) {
+    let Some(nudge) = shared.probe_nudge(id) else { return };
     loop {
-        reactor::sleep(TURN).await;
-        let due = shared.probes_due(id);
+        nudge.taken().await;
+        let due = shared.state().probes_due(id);
         if !due.is_empty() {
-            ask(&shared, id, due).await;
+            Box::pin(ask(&shared, id, due)).await;
+            reactor::sleep(TURN).await;
         }
     }
 }

@@ -12,9 +12,7 @@ pub fn stale(shared: &Shared, database: u32) {
     let mut state = shared.state_mut();
     let changed = state.judge_links();
     for id in std::mem::take(&mut state.stale_nodes) {
-        if let Some(record) = state.record(id) {
-            put(&mut state, database, Key::Node(id), &record);
-        }
+        state.publish_record(id, |state, record| put(state, database, Key::Node(id), record));
     }
     for id in state.links.take_stale() {
         if let Some(record) = state.links.record(id) {
@@ -29,8 +27,12 @@ pub fn stale(shared: &Shared, database: u32) {
 }
 
 fn put(state: &mut State, database: u32, key: Key, record: &impl Serialize) {
-    let Ok(text) = serde_json::to_vec(record) else { return };
-    match shmem::publish(database, key, &text) {
+    let State { text, places, .. } = state;
+    text.clear();
+    if serde_json::to_writer(&mut *text, record).is_err() {
+        return;
+    }
+    match shmem::publish(database, key, text, places.entry(key).or_default()) {
         Ok(()) => {}
         // Once, not at every heartbeat.
         Err(full) if state.told_full.insert(full_kind(full, key)) => {

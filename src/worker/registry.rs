@@ -111,7 +111,9 @@ fn take(rows: Rows, shared: &Shared, fleet: &Fleet, database: u32) -> Result<()>
     state.desired = desired;
     state.rows = Some(Rc::new(rows));
     state.replan = true;
-    shmem::retain(database, &state.keys());
+    let keys = state.keys();
+    state.places.retain(|key, _| keys.contains(key));
+    shmem::retain(database, &keys);
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use crate::catalog::{LastTold, NodeOptions, Rows};
 use crate::guc;
 use crate::observe::session::Target;
 use crate::record::{Epoch, NodeRecord, epoch_now};
+use crate::shmem::Key;
 use nodes_plan::desired::{Interest, Link, LinkId, NodeId, Registry, Spec};
 use nodes_plan::growth::Growth;
 use nodes_plan::headroom::Room;
@@ -20,7 +21,7 @@ use nodes_plan::observed::{NodeFacts, Observation, World};
 use nodes_plan::pulse::Pulse;
 use nodes_plan::step::Plan;
 use std::cell::{Ref, RefCell, RefMut};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,8 @@ pub struct State {
     begun: Instant,
     /// This server's boot id and this database's name.
     here: (Option<String>, String),
+    /// See [`Shared::label`].
+    label: Rc<str>,
     pub rows: Option<Rc<Rows>>,
     pub desired: Option<Rc<Desired>>,
     pub nodes: BTreeMap<NodeId, Watched>,
@@ -59,6 +62,9 @@ pub struct State {
     /// was read.
     pub learnt: BTreeSet<NodeId>,
     pub settled: BTreeSet<LinkId>,
+    /// Where in shared memory records are, and the text of the one that is being published.
+    pub places: HashMap<Key, Option<usize>>,
+    pub text: Vec<u8>,
     /// What shared memory lacked room for, as far as it was told.
     pub told_full: BTreeSet<&'static str>,
     /// What an earlier worker has told, until it is taken up.
@@ -83,6 +89,7 @@ pub struct Watched {
     /// How often it was wanted: one that was asked for earlier is none.
     wanted: u64,
     pub nudge: Rc<Nudge>,
+    pub probe: Rc<Nudge>,
 }
 
 impl Watched {
@@ -102,6 +109,7 @@ impl Watched {
             taken: None,
             wanted: 0,
             nudge: Rc::default(),
+            probe: Rc::default(),
         }
     }
 
@@ -127,13 +135,12 @@ impl Watched {
         self.wanted += 1;
     }
 
-    /// The node's facts, if it answers and is the node.
-    pub fn observation(&self, now: Duration) -> Observation {
-        match &self.inventory {
-            Some(facts) if self.watch.state().answers() && self.taken.is_some() => {
-                Observation::Seen { age: Duration::ZERO, facts: facts.clone() }
-            }
-            Some(_) | None => Observation::Unreachable {
+    /// The node's facts, if it answers and is the node. They are lent, see [`State::take_back`].
+    fn observation(&mut self, now: Duration) -> Observation {
+        let is_known = self.watch.state().answers() && self.taken.is_some();
+        match self.inventory.take_if(|_| is_known) {
+            Some(facts) => Observation::Seen { age: Duration::ZERO, facts },
+            None => Observation::Unreachable {
                 error: self.watch.reason(now).unwrap_or_else(|| "not asked yet".to_owned()),
             },
         }
@@ -145,6 +152,7 @@ impl Shared {
         let state = State {
             begun: Instant::now(),
             here,
+            label: "".into(),
             rows: None,
             desired: None,
             nodes: BTreeMap::new(),
@@ -157,6 +165,8 @@ impl Shared {
             planned: None,
             learnt: BTreeSet::new(),
             settled: BTreeSet::new(),
+            places: HashMap::new(),
+            text: Vec::new(),
             told_full: BTreeSet::new(),
             told,
         };
@@ -195,11 +205,20 @@ impl Shared {
         self.state().nodes.get(&id).map_or(default, Watched::limits)
     }
 
+    /// When a heartbeat follows one that began at some time. Those of all nodes fall on few
+    /// instants, a hundred of an interval: to send ten at once costs less than to wake up for
+    /// each.
+    pub fn next_heartbeat(&self, id: NodeId, begun: Instant) -> Instant {
+        const INSTANTS: u32 = 100;
+        let interval = self.limits(id).heartbeat_interval;
+        let at = (begun - self.state().begun + interval).as_nanos();
+        let beyond = at % (interval / INSTANTS).as_nanos().max(1);
+        begun + interval - Duration::from_nanos(u64::try_from(beyond).unwrap_or_default())
+    }
+
     /// `application_name` of the sessions: which node watches, as far as it is known.
-    pub fn label(&self) -> String {
-        self.state()
-            .myself()
-            .map_or_else(String::new, |(_, node)| format!("pg_nodes {}", node.name))
+    pub fn label(&self) -> Rc<str> {
+        self.state().label.clone()
     }
 
     pub fn connected(&self, id: NodeId) {
@@ -222,7 +241,7 @@ impl Shared {
 
     /// Whether a node should be asked for everything now; the number goes with the answer.
     pub fn wants_inventory(&self, id: NodeId) -> Option<u64> {
-        let interval = guc::inventory_interval();
+        let interval = spread(guc::inventory_interval(), id);
         let due = |node: &&Watched| node.taken.is_none_or(|at| at.elapsed() >= interval);
         let state = self.state();
         let node = state.nodes.get(&id).filter(|node| node.watch.state().answers());
@@ -234,16 +253,9 @@ impl Shared {
         state.desired.as_ref().map_or_else(Interest::default, |d| d.registry.interest(id))
     }
 
-    /// Foreign links of a node that should be asked now, each with a table to ask.
-    pub fn probes_due(&self, id: NodeId) -> Vec<(LinkId, TableName)> {
-        let state = self.state();
-        let (Some(desired), Some(node)) = (&state.desired, state.nodes.get(&id)) else {
-            return vec![];
-        };
-        let Some(facts) = node.inventory.as_ref().filter(|_| node.watch.state().answers()) else {
-            return vec![];
-        };
-        state.links.probes_due(id, &desired.registry, facts)
+    /// Given when links of a node should be probed.
+    pub fn probe_nudge(&self, id: NodeId) -> Option<Rc<Nudge>> {
+        self.state().nodes.get(&id).map(|node| node.probe.clone())
     }
 
     pub fn probed(&self, link: LinkId, probe: Probe) {
@@ -263,8 +275,12 @@ impl Shared {
     pub fn took_inventory(&self, id: NodeId, wanted: u64, facts: NodeFacts) {
         let mut state = self.state_mut();
         if let Some(node) = state.nodes.get_mut(&id).filter(|node| node.wanted == wanted) {
-            node.inventory = Some(Box::new(facts));
+            let is_known = node.taken.is_some() && node.inventory.as_deref() == Some(&facts);
             node.taken = Some(Instant::now());
+            if is_known {
+                return;
+            }
+            node.inventory = Some(Box::new(facts));
             state.replan = true;
         }
         drop(state);
@@ -291,6 +307,34 @@ impl State {
     pub fn myself(&self) -> Option<(NodeId, &Watched)> {
         let me = |node: &Watched| node.pulse.as_ref().is_some_and(|pulse| self.is_here(pulse));
         self.nodes.iter().find(|(_, node)| me(node)).map(|(id, node)| (*id, node))
+    }
+
+    /// Foreign links of a node that should be asked now, each with a table to ask.
+    pub fn probes_due(&self, id: NodeId) -> Vec<(LinkId, TableName)> {
+        let (Some(desired), Some(node)) = (&self.desired, self.nodes.get(&id)) else {
+            return vec![];
+        };
+        let Some(facts) = node.inventory.as_ref().filter(|_| node.watch.state().answers()) else {
+            return vec![];
+        };
+        self.links.probes_due(id, &desired.registry, facts)
+    }
+
+    /// Has the links asked that are due.
+    pub fn nudge_probes(&self) {
+        let nodes = self.links.nodes().filter_map(|id| Some((id, self.nodes.get(&id)?)));
+        for (_, node) in nodes.filter(|(id, _)| !self.probes_due(*id).is_empty()) {
+            node.probe.give();
+        }
+    }
+
+    /// Notes which node watches. Every heartbeat wants to know, and must not look at all nodes.
+    pub fn note_myself(&mut self) {
+        let name =
+            self.myself().map_or(String::new(), |(_, node)| format!("pg_nodes {}", node.name));
+        if *name != *self.label {
+            self.label = name.into();
+        }
     }
 
     /// Whether the control task has something to do.
@@ -384,11 +428,22 @@ impl State {
         self.links.touch_all();
     }
 
-    /// What is planned by: what every node that answers said last.
-    pub fn world(&self) -> World {
+    /// What is planned by: what every node that answers said last. It is lent, to be given to
+    /// [`State::take_back`]: a copy of what a thousand nodes have takes long.
+    pub fn lend_world(&mut self) -> World {
         let now = self.now();
-        let nodes = self.nodes.iter().map(|(id, node)| (*id, node.observation(now)));
+        let nodes = self.nodes.iter_mut().map(|(id, node)| (*id, node.observation(now)));
         World { nodes: nodes.collect() }
+    }
+
+    pub fn take_back(&mut self, world: World) {
+        for (id, observation) in world.nodes {
+            if let (Some(node), Observation::Seen { facts, .. }) =
+                (self.nodes.get_mut(&id), observation)
+            {
+                node.inventory = Some(facts);
+            }
+        }
     }
 
     /// Whether it is worth waiting for somebody who answers and has yet to say what it has: a
@@ -403,10 +458,20 @@ impl State {
         since.elapsed() < PATIENCE
     }
 
-    /// What is published of a node.
-    pub fn record(&self, id: NodeId) -> Option<NodeRecord> {
-        let node = self.nodes.get(&id)?;
+    /// What is published of a node. The pulse is lent: it is long, and comes every second.
+    pub fn publish_record(&mut self, id: NodeId, publish: impl FnOnce(&mut Self, &NodeRecord)) {
+        let Some(mut record) = self.record(id) else { return };
+        record.pulse = self.nodes.get_mut(&id).and_then(|node| node.pulse.take());
+        publish(self, &record);
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.pulse = record.pulse;
+        }
+    }
+
+    fn record(&mut self, id: NodeId) -> Option<NodeRecord> {
         let now = self.now();
+        let round_trip = self.nodes.get_mut(&id)?.round_trips.summary();
+        let node = self.nodes.get(&id)?;
         let lasted = now.saturating_sub(node.watch.since()).as_secs_f64();
         let rates = node
             .growth
@@ -419,14 +484,21 @@ impl State {
             reason: node.watch.reason(now),
             hint: node.watch.hint(),
             is_self: node.pulse.as_ref().is_some_and(|pulse| self.is_here(pulse)),
-            pulse: node.pulse.clone(),
+            pulse: None,
             last_seen: node.last_seen,
             connected_since: node.connected_since,
-            round_trip: node.round_trips.summary(),
+            round_trip,
             growth: rates.collect(),
             rooms: node.rooms.clone(),
         })
     }
+}
+
+/// A node's own interval, between half of it and all: what all nodes were asked at the same time
+/// they are not asked at the same time again.
+fn spread(interval: Duration, id: NodeId) -> Duration {
+    let part = (f64::from(id) * 0.618_034).fract().abs();
+    interval.mul_f64(1.0 - part / 2.0)
 }
 
 /// Nodes to which a node has got a connection through a link since its last heartbeat.

@@ -32,6 +32,9 @@ const FLEETS: [(usize, Duration); 3] = [
 ];
 const STEADY: Duration = Duration::from_secs(60);
 
+/// What happens to a peer, how often, within what time it should be told, and how it is done.
+type Trouble = (&'static str, usize, Duration, fn(&mut Server));
+
 fn main() {
     let only: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     let wanted = |what: &str| only.is_empty() || only.iter().any(|part| what.contains(part));
@@ -41,7 +44,7 @@ fn main() {
         Server::major(),
         usage::load()
     );
-    let events: [(&str, usize, Duration, fn(&mut Server)); 3] = [
+    let events: [Trouble; 3] = [
         ("crash", CRASHES, Duration::from_millis(50), Server::crash),
         ("refused port", STOPS, INTERVAL, Server::stop),
         ("black hole", HANGS, TIMEOUT.mul_f64(1.1), Server::pause),
