@@ -265,6 +265,15 @@ fn out_of_descriptors() {
     for n in 0..peers {
         add_node(&world.paris, &format!("london {n}"), &world.london);
     }
+    let short = "SELECT health FROM nodes.status
+        WHERE error LIKE '%too many open files%' AND hint LIKE '%max_files_per_process%'";
+    wait_until("descriptors are short", LONG, || {
+        let states = world.paris.query_texts("app", short);
+        !states.is_empty() && states.iter().all(|state| state == "down")
+    });
+    let up = "SELECT count(*)::text FROM nodes.status WHERE health = 'up'";
+    assert_ne!(world.paris.query_one_text("app", up), "0");
+    world.assert_undisturbed();
     let remove = format!(
         "SELECT nodes.remove_node('london ' || n) FROM generate_series(5, {}) n",
         peers - 1

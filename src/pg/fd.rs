@@ -11,7 +11,7 @@ impl ExternalFd {
     /// `None` when a third of `max_files_per_process` is reserved already.
     pub fn reserve() -> Option<Self> {
         // SAFETY: only counts; it neither throws nor touches memory of ours.
-        unsafe { pg_sys::AcquireExternalFD() }.then_some(ExternalFd(()))
+        unsafe { pg_sys::AcquireExternalFD() }.then(|| ExternalFd(()))
     }
 }
 
