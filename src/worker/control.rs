@@ -23,8 +23,6 @@ use std::time::{Duration, Instant};
 const TICK: Duration = Duration::from_millis(500);
 /// Old events are removed this often.
 const CLEANING: Duration = Duration::from_secs(3600);
-/// What answers of many nodes at once have left in memory is given back this often.
-const TRIMMING: Duration = Duration::from_secs(60);
 /// A turn that comes so late was not late by itself: the machine was suspended.
 const ABSENCE: Duration = Duration::from_secs(5);
 
@@ -33,7 +31,6 @@ pub async fn run(shared: Shared, fleet: Fleet, database: u32) -> Ended {
     let mut registry = Registry::default();
     let mut converge = Converge::default();
     let mut cleaned: Option<Instant> = None;
-    let mut trimmed = Instant::now();
     loop {
         if process::reload_settings() {
             shared.state_mut().wake_all();
@@ -49,10 +46,7 @@ pub async fn run(shared: Shared, fleet: Fleet, database: u32) -> Ended {
             cleaned = Some(Instant::now());
             events::forget_older_than(guc::event_retention());
         }
-        if trimmed.elapsed() >= TRIMMING {
-            process::trim_memory();
-            trimmed = Instant::now();
-        }
+        registry.tidy();
         rest(&shared).await;
     }
 }

@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 /// this often.
 const INTERVAL: Duration = Duration::from_millis(500);
 
+/// By then all nodes have said what they have, after the registry has changed.
+const SETTLED: Duration = Duration::from_secs(10);
+
 /// The beginning, or why there is none: the database does not have the extension, or cannot be
 /// read.
 pub fn begin() -> std::result::Result<Shared, Ended> {
@@ -42,6 +45,8 @@ pub struct Registry {
     looked: Option<Instant>,
     fingerprint: Option<String>,
     told: Option<String>,
+    /// When it changed last, until it is tidied up after.
+    changed: Option<Instant>,
 }
 
 impl Registry {
@@ -67,12 +72,23 @@ impl Registry {
             Ok(None) => return false,
             Ok(Some((fingerprint, rows))) => {
                 self.fingerprint = fingerprint;
+                if rows.is_some() {
+                    self.changed = Some(Instant::now());
+                }
                 let taken = rows.map_or(Ok(()), |rows| take(rows, shared, fleet, database));
                 self.tell(taken);
             }
             Err(error) => self.tell(Err(error)),
         }
         true
+    }
+
+    /// Gives back what the first answers of many nodes have left in memory. Not more often: it
+    /// stops all of them for a moment.
+    pub fn tidy(&mut self) {
+        if self.changed.take_if(|at| at.elapsed() >= SETTLED).is_some() {
+            process::trim_memory();
+        }
     }
 
     /// One line of the log for a registry that cannot be read, and none for its repetition.

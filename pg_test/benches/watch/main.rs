@@ -24,7 +24,7 @@ const HANGS: usize = 3;
 
 /// How long the worker is left alone before it is measured, and how long it is measured. The
 /// largest fleet is measured for longer than the interval between two inventories.
-const SETTLING: Duration = Duration::from_secs(5);
+const SETTLING: Duration = Duration::from_secs(12);
 const FLEETS: [(usize, Duration); 3] = [
     (10, Duration::from_secs(20)),
     (100, Duration::from_secs(20)),
