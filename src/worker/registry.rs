@@ -14,9 +14,11 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// Whether the extension is there, and whether a standby's registry has changed, is looked for
-/// this often.
-const INTERVAL: Duration = Duration::from_millis(500);
+/// Whether the extension is there is looked for this often, in case that nobody told of its
+/// end: commits wake the worker.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// A standby hears of no commits.
+const STANDBY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// By then all nodes have said what they have, after the registry has changed.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -53,12 +55,13 @@ impl Registry {
     /// Looks whether there is something new, and takes it in; `false`: the extension is gone.
     pub fn look(&mut self, shared: &Shared, fleet: &Fleet, database: u32) -> bool {
         let woken = shmem::take_wake(database);
-        let due = self.looked.is_none_or(|at| at.elapsed() >= INTERVAL);
+        let standby = spi::in_recovery();
+        let interval = if standby { STANDBY_INTERVAL } else { INTERVAL };
+        let due = self.looked.is_none_or(|at| at.elapsed() >= interval);
         if !woken && !due {
             return true;
         }
         self.looked = Some(Instant::now());
-        let standby = spi::in_recovery();
         let read = || {
             if !catalog::is_installed()? {
                 return Ok(None);
