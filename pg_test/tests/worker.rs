@@ -46,6 +46,9 @@ fn workers_are_there_after_a_restart_and_not_elsewhere() {
     for db in ["app", "other"] {
         paris.sql(db, EXTENSION);
     }
+    for db in ["app", "other"] {
+        paris.await_worker(db);
+    }
     paris.sql("other", "DROP EXTENSION pg_nodes");
     paris.restart();
     soon("a worker", || paris.worker("app").is_some());
