@@ -2,6 +2,7 @@
 
 mod ask;
 mod explain;
+mod failover;
 mod group;
 mod link;
 mod node;

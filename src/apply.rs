@@ -6,6 +6,7 @@ pub mod conninfo;
 pub mod desired;
 pub mod digest;
 mod execute;
+pub mod failover;
 mod follow;
 pub mod identity;
 mod report;

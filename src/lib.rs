@@ -25,6 +25,7 @@ use pgrx::prelude::*;
 ::pgrx::pg_module_magic!();
 
 extension_sql_file!("../sql/tables.sql", name = "tables", bootstrap);
+extension_sql_file!("../sql/failover.sql", name = "failover", requires = [observe_failover]);
 extension_sql_file!("../sql/surface.sql", name = "surface", finalize);
 
 #[allow(non_snake_case, reason = "the name that Postgres looks for")]

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use futures_util::future::join_all;
 use nodes_plan::conninfo::{Conninfo, Secret};
 use nodes_plan::desired::{Interest, NodeId};
+use nodes_plan::failover::Readiness;
 use nodes_plan::observed::{NodeFacts, Observation, World};
 use nodes_plan::pulse::Pulse;
 use serde::Deserialize;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 const FACTS: &str = include_str!("observe/facts.sql");
 const PULSE: &str = include_str!("observe/pulse.sql");
 const SUPERUSER_FACTS: &str = include_str!("observe/superuser_facts.sql");
+const READINESS: &str = include_str!("observe/readiness.sql");
 
 /// Open sessions by node; a node that did not answer has none.
 pub type Sessions = BTreeMap<NodeId, Session>;
@@ -110,6 +112,12 @@ fn check_identity(target: &Target, facts: &NodeFacts) -> Result<()> {
 /// One heartbeat.
 pub async fn pulse(session: &mut Session) -> Result<Pulse> {
     let answer = session.ask_again(c"pulse", PULSE, &[]).await?;
+    from_json(answer.value(0, 0).unwrap_or("null"))
+}
+
+/// What matters for a failover on top of a heartbeat.
+pub async fn readiness(session: &mut Session) -> Result<Readiness> {
+    let answer = session.connection.query(READINESS, &[]).await?;
     from_json(answer.value(0, 0).unwrap_or("null"))
 }
 

@@ -11,6 +11,7 @@
 pub mod conninfo;
 pub mod desired;
 pub mod explain;
+pub mod failover;
 pub mod growth;
 pub mod headroom;
 pub mod link_health;

@@ -54,6 +54,8 @@ pub struct SlotPulse {
     /// Bytes until the slot is in danger of being lost; `None` without
     /// `max_slot_wal_keep_size`.
     pub safe_wal_size: Option<i64>,
+    /// 17 and later: to be copied to standbys.
+    pub failover: bool,
     /// On a standby, 17 and later: a copy of a slot of the primary.
     pub synced: bool,
 }

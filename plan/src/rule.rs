@@ -189,6 +189,8 @@ pub fn rules() -> Vec<RuleRow> {
     let health = |kind, id, when| RuleRow { kind, purpose: "health", id, when };
     rows.extend(crate::node_health::RULES.iter().map(|rule| health("node", rule.id, rule.when)));
     rows.extend(crate::link_health::RULES.iter().map(|rule| health("link", rule.id, rule.when)));
+    let failover = |id, when| RuleRow { kind: "standby", purpose: "failover", id, when };
+    rows.extend(crate::failover::RULES.iter().map(|rule| failover(rule.id, rule.when)));
     rows
 }
 

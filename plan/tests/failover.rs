@@ -1,0 +1,325 @@
+//! One case for every rule about failovers: the smallest change of a ready pair in which it
+//! fires, and what it says then.
+
+use nodes_plan::desired::*;
+use nodes_plan::failover::{Evidence, Readiness, Side, lag_bytes, obstacles};
+use nodes_plan::lsn::Lsn;
+use nodes_plan::pulse::{Pulse, Receiver, SlotPulse};
+use nodes_plan::rules;
+use nodes_plan::step::{Operation, Phase, Plan, Problem, ProblemKind, Step};
+use std::collections::BTreeSet;
+
+const REGISTRY: &str = "3f2504e0-4f89-11d3-9a0c-0305e82c3301";
+const STANDBY_SLOT: &str = "nodes_3f2504e0_1";
+const FEED_SLOT: &str = "nodes_3f2504e0_2";
+const PARIS: NodeId = 1;
+const OSLO: NodeId = 2;
+const LONDON: NodeId = 3;
+
+/// Paris with its standby oslo; london subscribes to paris.
+struct Pair {
+    registry: Registry,
+    primary: Result<Side, String>,
+    standby: Result<Side, String>,
+    plan: Plan,
+}
+
+fn slot(name: &str, kind: &str) -> SlotPulse {
+    SlotPulse {
+        name: name.into(),
+        kind: kind.into(),
+        active: true,
+        wal_status: Some("reserved".into()),
+        ..SlotPulse::default()
+    }
+}
+
+fn link(id: LinkId, name: &str, from: NodeId, to: NodeId, spec: Spec) -> Link {
+    let state = LinkState::Active;
+    Link { id, name: name.into(), from, to, state, spec, keep_data: true }
+}
+
+fn readiness() -> Readiness {
+    let settings = [
+        ("max_connections", "100"),
+        ("max_worker_processes", "8"),
+        ("max_wal_senders", "10"),
+        ("max_prepared_transactions", "0"),
+        ("max_locks_per_transaction", "64"),
+        ("max_replication_slots", "10"),
+        ("wal_level", "logical"),
+        ("archive_mode", "on"),
+        ("hot_standby_feedback", "on"),
+        ("sync_replication_slots", "on"),
+        ("synchronized_standby_slots", STANDBY_SLOT),
+    ];
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    Readiness { settings: settings.into(), ..Readiness::default() }
+}
+
+/// Ready, on 17.
+fn ready() -> Pair {
+    let node = |(id, name): (NodeId, &str)| (id, Node { id, name: name.into(), ..Node::default() });
+    let subscription =
+        SubscriptionSpec { tables: None, copy_data: true, options: Default::default() };
+    let registry = Registry {
+        id: REGISTRY.into(),
+        nodes: [(PARIS, "paris"), (OSLO, "oslo"), (LONDON, "london")].map(node).into(),
+        links: vec![
+            link(1, "oslo", PARIS, OSLO, Spec::Standby(StandbySpec { slot: true })),
+            link(2, "feed", PARIS, LONDON, Spec::Subscription(subscription)),
+        ],
+    };
+    let pulse = |in_recovery, slots| Pulse {
+        version: 170_005,
+        timeline: 1,
+        in_recovery,
+        lsn: Some(Lsn(1000)),
+        received: Some(Lsn(1000)),
+        slots,
+        ..Pulse::default()
+    };
+    let feed = |synced| SlotPulse { failover: true, synced, ..slot(FEED_SLOT, "logical") };
+    let receiver = Receiver { status: Some("streaming".into()), ..Receiver::default() };
+    let primary = pulse(false, vec![slot(STANDBY_SLOT, "physical"), feed(false)]);
+    let standby = Pulse { receiver: Some(receiver), ..pulse(true, vec![feed(true)]) };
+    Pair {
+        registry,
+        primary: Ok(Side { pulse: primary, readiness: readiness() }),
+        standby: Ok(Side { pulse: standby, readiness: readiness() }),
+        plan: Plan::default(),
+    }
+}
+
+impl Pair {
+    fn primary(mut self, change: impl FnOnce(&mut Side)) -> Pair {
+        change(self.primary.as_mut().expect("it answers"));
+        self
+    }
+
+    fn standby(mut self, change: impl FnOnce(&mut Side)) -> Pair {
+        change(self.standby.as_mut().expect("it answers"));
+        self
+    }
+
+    fn with<T>(&self, ask: impl FnOnce(&Evidence<'_>) -> T) -> T {
+        ask(&Evidence {
+            registry: &self.registry,
+            link: &self.registry.links[0],
+            primary: self.primary.as_ref().map_err(String::as_str),
+            standby: self.standby.as_ref().map_err(String::as_str),
+            plan: &self.plan,
+            max_lag_bytes: Some(100),
+        })
+    }
+
+    /// `rule: message` lines.
+    fn reasons(&self) -> Vec<String> {
+        let reasons = self.with(obstacles).into_iter();
+        reasons.map(|reason| format!("{}: {}", reason.rule, reason.message)).collect()
+    }
+}
+
+fn set(side: &mut Side, name: &str, value: &str) {
+    side.readiness.settings.insert(name.into(), value.into());
+}
+
+fn slot_of<'a>(side: &'a mut Side, name: &str) -> &'a mut SlotPulse {
+    side.pulse.slots.iter_mut().find(|slot| slot.name == name).expect("it is there")
+}
+
+fn step(link: LinkId) -> Step {
+    Step {
+        phase: Phase::Link,
+        rule: "ST20",
+        link: Some(link),
+        node: Some(PARIS),
+        operation: Operation::CreatePhysicalSlot { slot: STANDBY_SLOT.into() },
+        reason: "keeps the WAL that \"oslo\" has not received yet".into(),
+        danger: None,
+    }
+}
+
+fn problem(kind: ProblemKind, rule: &'static str, link: LinkId) -> Problem {
+    let (message, hint) = (format!("{rule} of {link}"), "Act.".to_owned());
+    Problem { kind, rule, link: Some(link), node: Some(OSLO), message, hint }
+}
+
+/// The change and the one reason that it is.
+fn cases() -> Vec<(Pair, &'static str)> {
+    let mut cases = cases_of_the_pair();
+    cases.extend(cases_of_settings());
+    cases.extend(cases_of_slots());
+    cases
+}
+
+fn cases_of_the_pair() -> Vec<(Pair, &'static str)> {
+    vec![
+        (
+            Pair { primary: Err("refused".into()), ..ready() },
+            "FR01: node \"paris\" does not answer, so how far the standby is behind is not known: \
+             refused",
+        ),
+        (
+            Pair { standby: Err("refused".into()), ..ready() },
+            "FR02: node \"oslo\" does not answer: refused",
+        ),
+        (
+            Pair { plan: Plan { steps: vec![step(1)], problems: vec![] }, ..ready() },
+            "FR03: not done yet on \"paris\": create slot (keeps the WAL that \"oslo\" has not \
+             received yet)",
+        ),
+        (
+            Pair {
+                plan: Plan {
+                    steps: vec![step(2)],
+                    problems: vec![
+                        problem(ProblemKind::Refused, "ST08", 1),
+                        problem(ProblemKind::Warning, "ST09", 1),
+                        problem(ProblemKind::Waiting, "RG03", 1),
+                        problem(ProblemKind::Refused, "SU14", 2),
+                    ],
+                },
+                ..ready()
+            },
+            "FR03: ST08 of 1",
+        ),
+        (
+            ready().standby(|side| side.pulse.receiver = None),
+            "FR04: \"oslo\" does not stream from \"paris\"",
+        ),
+        (
+            ready().standby(|side| side.pulse.timeline = 2),
+            "FR05: \"oslo\" is on timeline 2, \"paris\" on timeline 1",
+        ),
+        (
+            ready().standby(|side| side.pulse.lsn = Some(Lsn(899))),
+            "FR06: \"oslo\" is 101 bytes behind, more than 100 bytes",
+        ),
+        (
+            ready().standby(|side| side.pulse.replay_paused = true),
+            "FR07: replay on \"oslo\" is paused",
+        ),
+        (
+            ready().primary(|side| slot_of(side, STANDBY_SLOT).wal_status = Some("lost".into())),
+            "FR08: slot \"nodes_3f2504e0_1\" on \"paris\" has lost its WAL",
+        ),
+    ]
+}
+
+fn cases_of_settings() -> Vec<(Pair, &'static str)> {
+    vec![
+        (
+            ready().standby(|side| set(side, "max_connections", "50")),
+            "FR09: max_connections is 50 on \"oslo\", 100 on \"paris\"",
+        ),
+        (
+            ready().standby(|side| set(side, "max_locks_per_transaction", "63")),
+            "FR09: max_locks_per_transaction is 63 on \"oslo\", 64 on \"paris\"",
+        ),
+        (
+            ready().standby(|side| set(side, "wal_level", "replica")),
+            "FR10: wal_level is replica on \"oslo\", logical on \"paris\"",
+        ),
+        (
+            ready().primary(|side| side.readiness.archive_failing = true),
+            "FR11: archiving on \"paris\" fails",
+        ),
+        (
+            ready().primary(|side| side.readiness.archive_backlog = Some(17)),
+            "FR11: 17 segments of WAL on \"paris\" are not archived yet",
+        ),
+        (
+            ready().standby(|side| set(side, "archive_mode", "off")),
+            "FR12: \"paris\" archives its WAL, \"oslo\" would not",
+        ),
+    ]
+}
+
+fn cases_of_slots() -> Vec<(Pair, &'static str)> {
+    vec![
+        (
+            ready().primary(|side| {
+                side.pulse.version = 150_020;
+                slot_of(side, FEED_SLOT).failover = false;
+            }),
+            "FR20: slot \"nodes_3f2504e0_2\" of subscription \"feed\" is lost in a failover of \
+             PostgreSQL 15: that rows are missed then cannot be ruled out",
+        ),
+        (
+            ready().primary(|side| slot_of(side, FEED_SLOT).failover = false),
+            "FR21: slot \"nodes_3f2504e0_2\" of subscription \"feed\" is not a failover slot: it \
+             stays behind",
+        ),
+        (
+            ready().standby(|side| side.pulse.slots.clear()),
+            "FR22: on \"oslo\", slot \"nodes_3f2504e0_2\" of subscription \"feed\" is not there yet",
+        ),
+        (
+            ready().standby(|side| slot_of(side, FEED_SLOT).temporary = true),
+            "FR22: on \"oslo\", slot \"nodes_3f2504e0_2\" of subscription \"feed\" is not ready yet",
+        ),
+        (
+            ready().standby(|side| set(side, "sync_replication_slots", "off")),
+            "FR23: sync_replication_slots is off on \"oslo\", and failover slots need it",
+        ),
+        (
+            ready().standby(|side| set(side, "hot_standby_feedback", "off")),
+            "FR23: hot_standby_feedback is off on \"oslo\", and failover slots need it",
+        ),
+        (
+            ready().primary(|side| set(side, "synchronized_standby_slots", "other")),
+            "FR24: synchronized_standby_slots on \"paris\" does not name \"nodes_3f2504e0_1\": a \
+             subscriber may get ahead of \"oslo\"",
+        ),
+    ]
+}
+
+#[test]
+fn a_ready_pair_has_no_obstacle() {
+    assert_eq!(ready().reasons(), [""; 0]);
+    assert_eq!(ready().with(lag_bytes), Some(0));
+}
+
+#[test]
+fn every_rule_fires_in_its_case() {
+    for (pair, expected) in cases() {
+        assert_eq!(pair.reasons(), [expected]);
+    }
+}
+
+#[test]
+fn every_rule_has_a_case_and_a_hint() {
+    let cases = cases();
+    let with_case: BTreeSet<&str> =
+        cases.iter().filter_map(|(_, line)| Some(line.split_once(':')?.0)).collect();
+    for rule in rules().iter().filter(|rule| rule.purpose == "failover") {
+        assert!(with_case.contains(rule.id), "no case for {} ({})", rule.id, rule.when);
+    }
+    for (pair, line) in &cases {
+        for reason in pair.with(obstacles) {
+            assert!(reason.hint.ends_with('.'), "{line}: hint {:?}", reason.hint);
+        }
+    }
+}
+
+#[test]
+fn reasons_add_up() {
+    let both = ready()
+        .primary(|side| side.readiness.archive_failing = true)
+        .standby(|side| set(side, "max_connections", "50"));
+    assert_eq!(both.reasons().len(), 2);
+}
+
+/// Without a subscription nothing is asked of slots, and the lists may name others too.
+#[test]
+fn slots_matter_to_subscriptions_only() {
+    let mut pair = ready()
+        .primary(|side| set(side, "synchronized_standby_slots", ""))
+        .standby(|side| set(side, "sync_replication_slots", "off"));
+    pair.registry.links.truncate(1);
+    assert_eq!(pair.reasons(), [""; 0]);
+    let several = format!("other, \"{STANDBY_SLOT}\"");
+    let several = ready().primary(|side| set(side, "synchronized_standby_slots", &several));
+    assert_eq!(several.reasons(), [""; 0]);
+}

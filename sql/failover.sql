@@ -1,0 +1,18 @@
+-- Streaming replication for life: what SQL sees of it.
+
+CREATE VIEW nodes.failover_ready AS SELECT * FROM nodes.observe_failover();
+COMMENT ON VIEW nodes.failover_ready IS 'whether each standby could take the place of its primary now; asks the servers';
+COMMENT ON COLUMN nodes.failover_ready.link IS 'the standby link';
+COMMENT ON COLUMN nodes.failover_ready.primary_node IS 'whom the standby follows';
+COMMENT ON COLUMN nodes.failover_ready.standby IS 'who would take over';
+COMMENT ON COLUMN nodes.failover_ready.ready IS 'whether nothing stands in the way';
+COMMENT ON COLUMN nodes.failover_ready.lag_bytes IS 'WAL of the primary that the standby has not replayed; NULL: unknown';
+COMMENT ON COLUMN nodes.failover_ready.reasons IS 'every reason why it is not ready';
+COMMENT ON COLUMN nodes.failover_ready.hints IS 'what to do about each reason';
+COMMENT ON COLUMN nodes.failover_ready.rules IS 'the rule behind each reason, see nodes.rules()';
+COMMENT ON FUNCTION nodes.observe_failover() IS 'asks every node that has links; behind the view nodes.failover_ready';
+
+REVOKE ALL ON nodes.failover_ready FROM PUBLIC;
+REVOKE ALL ON FUNCTION nodes.observe_failover() FROM PUBLIC;
+GRANT SELECT ON nodes.failover_ready TO pg_monitor;
+GRANT EXECUTE ON FUNCTION nodes.observe_failover() TO pg_monitor;
