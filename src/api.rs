@@ -1,6 +1,7 @@
 //! What SQL sees: functions of a few lines that check, call the other rooms and answer.
 
 mod ask;
+mod clone;
 mod explain;
 mod failover;
 mod group;

@@ -2,6 +2,7 @@
 //! left to do. Nothing is remembered between rounds; the step log is history.
 
 pub mod check;
+pub mod clone;
 pub mod conninfo;
 pub mod desired;
 pub mod digest;

@@ -93,6 +93,8 @@ pub enum Error {
     Json { context: &'static str, source: serde_json::Error },
     #[error("{message}")]
     Local { code: PgSqlErrorCode, message: String, detail: Option<String> },
+    #[error("{message}")]
+    Refused { code: PgSqlErrorCode, message: String, detail: Option<String>, hint: &'static str },
     #[error("could not read the registry: {0}")]
     Spi(#[from] pgrx::spi::Error),
 }
@@ -141,7 +143,7 @@ impl Error {
             Error::ApplyFailed { sqlstate, .. } => code_of(sqlstate.as_deref()),
             Error::Timeout(_) => C::ERRCODE_QUERY_CANCELED,
             Error::Peer(error) => code_of(error.sqlstate.as_deref()),
-            Error::Local { code, .. } => *code,
+            Error::Local { code, .. } | Error::Refused { code, .. } => *code,
             Error::Json { .. } | Error::Spi(_) => C::ERRCODE_INTERNAL_ERROR,
         }
     }
@@ -205,7 +207,7 @@ impl Error {
                 Some(format!("Left: {}.\n{}", left.join(", "), reasons.join("\n")))
             }
             Error::Peer(error) => error.detail.clone(),
-            Error::Local { detail, .. } => detail.clone(),
+            Error::Local { detail, .. } | Error::Refused { detail, .. } => detail.clone(),
             _ => None,
         }
     }
@@ -321,6 +323,7 @@ impl Error {
             }
             Error::Timeout(_) => "nodes.status and nodes.link_status say why.".into(),
             Error::Peer(error) => return error.hint.clone(),
+            Error::Refused { hint, .. } => (*hint).into(),
             _ => return None,
         };
         Some(hint)

@@ -11,6 +11,7 @@
 mod api;
 mod apply;
 mod catalog;
+mod clone;
 mod error;
 mod guc;
 mod libpq;
@@ -25,7 +26,11 @@ use pgrx::prelude::*;
 ::pgrx::pg_module_magic!();
 
 extension_sql_file!("../sql/tables.sql", name = "tables", bootstrap);
-extension_sql_file!("../sql/failover.sql", name = "failover", requires = [observe_failover]);
+extension_sql_file!(
+    "../sql/failover.sql",
+    name = "failover",
+    requires = [clone_standby, clone_step, observe_failover]
+);
 extension_sql_file!("../sql/surface.sql", name = "surface", finalize);
 
 #[allow(non_snake_case, reason = "the name that Postgres looks for")]

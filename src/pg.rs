@@ -1,5 +1,6 @@
 //! The one room with `unsafe` against Postgres: small safe wrappers, named for what they do.
 
+pub mod child;
 pub mod databases;
 pub mod fd;
 pub mod hooks;
@@ -8,6 +9,7 @@ pub mod lock;
 pub mod process;
 pub mod shmem;
 pub mod spi;
+pub mod undo;
 pub mod units;
 pub mod user;
 pub mod wait;

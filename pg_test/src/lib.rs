@@ -4,6 +4,7 @@
 //! is under test; servers live in short temporary directories and die with the test that
 //! started them. Run as root, everything Postgres runs as another user (see [`user`]).
 pub mod activity;
+pub mod adopted;
 mod builder;
 pub mod caller;
 mod client;

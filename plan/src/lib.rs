@@ -8,6 +8,7 @@
 //! ([`pulse::Pulse`]), and say which changes people must hear of ([`transition`]).
 #![forbid(unsafe_code)]
 
+pub mod clone;
 pub mod conninfo;
 pub mod desired;
 pub mod explain;

@@ -52,7 +52,7 @@ const REMOVE: &[Rule] = &[
     Rule { id: "ST42", when: "our slot is still on the primary", then: drop_slot },
 ];
 
-fn spec(ctx: &Context<'_>) -> Option<StandbySpec> {
+pub(crate) fn spec(ctx: &Context<'_>) -> Option<StandbySpec> {
     match &ctx.link.spec {
         Spec::Standby(spec) => Some(spec.clone()),
         Spec::Foreign(_) | Spec::Subscription(_) => None,
@@ -81,7 +81,7 @@ fn shell_quote(text: &str) -> String {
 }
 
 /// Options of a node's conninfo that make no sense to a walreceiver.
-fn replication_conninfo(conninfo: Conninfo) -> Conninfo {
+pub(crate) fn replication_conninfo(conninfo: Conninfo) -> Conninfo {
     conninfo.without("dbname").without("target_session_attrs").without("options")
 }
 
@@ -267,7 +267,7 @@ fn create_slot(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 /// The line that the standby's passfile should hold.
-fn wanted_passfile(ctx: &Context<'_>) -> Option<Secret> {
+pub(crate) fn wanted_passfile(ctx: &Context<'_>) -> Option<Secret> {
     ctx.from.conninfo.password().map(|password| passfile_line(&password))
 }
 
@@ -299,7 +299,7 @@ fn right_passfile(ctx: &Context<'_>) -> Vec<Verdict> {
 /// `primary_conninfo` as it should be. The password is in the passfile, because a reload logs
 /// the whole setting. From 17 the slot synchronization needs a `dbname`
 /// (manual, "Replication Slot Synchronization").
-fn wanted_conninfo(ctx: &Context<'_>, target: &NodeFacts) -> Conninfo {
+pub(crate) fn wanted_conninfo(ctx: &Context<'_>, target: &NodeFacts) -> Conninfo {
     let own = ctx.from.conninfo.clone().without("password");
     let mut conninfo = replication_conninfo(own);
     if let (true, Some(dbname)) = (target.major() >= 17, ctx.from.conninfo.get("dbname")) {
@@ -312,7 +312,10 @@ fn wanted_conninfo(ctx: &Context<'_>, target: &NodeFacts) -> Conninfo {
 }
 
 /// The simple settings of a standby, each with its value; `None` for one that must not be set.
-fn wanted_settings(ctx: &Context<'_>, target: &NodeFacts) -> Vec<(&'static str, Option<String>)> {
+pub(crate) fn wanted_settings(
+    ctx: &Context<'_>,
+    target: &NodeFacts,
+) -> Vec<(&'static str, Option<String>)> {
     let slot = spec(ctx).is_some_and(|spec| spec.slot).then(|| ctx.slot());
     let mut settings = vec![("primary_slot_name", slot)];
     if target.major() >= 17 {

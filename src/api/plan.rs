@@ -139,7 +139,7 @@ fn take_down(timeout: Option<Duration>) -> Result<()> {
 }
 
 /// Both procedures commit by themselves and write rows.
-fn check_call(what: &'static str, fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
+pub(super) fn check_call(what: &'static str, fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
     super::check_writable(what)?;
     if spi::call_is_atomic(fcinfo) {
         return Err(Error::InTransactionBlock(what));

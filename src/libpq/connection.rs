@@ -408,6 +408,10 @@ impl Fields {
 pub struct Rows(Vec<Vec<Option<String>>>);
 
 impl Rows {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// A value by position; `None` for NULL and beyond the end.
     pub fn value(&self, row: usize, column: usize) -> Option<&str> {
         self.0.get(row)?.get(column)?.as_deref()

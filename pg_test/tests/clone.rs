@@ -1,0 +1,268 @@
+//! `nodes.clone_standby()`: a standby by one call, the same call interrupted, and what it refuses.
+
+use pg_test::adopted::{Adopted, kill_program, program_runs};
+use pg_test::trio::{add_node, plan};
+use pg_test::{LONG, Psql, Server, wait_until};
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::thread::JoinHandle;
+
+fn registry(server: Server) -> Server {
+    server.create_db("app");
+    server.sql(
+        "app",
+        "CREATE EXTENSION pg_nodes; CREATE TABLE public.orders (id integer PRIMARY KEY)",
+    );
+    server
+}
+
+/// A primary that is registered as paris, in its own registry.
+fn paris() -> Server {
+    let paris = registry(Server::builder("paris").start());
+    add_node(&paris, "paris", &paris);
+    paris
+}
+
+/// The call, with more arguments.
+fn call(name: &str, place: &Adopted, more: &str) -> String {
+    let (data, port) = (place.data_dir().display(), place.port());
+    format!("CALL nodes.clone_standby('{name}', 'paris', '{data}', port => {port}{more})")
+}
+
+/// So slow that there is time to interrupt it.
+const SLOW: &str = ", max_rate => '2MB'";
+
+#[track_caller]
+fn clone(registry: &Server, place: &Adopted, more: &str) -> String {
+    let said = registry.psql("app", &call("oslo", place, more));
+    assert!(said.ok, "{said}");
+    said.output
+}
+
+/// The standby streams, is ready, is all that is there, and replays what its primary does.
+#[track_caller]
+fn assert_follows(paris: &Server, place: &Adopted) {
+    assert_eq!(plan(paris), [""; 0], "nothing is left to do");
+    assert_eq!(place.entries().first().map(String::as_str), Some("data"));
+    assert!(!place.data_dir().join("pg_nodes.clone").exists(), "it is a server of its own");
+    let ready = "SELECT format('%s %s', ready, array_to_string(reasons, '; ')) \
+                 FROM nodes.failover_ready WHERE standby = 'oslo'";
+    wait_until("oslo could take over", LONG, || paris.query_texts("app", ready) == ["t "]);
+    paris.sql("app", "INSERT INTO orders SELECT coalesce(max(id), 0) + 1 FROM orders");
+    let count = "SELECT count(*) FROM orders";
+    let written = paris.query_one_text("app", count);
+    wait_until("the order arrives", LONG, || place.query_one_text("app", count) == written);
+}
+
+/// Neither rows nor slots nor files are left of a call that failed.
+#[track_caller]
+fn assert_nothing_begun(paris: &Server, place: &Adopted) {
+    assert_eq!(paris.query_texts("app", "SELECT name FROM nodes.node"), ["paris"]);
+    assert_eq!(slots(paris), [""; 0]);
+    assert_eq!(place.entries(), [""; 0]);
+}
+
+fn slots(server: &Server) -> Vec<String> {
+    server.query_texts("app", "SELECT slot_name FROM pg_replication_slots")
+}
+
+#[test]
+fn a_standby_by_one_call() {
+    let secret = "s3cr'et:\\ x";
+    let paris = registry(Server::builder("paris").password(secret).start());
+    paris
+        .client("app")
+        .query(
+            "SELECT nodes.add_node('paris', $1, password => $2)",
+            &[&paris.conninfo("app"), &secret],
+        )
+        .expect("it is registered");
+    let place = Adopted::place("oslo").password(secret);
+    let said = clone(&paris, &place, ", verify => true");
+    assert!(said.contains("\"oslo\" is a clone of \"paris\" and follows it"), "{said}");
+    assert_follows(&paris, &place);
+    let file = place.data_dir().join("pg_nodes.passfile");
+    let mode = fs::metadata(file).expect("the password has a file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let logs =
+        [paris.log(), fs::read_to_string(place.data_dir().join("server.log")).expect("a log")];
+    let settings = fs::read_to_string(place.data_dir().join("postgresql.auto.conf"));
+    for text in logs.iter().chain([&said, &settings.expect("settings")]) {
+        assert!(!text.contains("s3cr"), "{text}");
+    }
+    // A clone lives on when the server that made it crashes.
+    let again = clone(&paris, &place, "");
+    assert!(again.contains("running"), "{again}");
+    paris.sql("app", "CALL nodes.teardown()");
+    assert_eq!(slots(&paris), [""; 0]);
+}
+
+#[test]
+fn another_server_makes_the_clone() {
+    let paris = paris();
+    let london = registry(Server::builder("london").start());
+    add_node(&paris, "london", &london);
+    let place = Adopted::place("oslo");
+    fs::create_dir(place.data_dir()).expect("an empty directory");
+    pg_test::user::give(place.data_dir());
+    // It crashes: nothing is left but files there, which the next call knows for its own.
+    let there = format!("{SLOW}, on_node => 'london'");
+    let running = paris.psql_in_background("app", &call("oslo", &place, &there));
+    await_copy(&paris, &running);
+    let maker = "SELECT pid::text FROM pg_stat_activity
+        WHERE application_name = 'pg_nodes' AND state = 'disabled'";
+    london.kill_backend(london.query_one_text("app", maker).parse().expect("a process id"));
+    let said = running.join().expect("psql ran");
+    assert!(!said.ok, "{said}");
+    assert_eq!(slots(&paris), [""; 0]);
+    wait_until("london is back", LONG, || {
+        london.try_client("app").is_ok_and(|mut client| client.simple_query("").is_ok())
+    });
+    clone(&paris, &place, ", on_node => 'london'");
+    assert_follows(&paris, &place);
+    // A standby that is down is no clone to be made: it keeps its files and its slot.
+    place.crash();
+    let (again, slot) = (call("oslo", &place, ", on_node => 'london'"), slots(&paris));
+    let said = paris.psql("app", &again);
+    assert!(!said.ok && said.output.contains("is not empty"), "{said}");
+    assert_eq!((slots(&paris), slot.len()), (slot, 1));
+    assert_eq!(place.entries(), ["data"]);
+}
+
+/// Debian keeps configuration elsewhere; a tablespace cannot be where the primary has its own.
+#[test]
+fn what_lies_outside_the_data_directory() {
+    let mut paris = paris();
+    let elsewhere = Adopted::place("etc");
+    let (etc, old) = (elsewhere.directory("etc"), elsewhere.directory("old=space"));
+    for name in ["pg_hba.conf", "pg_ident.conf"] {
+        fs::rename(paris.data_dir().join(name), etc.join(name)).expect("they move");
+    }
+    paris.append_conf(&format!(
+        "data_directory = '{}'\nhba_file = '{etc}/pg_hba.conf'\nident_file = '{etc}/pg_ident.conf'\n\
+         external_pid_file = '{etc}/pid'",
+        paris.data_dir().display(),
+        etc = etc.display()
+    ));
+    paris.restart();
+    let old = old.display().to_string();
+    paris.sql("app", &format!("CREATE TABLESPACE attic LOCATION '{old}'"));
+    paris.sql("app", "ALTER TABLE orders SET TABLESPACE attic");
+    let place = Adopted::place("oslo");
+    let unmapped = paris.psql("app", &call("oslo", &place, ""));
+    assert!(unmapped.output.contains("no place is named for the tablespace"), "{unmapped}");
+    assert_nothing_begun(&paris, &place);
+    let new = place.data_dir().with_file_name("new=space");
+    let map = format!(", tablespaces => '{{\"{old}\": \"{}\"}}'", new.display());
+    clone(&paris, &place, &map);
+    assert_follows(&paris, &place);
+    assert_eq!(place.entries(), ["data", "new=space"]);
+    let location = "SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'attic'";
+    assert_eq!(place.query_one_text("app", location), new.display().to_string());
+    for (setting, file) in [("data_directory", ""), ("hba_file", "/pg_hba.conf")] {
+        let wanted = format!("{}{file}", place.data_dir().display());
+        assert_eq!(place.query_one_text("app", &format!("SHOW {setting}")), wanted);
+    }
+}
+
+#[test]
+fn what_is_refused_changes_nothing() {
+    let paris = paris();
+    let place = Adopted::place("oslo");
+    let refused = |script: &str, why: &str| {
+        let said = paris.psql("app", script);
+        assert!(!said.ok && said.output.contains(why) && said.output.contains("HINT"), "{said}");
+    };
+    let at = |directory: &str| format!("CALL nodes.clone_standby('oslo', 'paris', '{directory}')");
+    refused(&at("data"), "not an absolute path");
+    refused(&at("/tmp/../x"), "not an absolute path");
+    refused(&at("/no/such/place"), "there is no directory \"/no/such\"");
+    refused(&at(&paris.data_dir().join("base/oslo").display().to_string()), "overlaps");
+    refused(&at(&paris.data_dir().display().to_string()), "overlaps");
+    refused(&call("oslo", &place, "").replace("'paris'", "'rome'"), "node \"rome\" does not exist");
+    refused(&call("paris", &place, ""), "node \"paris\" already exists");
+    refused(&format!("BEGIN; {}", call("oslo", &place, "")), "inside a transaction block");
+    paris.sql(
+        "app",
+        "CREATE ROLE clerk; GRANT USAGE ON SCHEMA nodes TO clerk;
+         GRANT EXECUTE ON ALL PROCEDURES IN SCHEMA nodes TO clerk",
+    );
+    refused(&format!("SET ROLE clerk; {}", call("oslo", &place, "")), "is for superusers");
+    let taken = TcpListener::bind(("127.0.0.1", place.port())).expect("the port is free");
+    refused(&call("oslo", &place, ""), &format!("port {} is in use", place.port()));
+    drop(taken);
+    assert_nothing_begun(&paris, &place);
+    fs::create_dir(place.data_dir()).expect("a directory");
+    fs::write(place.data_dir().join("mine"), "precious").expect("a file");
+    pg_test::user::give(place.data_dir());
+    refused(&call("oslo", &place, ""), "is not empty");
+    assert_eq!(fs::read(place.data_dir().join("mine")).expect("it is there"), b"precious");
+    assert_eq!(place.entries(), ["data"]);
+    assert_eq!(slots(&paris), [""; 0]);
+}
+
+/// Runs a slow call in the background until the copy has begun.
+fn begin(paris: &Server, place: &Adopted) -> JoinHandle<Psql> {
+    let running = paris.psql_in_background("app", &call("oslo", place, SLOW));
+    await_copy(paris, &running);
+    running
+}
+
+fn await_copy(paris: &Server, running: &JoinHandle<Psql>) {
+    let copying = "SELECT phase FROM pg_stat_progress_basebackup WHERE backup_streamed > 0";
+    wait_until("the copy has begun", LONG, || {
+        assert!(!running.is_finished(), "it ended early");
+        !paris.query_texts("app", copying).is_empty()
+    });
+}
+
+#[test]
+fn an_interrupted_call_can_be_repeated() {
+    let paris = paris();
+    let place = Adopted::place("oslo");
+    let program = format!("--pgdata={}", place.data_dir().display());
+    // The program dies: the call fails, and leaves nothing.
+    let running = begin(&paris, &place);
+    assert!(kill_program(&program));
+    let said = running.join().expect("psql ran");
+    assert!(!said.ok && said.output.contains("pg_basebackup failed"), "{said}");
+    assert_nothing_begun(&paris, &place);
+    // It is cancelled: what was begun is taken back, and the node stays registered.
+    let running = begin(&paris, &place);
+    let cancel = "SELECT pg_cancel_backend(pid)::text FROM pg_stat_activity
+        WHERE query LIKE 'CALL nodes.clone_standby%' AND pid <> pg_backend_pid()";
+    assert_eq!(paris.query_texts("app", cancel), ["true"]);
+    let said = running.join().expect("psql ran");
+    assert!(!said.ok && said.output.contains("canceling statement"), "{said}");
+    assert_eq!((slots(&paris), place.entries()), (vec![], vec![]));
+    assert!(!program_runs(&program));
+    // Its process dies, and the server with it: the next call finds what is left.
+    let running = begin(&paris, &place);
+    let pid = "SELECT pid::text FROM pg_stat_activity WHERE query LIKE 'CALL nodes.clone_standby%'
+        AND pid <> pg_backend_pid()";
+    let pid = paris.query_one_text("app", pid).parse().expect("a process id");
+    paris.kill_backend(pid);
+    assert!(!running.join().expect("psql ran").ok);
+    wait_until("the server is back and the program gone", LONG, || {
+        paris.try_client("app").is_ok_and(|mut client| client.simple_query("").is_ok())
+            && !program_runs(&program)
+    });
+    clone(&paris, &place, "");
+    assert_follows(&paris, &place);
+}
+
+#[test]
+fn a_clone_that_does_not_start_is_kept() {
+    let paris = paris();
+    let place = Adopted::place("oslo");
+    let running = begin(&paris, &place);
+    let taken = TcpListener::bind(("127.0.0.1", place.port())).expect("the port is free");
+    let said = running.join().expect("psql ran");
+    let why = ["did not start", "could not bind", "The copy is complete"];
+    assert!(!said.ok && why.iter().all(|why| said.output.contains(why)), "{said}");
+    drop(taken);
+    let again = clone(&paris, &place, "");
+    assert!(again.contains("complete") && again.contains("started"), "{again}");
+    assert_follows(&paris, &place);
+}

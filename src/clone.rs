@@ -1,0 +1,27 @@
+//! A clone as the server makes it that runs on the machine where it is to be: `pg_basebackup`
+//! into a directory beside the final one, configuration, one rename, start. May use files and
+//! programs; knows no libpq, no SPI and no registry.
+//!
+//! The directory beside bears the link's mark in its name, as slots do: so a later call knows
+//! whose it is. Where the final directory is there, it is complete.
+
+mod configure;
+mod copy;
+mod place;
+mod server;
+mod task;
+
+pub use task::{Action, Task};
+
+use crate::error::Result;
+
+/// Does one part of the work and says in a word how it is.
+pub fn run(action: Action, task: &Task) -> Result<&'static str> {
+    match action {
+        Action::Check => place::check(task),
+        Action::Copy => copy::copy(task),
+        Action::Clear => copy::clear(task).map(|()| "cleared"),
+        Action::Start => server::start(task),
+        Action::Finish => configure::finish(task).map(|()| "finished"),
+    }
+}

@@ -1,0 +1,206 @@
+//! Programs of this server's own installation, run as children of this process: they inherit no
+//! descriptor of it, are a process group of their own, and are killed when it dies or loses
+//! interest, however that comes about.
+
+use super::wait;
+use crate::error::{Error, Result};
+use std::ffi::{CStr, OsStr};
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+/// Where this server's programs are.
+pub fn bin_directory() -> PathBuf {
+    // SAFETY: the path is set when the postmaster starts, and ends with 0.
+    let path = unsafe { CStr::from_ptr((&raw const pgrx::pg_sys::my_exec_path).cast()) };
+    let mut path = PathBuf::from(OsStr::from_bytes(path.to_bytes()));
+    path.pop();
+    path
+}
+
+/// This server's data directory.
+pub fn data_directory() -> PathBuf {
+    // SAFETY: set when the postmaster starts, and ends with 0.
+    let path = unsafe { CStr::from_ptr(pgrx::pg_sys::DataDir) };
+    PathBuf::from(OsStr::from_bytes(path.to_bytes()))
+}
+
+/// A file without a name and without a place on disk, for the eyes of this user alone.
+pub fn nameless_file(content: &[u8]) -> Result<File> {
+    // SAFETY: a fixed name; the descriptor is ours from here on.
+    let fd = unsafe { libc::memfd_create(c"pg_nodes".as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(system("could not make a file in memory", &std::io::Error::last_os_error()));
+    }
+    // SAFETY: as above.
+    let mut file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    let made = file.set_permissions(private).and_then(|()| file.write_all(content));
+    made.map_err(|error| system("could not write a file in memory", &error))?;
+    Ok(file)
+}
+
+/// An error of the operating system, with the code that Postgres gives it.
+pub fn system(doing: &str, error: &std::io::Error) -> Error {
+    use pgrx::PgSqlErrorCode as C;
+    use std::io::ErrorKind as Kind;
+    let code = match error.kind() {
+        Kind::PermissionDenied => C::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        Kind::NotFound => C::ERRCODE_UNDEFINED_FILE,
+        Kind::AlreadyExists => C::ERRCODE_DUPLICATE_FILE,
+        Kind::StorageFull | Kind::QuotaExceeded => C::ERRCODE_DISK_FULL,
+        _ => C::ERRCODE_IO_ERROR,
+    };
+    let said = error.to_string();
+    // As strerror() says it.
+    let said = said.split(" (os error").next().unwrap_or_default();
+    Error::Local { code, message: format!("{doing}: {said}"), detail: None }
+}
+
+/// A program that runs.
+pub struct Program {
+    child: Child,
+    output: File,
+    ended: bool,
+    /// Whether it ends with us.
+    attached: bool,
+}
+
+/// What it was, when it has ended.
+pub struct Outcome {
+    pub status: ExitStatus,
+    /// What it printed, errors included.
+    pub output: String,
+}
+
+impl Program {
+    /// Starts one of this server's programs. `handed` is the one descriptor that it inherits, under
+    /// the number that it has here.
+    pub fn start(name: &str, arguments: &[String], handed: Option<&File>) -> Result<Program> {
+        Program::spawn(name, arguments, handed, true)
+    }
+
+    /// The same for one that starts a server: whoever dies, that lives on.
+    pub fn start_detached(name: &str, arguments: &[String]) -> Result<Program> {
+        Program::spawn(name, arguments, None, false)
+    }
+
+    fn spawn(
+        name: &str,
+        arguments: &[String],
+        handed: Option<&File>,
+        attached: bool,
+    ) -> Result<Program> {
+        let output = nameless_file(b"")?;
+        let both = || output.try_clone().map(Stdio::from);
+        let streams = both().and_then(|out| Ok((out, both()?)));
+        let could_not = |error| system(&format!("could not run program \"{name}\""), &error);
+        let (out, err) = streams.map_err(could_not)?;
+        let handed = handed.map(|file| file.as_raw_fd());
+        let mut command = Command::new(bin_directory().join(name));
+        command.args(arguments).current_dir("/");
+        if attached {
+            command.env("LC_ALL", "C");
+        }
+        for inherited in ["PGDATA", "PGPORT", "PGHOST", "PGHOSTADDR", "NOTIFY_SOCKET"] {
+            command.env_remove(inherited);
+        }
+        command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
+        // SAFETY: only system calls, in the child that is about to become the program.
+        unsafe {
+            command.pre_exec(move || {
+                close_on_exec();
+                if let Some(fd) = handed {
+                    libc::fcntl(fd, libc::F_SETFD, 0);
+                }
+                if attached {
+                    libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                }
+                Ok(())
+            });
+        }
+        let child = command.spawn().map_err(could_not)?;
+        Ok(Program { child, output, ended: false, attached })
+    }
+
+    /// Waits until it has ended, ready to be interrupted.
+    pub fn finish(mut self) -> Result<Outcome> {
+        let could_not = |error| system("could not wait for a program", &error);
+        let mut pause = Duration::from_millis(1);
+        while !self.has_ended().map_err(could_not)? {
+            wait::pause(pause);
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+        self.end_group();
+        let status = self.child.wait().map_err(could_not)?;
+        self.ended = true;
+        let mut output = Vec::new();
+        let read = self.output.seek(SeekFrom::Start(0)).and_then(|_| {
+            // A program may print a line for each file: the end says what went wrong.
+            let length = self.output.metadata()?.len();
+            self.output.seek(SeekFrom::Start(length.saturating_sub(16 << 10)))?;
+            self.output.read_to_end(&mut output)
+        });
+        read.map_err(|error| system("could not read what a program printed", &error))?;
+        let output = String::from_utf8_lossy(&output).trim().to_owned();
+        Ok(Outcome { status, output })
+    }
+}
+
+impl Program {
+    /// Whether it has ended; it stays to be waited for.
+    fn has_ended(&self) -> std::io::Result<bool> {
+        const OPTIONS: i32 = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        // SAFETY: all zeroes is a value of this type, which the call fills.
+        let mut found: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: as above.
+        match unsafe { libc::waitid(libc::P_PID, self.child.id(), &mut found, OPTIONS) } {
+            0 => Ok(found.si_signo != 0),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    }
+
+    /// Kills what an attached program has started itself, and the program.
+    fn end_group(&self) {
+        if self.attached
+            && let Ok(group) = libc::pid_t::try_from(self.child.id())
+        {
+            // SAFETY: kill(2) reads nothing from memory; the group is that of our own child, which
+            // was not waited for, so that its number is not given to another.
+            unsafe { libc::kill(-group, libc::SIGKILL) };
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if self.attached && !self.ended {
+            self.end_group();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Before version 16 descriptors of a server process would pass to its children.
+fn close_on_exec() {
+    // SAFETY: changes flags of descriptors, open or not, and nothing else.
+    unsafe {
+        let all = libc::syscall(
+            libc::SYS_close_range,
+            3_u32,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC as libc::c_int,
+        );
+        if all != 0 {
+            let limit = libc::sysconf(libc::_SC_OPEN_MAX).clamp(1024, 1 << 20) as libc::c_int;
+            for fd in 3..limit {
+                libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+            }
+        }
+    }
+}
