@@ -8,6 +8,7 @@ mod group;
 mod link;
 mod node;
 mod plan;
+mod promote;
 mod seen;
 mod status;
 mod trust;

@@ -10,6 +10,7 @@ mod execute;
 pub mod failover;
 mod follow;
 pub mod identity;
+pub mod promote;
 mod report;
 
 use crate::catalog::{self, Rows};

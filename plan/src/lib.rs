@@ -22,6 +22,7 @@ pub mod name;
 pub mod node_health;
 pub mod observed;
 pub mod options;
+pub mod promotion;
 pub mod pulse;
 pub mod quote;
 pub mod render;

@@ -191,6 +191,8 @@ pub fn rules() -> Vec<RuleRow> {
     rows.extend(crate::link_health::RULES.iter().map(|rule| health("link", rule.id, rule.when)));
     let failover = |id, when| RuleRow { kind: "standby", purpose: "failover", id, when };
     rows.extend(crate::failover::RULES.iter().map(|rule| failover(rule.id, rule.when)));
+    let promotion = |id, when| RuleRow { kind: "standby", purpose: "promotion", id, when };
+    rows.extend(crate::promotion::RULES.iter().map(|rule| promotion(rule.id, rule.when)));
     rows
 }
 

@@ -1,0 +1,248 @@
+//! `nodes.promote()`: a primary dies, a standby takes its place, and everything follows.
+
+use pg_test::trio::{add_node, apply, plan};
+use pg_test::{LONG, Server, wait_until};
+
+const SCHEMA: &str = "
+    CREATE EXTENSION pg_nodes;
+    CREATE SCHEMA inventory;
+    CREATE TABLE inventory.items (id integer PRIMARY KEY);
+    CREATE TABLE public.orders (id integer PRIMARY KEY);";
+
+/// Paris with its standbys oslo and rome; london, which reads a schema of paris and is asked
+/// for orders.
+struct Cluster {
+    paris: Server,
+    oslo: Server,
+    rome: Server,
+    london: Server,
+}
+
+/// The registry is on paris, and so on its standbys.
+fn cluster() -> Cluster {
+    let cluster = servers();
+    register(&cluster, &cluster.paris);
+    cluster.await_replay();
+    cluster
+}
+
+fn servers() -> Cluster {
+    let paris = Server::builder("paris").start();
+    let london = Server::builder("london").start();
+    for server in [&paris, &london] {
+        server.create_db("app");
+    }
+    paris.sql("app", SCHEMA);
+    london.sql("app", "CREATE TABLE public.orders (id integer PRIMARY KEY)");
+    let (oslo, rome) = (paris.clone_standby("oslo"), paris.clone_standby("rome"));
+    Cluster { paris, oslo, rome, london }
+}
+
+fn register(cluster: &Cluster, registry: &Server) {
+    let Cluster { paris, oslo, rome, london } = cluster;
+    for (name, server) in [("paris", paris), ("oslo", oslo), ("rome", rome), ("london", london)] {
+        add_node(registry, name, server);
+    }
+    registry.sql(
+        "app",
+        "SELECT nodes.add_standby('oslo', primary_node => 'paris');
+         SELECT nodes.add_standby('rome', primary_node => 'paris');
+         SELECT nodes.add_foreign_schema('stock', node => 'paris', remote_schema => 'inventory',
+             on_node => 'london');
+         SELECT nodes.add_subscription('orders', publisher => 'london', subscriber => 'paris',
+             tables => '{public.orders}')",
+    );
+    apply(registry);
+}
+
+impl Cluster {
+    /// Until both standbys have all that paris has written.
+    fn await_replay(&self) {
+        let position = self.paris.query_one_text("app", "SELECT pg_current_wal_lsn()");
+        let replayed = format!("SELECT (pg_last_wal_replay_lsn() >= '{position}')::text");
+        for standby in [&self.oslo, &self.rome] {
+            wait_until("it has replayed", LONG, || {
+                standby.query_one_text("app", &replayed) == "true"
+            });
+        }
+    }
+
+    /// Oslo is the primary: rome follows it, london reads from it and feeds it; nothing is left to
+    /// do, and every slot has its reader.
+    fn assert_oslo_leads(&self, registry: &Server) {
+        assert_eq!(plan(registry), [""; 0], "nothing is left to do");
+        self.oslo
+            .sql("app", "INSERT INTO inventory.items SELECT count(*) + 1 FROM inventory.items");
+        let items = "SELECT count(*)::text FROM inventory.items";
+        let written = self.oslo.query_one_text("app", items);
+        wait_until("rome follows", LONG, || self.rome.query_one_text("app", items) == written);
+        let stock = "SELECT count(*)::text FROM stock.items";
+        assert_eq!(self.london.query_one_text("app", stock), written);
+        self.london.sql("app", "INSERT INTO orders SELECT count(*) + 1 FROM orders");
+        let orders = "SELECT count(*)::text FROM orders";
+        let ordered = self.london.query_one_text("app", orders);
+        wait_until("the order arrives", LONG, || {
+            self.oslo.query_one_text("app", orders) == ordered
+        });
+        for (server, readers) in [(&self.oslo, 1), (&self.london, 1)] {
+            let slots = "SELECT format('%s %s', count(*), count(*) FILTER (WHERE active))
+                FROM pg_replication_slots";
+            wait_until("all slots are read", LONG, || {
+                server.query_texts("app", slots) == [format!("{readers} {readers}")]
+            });
+        }
+        let left = "SELECT name FROM pg_settings WHERE name IN ('primary_conninfo',
+            'primary_slot_name') AND setting <> ''";
+        wait_until("oslo forgets whom it followed", LONG, || {
+            self.oslo.query_texts("app", left).is_empty()
+        });
+    }
+}
+
+#[track_caller]
+fn refused(registry: &Server, call: &str, reasons: &[&str]) {
+    let said = registry.psql("app", call);
+    assert!(!said.ok && reasons.iter().all(|reason| said.output.contains(reason)), "{said}");
+}
+
+#[test]
+fn a_dead_primary_is_replaced_from_any_standby() {
+    let mut cluster = cluster();
+    let lives = ["primary \"paris\" answers", "Stop that server first"];
+    for force in ["", ", force => true"] {
+        refused(&cluster.rome, &format!("CALL nodes.promote('oslo'{force})"), &lives);
+    }
+    refused(&cluster.rome, "CALL nodes.promote('london')", &["\"london\" is not a standby"]);
+    refused(&cluster.rome, "BEGIN; CALL nodes.promote('oslo')", &["inside a transaction block"]);
+    cluster.paris.crash();
+    // Called on the standby that is not promoted.
+    let said = cluster.rome.psql("app", "CALL nodes.promote('oslo')");
+    assert!(said.ok && said.output.contains("all links follow \"oslo\""), "{said}");
+    cluster.assert_oslo_leads(&cluster.oslo);
+    // Again it finds nothing to do.
+    refused(&cluster.oslo, "CALL nodes.promote('oslo')", &["\"oslo\" is not a standby"]);
+    let ready = "SELECT format('%s %s', standby, ready) FROM nodes.failover_ready";
+    wait_until("rome could be next", LONG, || cluster.oslo.query_texts("app", ready) == ["rome t"]);
+}
+
+/// The registry is on london, which is in another group; a promotion by hand is only told of.
+#[test]
+fn a_registry_elsewhere_follows() {
+    let mut cluster = servers();
+    cluster.london.sql("app", "CREATE EXTENSION pg_nodes");
+    register(&cluster, &cluster.london);
+    cluster.await_replay();
+    cluster.paris.crash();
+    cluster.oslo.promote();
+    refused(
+        &cluster.london,
+        "CALL nodes.promote('rome', force => true)",
+        &["\"oslo\" is a primary already"],
+    );
+    let said = cluster.london.psql("app", "CALL nodes.promote('oslo')");
+    assert!(said.ok && said.output.contains("all links follow \"oslo\""), "{said}");
+    cluster.assert_oslo_leads(&cluster.london);
+}
+
+#[test]
+fn the_one_with_less_wal_is_promoted_by_force_only() {
+    let mut cluster = cluster();
+    cluster.oslo.stop();
+    cluster.paris.sql("app", "INSERT INTO inventory.items SELECT generate_series(10, 1000)");
+    let position = cluster.paris.query_one_text("app", "SELECT pg_current_wal_lsn()");
+    let replayed = format!("SELECT (pg_last_wal_replay_lsn() >= '{position}')::text");
+    wait_until("rome has it", LONG, || cluster.rome.query_one_text("app", &replayed) == "true");
+    cluster.paris.crash();
+    // Who is silent may have more.
+    refused(
+        &cluster.rome,
+        "CALL nodes.promote('rome')",
+        &["standby \"oslo\" does not answer, and may have WAL", "PR05"],
+    );
+    cluster.oslo.start_again();
+    let lost = ["of WAL would be lost that \"rome\" has", "force => true accepts that"];
+    refused(&cluster.rome, "CALL nodes.promote('oslo')", &lost);
+    let said = cluster.rome.psql("app", "CALL nodes.promote('oslo', force => true)");
+    assert!(said.ok && said.output.contains(lost[0]), "{said}");
+    assert_eq!(cluster.oslo.query_one_text("app", "SELECT pg_is_in_recovery()::text"), "false");
+}
+
+/// Rome still sees paris when nobody else does.
+#[test]
+fn a_primary_that_a_standby_sees_is_not_dead() {
+    let cluster = cluster();
+    // The registry is given a wrong address; rome streams on.
+    cluster.paris.sql(
+        "app",
+        "UPDATE nodes.node SET admin_conninfo = 'host=127.0.0.1 port=1 dbname=app'
+         WHERE name = 'paris'",
+    );
+    cluster.await_replay();
+    let seen = ["\"rome\" sees primary \"paris\": it streams from there", "PR02"];
+    refused(&cluster.oslo, "CALL nodes.promote('oslo', force => true)", &seen);
+    assert_eq!(cluster.oslo.query_one_text("app", "SELECT pg_is_in_recovery()::text"), "true");
+}
+
+/// London is subscribed to the group: from 17 on it goes on where it was; before, it is told that
+/// rows may be missing, and nothing is skipped in silence.
+#[test]
+fn a_subscriber_of_the_group_follows() {
+    let mut cluster = cluster();
+    for server in [&cluster.paris, &cluster.london] {
+        server.sql("app", "CREATE TABLE public.parts (id integer PRIMARY KEY)");
+    }
+    cluster.paris.sql(
+        "app",
+        "SELECT nodes.add_subscription('parts', publisher => 'paris', subscriber => 'london',
+             tables => '{public.parts}')",
+    );
+    apply(&cluster.paris);
+    if Server::major() >= 17 {
+        keep_slots(&cluster);
+    }
+    cluster.paris.sql("app", "INSERT INTO parts VALUES (-1)");
+    let parts = "SELECT count(*)::text FROM parts";
+    wait_until("london has it", LONG, || {
+        let (here, there) = (&cluster.paris, &cluster.london);
+        here.query_one_text("app", parts) == there.query_one_text("app", parts)
+    });
+    cluster.await_replay();
+    cluster.paris.crash();
+    let said = cluster.oslo.psql("app", "CALL nodes.promote('oslo')");
+    assert!(said.ok, "{said}");
+    cluster.oslo.sql("app", "INSERT INTO parts VALUES (-2)");
+    if Server::major() < 17 {
+        let missed = "of subscription \"parts\" is gone: changes have been missed";
+        assert!(said.output.contains(missed), "{said}");
+        assert!(plan(&cluster.oslo).iter().any(|line| line.contains(missed)));
+        return;
+    }
+    assert!(said.output.contains("all links follow \"oslo\""), "{said}");
+    assert_eq!(plan(&cluster.oslo), [""; 0], "nothing is left to do");
+    wait_until("london goes on", LONG, || {
+        let (here, there) = (&cluster.oslo, &cluster.london);
+        here.query_one_text("app", parts) == there.query_one_text("app", parts)
+    });
+}
+
+/// Has oslo keep the slot of the subscription, and waits until it does.
+fn keep_slots(cluster: &Cluster) {
+    let Cluster { paris, oslo, london, .. } = cluster;
+    for statement in ["DISABLE", "SET (failover = true)", "ENABLE"] {
+        london.sql("app", &format!("ALTER SUBSCRIPTION parts {statement}"));
+    }
+    let own = "SELECT slot FROM nodes.slots WHERE node = 'paris' AND link = 'oslo'";
+    let own = paris.query_one_text("app", own);
+    paris.sql("app", &format!("ALTER SYSTEM SET synchronized_standby_slots = '{own}'"));
+    oslo.sql("app", "ALTER SYSTEM SET sync_replication_slots = on");
+    paris.reload();
+    oslo.reload();
+    let ready = "SELECT ready::text FROM nodes.failover_ready WHERE standby = 'oslo'";
+    let mut next = 0;
+    wait_until("oslo has the slot", LONG, || {
+        next += 1;
+        let write = format!("INSERT INTO parts VALUES ({next}); SELECT pg_log_standby_snapshot()");
+        paris.sql("app", &write);
+        paris.query_one_text("app", ready) == "true"
+    });
+}

@@ -1,0 +1,230 @@
+//! Who takes the place of a dead primary: what forbids it, and what the registry says of the links
+//! of the group afterwards.
+
+use crate::desired::{Link, LinkId, LinkState, NodeId, Registry, Spec};
+use crate::failover::Reason;
+use crate::lsn::Lsn;
+use crate::rule::RuleId;
+use crate::units;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A primary and all that follow it, directly or not, as the registry says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    pub primary: NodeId,
+    pub standbys: BTreeSet<NodeId>,
+}
+
+fn standby_links(registry: &Registry) -> impl Iterator<Item = &Link> {
+    registry
+        .links
+        .iter()
+        .filter(|link| matches!(link.spec, Spec::Standby(_)) && link.state != LinkState::Removing)
+}
+
+/// The group in which a node is a standby; `None`: it is none.
+pub fn group_of(registry: &Registry, standby: NodeId) -> Option<Group> {
+    let above = |node| standby_links(registry).find(|link| link.to == node).map(|link| link.from);
+    let mut primary = above(standby)?;
+    // The registry refuses cycles; one would end here all the same.
+    let mut passed = BTreeSet::from([standby]);
+    while let Some(next) = above(primary).filter(|_| passed.insert(primary)) {
+        primary = next;
+    }
+    let mut standbys = BTreeSet::new();
+    let mut next = vec![primary];
+    while let Some(node) = next.pop() {
+        let below = standby_links(registry).filter(|link| link.from == node).map(|link| link.to);
+        next.extend(below.filter(|below| *below != primary && standbys.insert(*below)));
+    }
+    Some(Group { primary, standbys })
+}
+
+/// What one member of the group says, or why it is not known.
+pub type Answer = Result<Member, String>;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Member {
+    pub in_recovery: bool,
+    pub timeline: i64,
+    /// How far it has WAL: received or replayed, or written.
+    pub lsn: Option<Lsn>,
+    /// How it notices the primary, where it does: in words.
+    pub sees_primary: Option<String>,
+}
+
+pub struct Evidence<'a> {
+    pub registry: &'a Registry,
+    pub group: &'a Group,
+    pub candidate: NodeId,
+    /// Of the primary and of every standby.
+    pub answers: &'a BTreeMap<NodeId, Answer>,
+}
+
+pub(crate) struct Rule {
+    pub id: RuleId,
+    pub when: &'static str,
+    /// Whether a person may decide otherwise.
+    forcible: bool,
+    then: fn(&Evidence<'_>) -> Vec<Finding>,
+}
+
+/// Message and hint.
+type Finding = (String, &'static str);
+
+/// All are asked.
+pub(crate) const RULES: &[Rule] = &[
+    Rule { id: "PR01", when: "the primary answers", forcible: false, then: primary_lives },
+    Rule { id: "PR02", when: "a standby sees the primary", forcible: false, then: primary_seen },
+    Rule { id: "PR03", when: "another is a primary already", forcible: false, then: other_primary },
+    Rule { id: "PR04", when: "the candidate does not answer", forcible: false, then: silent },
+    Rule { id: "PR05", when: "another standby does not answer", forcible: true, then: unheard },
+    Rule { id: "PR06", when: "another standby has more WAL", forcible: true, then: behind },
+];
+
+/// What stands in the way of a promotion.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verdict {
+    pub forbidden: Vec<Reason>,
+    /// What a person may accept by force.
+    pub risks: Vec<Reason>,
+}
+
+pub fn judge(evidence: &Evidence<'_>) -> Verdict {
+    let mut verdict = Verdict::default();
+    for rule in RULES {
+        let place = if rule.forcible { &mut verdict.risks } else { &mut verdict.forbidden };
+        place.extend((rule.then)(evidence).into_iter().map(|(message, hint)| Reason {
+            rule: rule.id,
+            message,
+            hint: hint.to_owned(),
+        }));
+    }
+    verdict
+}
+
+impl<'a> Evidence<'a> {
+    fn name(&self, node: NodeId) -> &'a str {
+        self.registry.node_name(node)
+    }
+
+    fn member(&self, node: NodeId) -> Option<&'a Member> {
+        self.answers.get(&node)?.as_ref().ok()
+    }
+
+    fn candidate(&self) -> Option<&'a Member> {
+        self.member(self.candidate)
+    }
+
+    /// Standbys other than the candidate.
+    fn others(&self) -> impl Iterator<Item = NodeId> {
+        self.group.standbys.iter().copied().filter(|node| *node != self.candidate)
+    }
+
+    /// Whether the promotion itself is done, and what is left is to tell the others.
+    pub fn is_done(&self) -> bool {
+        let old = self.member(self.group.primary).map_or(0, |primary| primary.timeline);
+        self.candidate().is_some_and(|new| !new.in_recovery && new.timeline > old)
+    }
+}
+
+const STOP_IT: &str = "Stop that server first: beside a primary that lives there would be two, each \
+                       with changes that the other lacks.";
+
+fn primary_lives(on: &Evidence<'_>) -> Vec<Finding> {
+    let lives = on.member(on.group.primary).filter(|_| !on.is_done());
+    let message = |_| (format!("primary \"{}\" answers", on.name(on.group.primary)), STOP_IT);
+    lives.map(message).into_iter().collect()
+}
+
+fn primary_seen(on: &Evidence<'_>) -> Vec<Finding> {
+    if on.is_done() {
+        return vec![];
+    }
+    let seen = |node: &NodeId| {
+        let how = on.member(*node)?.sees_primary.as_ref()?;
+        let (node, primary) = (on.name(*node), on.name(on.group.primary));
+        Some((format!("\"{node}\" sees primary \"{primary}\": {how}"), STOP_IT))
+    };
+    on.group.standbys.iter().filter_map(seen).collect()
+}
+
+fn other_primary(on: &Evidence<'_>) -> Vec<Finding> {
+    let primary = |node: &NodeId| on.member(*node).is_some_and(|member| !member.in_recovery);
+    let message = |node| {
+        let message = format!("\"{}\" is a primary already", on.name(node));
+        (message, "Call nodes.promote() for that one: it tells the others.")
+    };
+    on.others().filter(primary).map(message).collect()
+}
+
+fn silent(on: &Evidence<'_>) -> Vec<Finding> {
+    let Some(Err(why)) = on.answers.get(&on.candidate) else { return vec![] };
+    let hint = "Correct the cause, or promote another standby.";
+    vec![(format!("node \"{}\" does not answer: {why}", on.name(on.candidate)), hint)]
+}
+
+const FORCE: &str = "Promote that one, or accept the loss with force => true.";
+
+fn unheard(on: &Evidence<'_>) -> Vec<Finding> {
+    let unheard = |node: NodeId| {
+        let why = on.answers.get(&node)?.as_ref().err()?;
+        let message = format!(
+            "standby \"{}\" does not answer, and may have WAL that \"{}\" lacks: {why}",
+            on.name(node),
+            on.name(on.candidate)
+        );
+        Some((message, "Bring it back, or accept the loss with force => true."))
+    };
+    on.others().filter_map(unheard).collect()
+}
+
+fn behind(on: &Evidence<'_>) -> Vec<Finding> {
+    let Some(candidate) = on.candidate() else { return vec![] };
+    let ahead = |node: NodeId| {
+        let other = on.member(node).filter(|other| other.in_recovery && candidate.in_recovery)?;
+        let (name, own) = (on.name(node), on.name(on.candidate));
+        let message = if other.timeline > candidate.timeline {
+            format!(
+                "\"{name}\" is on timeline {}, \"{own}\" on timeline {}",
+                other.timeline, candidate.timeline
+            )
+        } else {
+            let (theirs, ours) = (other.lsn?, candidate.lsn.unwrap_or_default());
+            if other.timeline < candidate.timeline || theirs <= ours {
+                return None;
+            }
+            let lost = units::bytes(theirs.since(ours));
+            format!(
+                "{lost} of WAL would be lost that \"{name}\" has: it is at {theirs}, \"{own}\" at \
+                 {ours}"
+            )
+        };
+        Some((message, FORCE))
+    };
+    on.others().filter_map(ahead).collect()
+}
+
+/// A link that is no longer as the registry says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    Move { link: LinkId, from: NodeId, to: NodeId },
+    Forget { link: LinkId },
+}
+
+/// What becomes of the links of a group when `new` has taken the place of `old`: what followed or
+/// read the one follows and reads the other. The old primary has no link until it is back.
+pub fn relink(registry: &Registry, old: NodeId, new: NodeId) -> Vec<Change> {
+    let change = |link: &Link| {
+        let standby = matches!(link.spec, Spec::Standby(_));
+        if standby && link.to == new {
+            return Some(Change::Forget { link: link.id });
+        }
+        let follow = |node| if node == old { new } else { node };
+        let (from, to) = (follow(link.from), if standby { link.to } else { follow(link.to) });
+        // Between the two there is nothing left to connect.
+        let moves = (from, to) != (link.from, link.to) && from != to;
+        moves.then_some(Change::Move { link: link.id, from, to })
+    };
+    registry.links.iter().filter_map(change).collect()
+}
