@@ -20,21 +20,25 @@ struct Cluster {
 
 /// The registry is on paris, and so on its standbys.
 fn cluster() -> Cluster {
-    let cluster = servers();
+    let cluster = servers(&[]);
     register(&cluster, &cluster.paris);
     cluster.await_replay();
     cluster
 }
 
-fn servers() -> Cluster {
-    let paris = Server::builder("paris").start();
-    let london = Server::builder("london").start();
+/// All four, with settings of their own.
+fn servers(settings: &[(&str, &str)]) -> Cluster {
+    let builder = |name| {
+        let builder = Server::builder(name);
+        settings.iter().fold(builder, |builder, (name, value)| builder.conf(name, value))
+    };
+    let (paris, london) = (builder("paris").start(), builder("london").start());
     for server in [&paris, &london] {
         server.create_db("app");
     }
     paris.sql("app", SCHEMA);
     london.sql("app", "CREATE TABLE public.orders (id integer PRIMARY KEY)");
-    let (oslo, rome) = (paris.clone_standby("oslo"), paris.clone_standby("rome"));
+    let [oslo, rome] = ["oslo", "rome"].map(|name| paris.clone_standby_with(builder(name)));
     Cluster { paris, oslo, rome, london }
 }
 
@@ -128,7 +132,7 @@ fn a_dead_primary_is_replaced_from_any_standby() {
 /// The registry is on london, which is in another group; a promotion by hand is only told of.
 #[test]
 fn a_registry_elsewhere_follows() {
-    let mut cluster = servers();
+    let mut cluster = servers(&[]);
     cluster.london.sql("app", "CREATE EXTENSION pg_nodes");
     register(&cluster, &cluster.london);
     cluster.await_replay();
@@ -142,6 +146,26 @@ fn a_registry_elsewhere_follows() {
     let said = cluster.london.psql("app", "CALL nodes.promote('oslo')");
     assert!(said.ok && said.output.contains("all links follow \"oslo\""), "{said}");
     cluster.assert_oslo_leads(&cluster.london);
+}
+
+/// Workers watch all four and would do by themselves what is committed. The old primary comes back
+/// and leaves the others alone.
+#[test]
+fn workers_do_not_stand_in_the_way() {
+    let mut cluster = servers(&[("shared_preload_libraries", "pg_nodes")]);
+    register(&cluster, &cluster.paris);
+    cluster.await_replay();
+    cluster.paris.crash();
+    let said = cluster.oslo.psql("app", "CALL nodes.promote('oslo')");
+    assert!(said.ok && said.output.contains("all links follow \"oslo\""), "{said}");
+    cluster.assert_oslo_leads(&cluster.oslo);
+    cluster.paris.start_again();
+    let told = "SELECT severity FROM nodes.event WHERE kind = 'superseded'";
+    wait_until("paris knows that its time is over", LONG, || {
+        cluster.paris.query_texts("app", told) == ["critical"]
+    });
+    cluster.paris.stop();
+    cluster.assert_oslo_leads(&cluster.oslo);
 }
 
 #[test]
