@@ -128,13 +128,13 @@ pub fn kill_program(text: &str) -> bool {
         String::from_utf8_lossy(&line).contains(text) && !process::is_gone(*pid)
     };
     let found: Vec<u32> = pids.filter(runs).collect();
-    found.iter().fold(false, |any, pid| process::signal(*pid, libc::SIGKILL) || any)
+    found.into_iter().filter(|pid| process::signal(*pid, libc::SIGKILL)).count() > 0
 }
 
 /// Whether such a program runs.
 pub fn program_runs(text: &str) -> bool {
-    let processes = fs::read_dir("/proc").expect("/proc is mounted").flatten();
-    processes.into_iter().any(|entry| {
+    let mut processes = fs::read_dir("/proc").expect("/proc is mounted").flatten();
+    processes.any(|entry| {
         let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         String::from_utf8_lossy(&line).contains(text)
     })
