@@ -18,8 +18,13 @@ pub struct Adopted {
 impl Adopted {
     /// A data directory that does not exist yet, and a free port.
     pub fn place(name: &str) -> Adopted {
+        Adopted::named(name, "data")
+    }
+
+    /// The same with a data directory of this name.
+    pub fn named(name: &str, data: &str) -> Adopted {
         let directory = crate::temp_dir(name);
-        let data = directory.path().join("data");
+        let data = directory.path().join(data);
         let free = TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr());
         let port = free.expect("there is a free port").port();
         Adopted { directory, data, port, password: None }

@@ -1,6 +1,7 @@
 //! `nodes.clone_standby()`: a standby by one call, the same call interrupted, and what it refuses.
 
 use pg_test::adopted::{Adopted, kill_program, program_runs};
+use pg_test::names::literal;
 use pg_test::trio::{add_node, plan};
 use pg_test::{LONG, Psql, Server, wait_until};
 use std::fs;
@@ -26,8 +27,8 @@ fn paris() -> Server {
 
 /// The call, with more arguments.
 fn call(name: &str, place: &Adopted, more: &str) -> String {
-    let (data, port) = (place.data_dir().display(), place.port());
-    format!("CALL nodes.clone_standby('{name}', 'paris', '{data}', port => {port}{more})")
+    let (data, port) = (literal(&place.data_dir().to_string_lossy()), place.port());
+    format!("CALL nodes.clone_standby({}, 'paris', {data}, port => {port}{more})", literal(name))
 }
 
 /// So slow that there is time to interrupt it.
@@ -44,7 +45,8 @@ fn clone(registry: &Server, place: &Adopted, more: &str) -> String {
 #[track_caller]
 fn assert_follows(paris: &Server, place: &Adopted) {
     assert_eq!(plan(paris), [""; 0], "nothing is left to do");
-    assert_eq!(place.entries().first().map(String::as_str), Some("data"));
+    let data = place.data_dir().file_name().map(|name| name.to_string_lossy().into_owned());
+    assert_eq!(place.entries().first(), data.as_ref());
     assert!(!place.data_dir().join("pg_nodes.clone").exists(), "it is a server of its own");
     let ready = "SELECT format('%s %s', ready, array_to_string(reasons, '; ')) \
                  FROM nodes.failover_ready WHERE standby = 'oslo'";
@@ -78,7 +80,7 @@ fn a_standby_by_one_call() {
             &[&paris.conninfo("app"), &secret],
         )
         .expect("it is registered");
-    let place = Adopted::place("oslo").password(secret);
+    let place = Adopted::named("oslo", "dä 'ta=; rm -rf x").password(secret);
     let said = clone(&paris, &place, ", verify => true");
     assert!(said.contains("\"oslo\" is a clone of \"paris\" and follows it"), "{said}");
     assert_follows(&paris, &place);
@@ -100,7 +102,10 @@ fn a_standby_by_one_call() {
 
 #[test]
 fn another_server_makes_the_clone() {
-    let paris = paris();
+    // With a worker that would do by itself what is committed.
+    let watching = Server::builder("paris").conf("shared_preload_libraries", "pg_nodes");
+    let paris = registry(watching.start());
+    add_node(&paris, "paris", &paris);
     let london = registry(Server::builder("london").start());
     add_node(&paris, "london", &london);
     let place = Adopted::place("oslo");
@@ -177,6 +182,7 @@ fn what_is_refused_changes_nothing() {
     let at = |directory: &str| format!("CALL nodes.clone_standby('oslo', 'paris', '{directory}')");
     refused(&at("data"), "not an absolute path");
     refused(&at("/tmp/../x"), "not an absolute path");
+    refused(&at("/tmp/$(touch x)"), "would give to a shell");
     refused(&at("/no/such/place"), "there is no directory \"/no/such\"");
     refused(&at(&paris.data_dir().join("base/oslo").display().to_string()), "overlaps");
     refused(&at(&paris.data_dir().display().to_string()), "overlaps");
@@ -259,6 +265,8 @@ fn a_clone_that_does_not_start_is_kept() {
     let running = begin(&paris, &place);
     let taken = TcpListener::bind(("127.0.0.1", place.port())).expect("the port is free");
     let said = running.join().expect("psql ran");
+    let progress = ["oslo: streaming database files, ", " % ("];
+    assert!(progress.iter().all(|part| said.output.contains(part)), "{said}");
     let why = ["did not start", "could not bind", "The copy is complete"];
     assert!(!said.ok && why.iter().all(|why| said.output.contains(why)), "{said}");
     drop(taken);

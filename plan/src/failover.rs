@@ -4,6 +4,7 @@
 
 use crate::desired::{Link, LinkState, NodeId, Registry, Spec};
 use crate::pulse::{Pulse, SlotPulse};
+use crate::quote::ident;
 use crate::rule::RuleId;
 use crate::step::{Plan, ProblemKind};
 use crate::units;
@@ -344,8 +345,9 @@ fn slot_unmarked(on: &Evidence<'_>) -> Vec<Finding> {
             slot.name
         );
         let hint = format!(
-            "Disable the subscription, run ALTER SUBSCRIPTION \"{link}\" SET (failover = true) on \
-             its subscriber, and enable it again."
+            "Disable the subscription, run ALTER SUBSCRIPTION {} SET (failover = true) on its \
+             subscriber, and enable it again.",
+            ident(link)
         );
         (message, hint)
     };

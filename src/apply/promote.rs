@@ -48,10 +48,11 @@ pub fn promote(name: &str, force: bool) -> Result<()> {
         link.to == candidate && matches!(link.spec, nodes_plan::desired::Spec::Standby(_))
     });
     let mark = mark.map(|link| desired.registry.mark(link));
-    writer.relink(name, &old)?;
     if let Some(mark) = mark {
         reactor::block_on(forget_upstream(&desired, candidate, &mark))?;
     }
+    // From here on the rest is a plan like any other, which others can carry out too.
+    writer.relink(name, &old)?;
     writer.apply(name)
 }
 

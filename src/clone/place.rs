@@ -63,6 +63,11 @@ fn check_directory(directory: &Path) -> Result<()> {
         let hint = "Write the whole path, as the server on that machine sees it.";
         return refuse(Code::ERRCODE_INVALID_NAME, message, hint);
     }
+    if text.to_string().contains(['"', '$', '`', '\\']) {
+        let message = format!("\"{text}\" has a character that pg_ctl would give to a shell");
+        let hint = "Name a directory without quotation mark, dollar, backquote and backslash.";
+        return refuse(Code::ERRCODE_INVALID_NAME, message, hint);
+    }
     let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) else {
         let message = format!("\"{text}\" cannot be a data directory");
         return refuse(Code::ERRCODE_INVALID_NAME, message, "Name a directory below it.");
