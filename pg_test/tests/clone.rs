@@ -243,6 +243,10 @@ fn an_interrupted_call_can_be_repeated() {
     assert!(!said.ok && said.output.contains("canceling statement"), "{said}");
     assert_eq!((slots(&paris), place.entries()), (vec![], vec![]));
     assert!(!program_runs(&program));
+    // Who gives up says so.
+    paris.sql("app", "SELECT nodes.forget_node('oslo')");
+    assert!(paris.psql("app", "CALL nodes.apply()").ok);
+    assert_nothing_begun(&paris, &place);
     // Its process dies, and the server with it: the next call finds what is left.
     let running = begin(&paris, &place);
     let pid = "SELECT pid::text FROM pg_stat_activity WHERE query LIKE 'CALL nodes.clone_standby%'
