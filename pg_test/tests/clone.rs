@@ -210,6 +210,9 @@ fn what_is_refused_changes_nothing() {
 
 /// Runs a slow call in the background until the copy has begun.
 fn begin(paris: &Server, place: &Adopted) -> JoinHandle<Psql> {
+    // A sender notices late that the program of an earlier call is gone.
+    let senders = "SELECT pid::text FROM pg_stat_progress_basebackup";
+    wait_until("no copy runs", LONG, || paris.query_texts("app", senders).is_empty());
     let running = paris.psql_in_background("app", &call("oslo", place, SLOW));
     await_copy(paris, &running);
     running
