@@ -30,6 +30,7 @@ pub mod transition;
 pub mod units;
 
 mod foreign;
+mod index;
 mod order;
 mod others;
 mod refuse;

@@ -2,6 +2,7 @@
 //! in order.
 
 use crate::desired::{Link, LinkId, LinkState, Node, NodeId, Registry, Spec};
+use crate::index::indexed;
 use crate::name::extension_comment;
 use crate::observed::{NodeFacts, World};
 use crate::others::Others;
@@ -25,14 +26,15 @@ pub(crate) const RULES: &[(&str, &str)] = &[
 /// The difference between what should be and what is. The same input gives the same plan.
 pub fn plan(registry: &Registry, world: &World) -> Plan {
     let mut plan = Plan::default();
+    let known = indexed(registry, world);
     let mut others = Others::of(registry);
     // Links that go are asked last: what takes their place is known then.
     let (leaving, staying): (Vec<&Link>, Vec<&Link>) =
         registry.links.iter().partition(|link| link.state == LinkState::Removing);
     for link in staying.into_iter().chain(leaving) {
         let (steps, problems) = (plan.steps.len(), plan.problems.len());
-        if let Some(ctx) = Context::new(registry, world, &others, link) {
-            plan_link(&ctx, &mut plan);
+        if let Some(ctx) = Context::new(registry, &known, &others, link) {
+            plan_link(&ctx, world, &mut plan);
         }
         others.note(link, &plan.steps[steps..], &plan.problems[problems..]);
     }
@@ -41,7 +43,7 @@ pub fn plan(registry: &Registry, world: &World) -> Plan {
         let node_uses = uses.0.remove(id).unwrap_or_default();
         let steps = plan.steps.len();
         // A standby shows what its primary has and can change none of it.
-        let facts = world.facts(*id);
+        let facts = known.get(id);
         if let Some(facts) = facts.filter(|facts| read_only(*id, &node.name, facts).is_none()) {
             plan_extension(registry, *id, facts, &node_uses, &mut plan);
         }
@@ -73,7 +75,7 @@ fn table(link: &Link) -> &'static Table {
     }
 }
 
-fn plan_link(ctx: &Context<'_>, plan: &mut Plan) {
+fn plan_link(ctx: &Context<'_>, world: &World, plan: &mut Plan) {
     let table = table(ctx.link);
     let before = plan.problems.len();
     let steps = plan.steps.len();
@@ -95,7 +97,7 @@ fn plan_link(ctx: &Context<'_>, plan: &mut Plan) {
             }
         }
     }
-    wait_for_silent_nodes(ctx, plan);
+    wait_for_silent_nodes(ctx, world, plan);
 }
 
 fn ask(rules: &'static [Rule], ctx: &Context<'_>, plan: &mut Plan) {
@@ -132,8 +134,8 @@ fn record(rule: &'static str, ctx: &Context<'_>, verdict: Verdict, plan: &mut Pl
 }
 
 /// A removed link of which there is nothing to remove is forgotten when both its nodes have
-/// said so and nothing there bears its mark: never in the plan that still removes something, since that may leave what only a
-/// new look finds.
+/// said so and nothing there bears its mark: never in the plan that still removes something,
+/// since that may leave what only a new look finds.
 fn forget_link(ctx: &Context<'_>, plan: &mut Plan) {
     // All that a foreign link makes is on one node.
     let only_target = matches!(ctx.link.spec, Spec::Foreign(_));
@@ -143,9 +145,8 @@ fn forget_link(ctx: &Context<'_>, plan: &mut Plan) {
     if unknown {
         return;
     }
-    let sides = [(ctx.from, ctx.source), (ctx.to, ctx.target)];
-    let bears = |facts: Option<&NodeFacts>| facts.is_some_and(|facts| facts.bears(&ctx.mark));
-    if let Some((node, _)) = sides.into_iter().find(|(_, facts)| bears(*facts)) {
+    let sides = [(ctx.from, &ctx.made_there), (ctx.to, &ctx.made_here)];
+    if let Some((node, _)) = sides.into_iter().find(|(_, made)| !made.is_empty()) {
         let (link, comment) = (&ctx.link.name, ctx.mark.comment());
         let message = format!("something on \"{}\" still bears the mark of \"{link}\"", node.name);
         let hint = format!("It is none of the link's own: take the comment '{comment}' off it.");
@@ -176,7 +177,7 @@ fn forget_node(node: &Node, plan: &mut Plan) {
     });
 }
 
-fn wait_for_silent_nodes(ctx: &Context<'_>, plan: &mut Plan) {
+fn wait_for_silent_nodes(ctx: &Context<'_>, world: &World, plan: &mut Plan) {
     let removing = ctx.link.state == LinkState::Removing;
     let source_matters = !(removing && matches!(ctx.link.spec, Spec::Foreign(_)));
     let silent =
@@ -202,11 +203,7 @@ fn wait_for_silent_nodes(ctx: &Context<'_>, plan: &mut Plan) {
             rule: "RG03",
             link: Some(ctx.link.id),
             node: Some(node.id),
-            message: format!(
-                "node \"{}\" did not answer: {}",
-                node.name,
-                ctx.world.silence(node.id)
-            ),
+            message: format!("node \"{}\" did not answer: {}", node.name, world.silence(node.id)),
             hint,
         });
     }

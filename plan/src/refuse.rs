@@ -1,6 +1,7 @@
 //! Preconditions that several kinds of link share, each with its numbers and its way out.
 
 use crate::desired::{Node, NodeId};
+use crate::index::Indexed;
 use crate::name::Mark;
 use crate::observed::{NodeFacts, Owner, owner};
 use crate::rule::Verdict;
@@ -86,7 +87,7 @@ pub(crate) fn read_only(node: NodeId, name: &str, facts: &NodeFacts) -> Option<V
 
 /// The role that pg_nodes uses on a server cannot make replication slots there. Where it is the
 /// role of the node's conninfo too, the rules about that one say so.
-pub(crate) fn cannot_make_slot(node: &Node, facts: &NodeFacts) -> Option<Verdict> {
+pub(crate) fn cannot_make_slot(node: &Node, facts: &Indexed<'_>) -> Option<Verdict> {
     let known = facts.role(&facts.role).is_some() && node.conninfo.get("user") == Some(&facts.role);
     (!facts.can_replicate && !known).then(|| {
         Verdict::refuse(

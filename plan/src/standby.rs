@@ -157,7 +157,7 @@ fn wal_level_minimal(ctx: &Context<'_>) -> Vec<Verdict> {
 
 /// Whether the standby already streams through our slot: then it needs nothing more.
 fn streams(ctx: &Context<'_>) -> bool {
-    ctx.source.and_then(|source| source.slot(&ctx.slot())).is_some_and(|slot| slot.active)
+    ctx.source.and_then(|source| source.slot(ctx.slot())).is_some_and(|slot| slot.active)
 }
 
 fn no_walsender(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -185,7 +185,7 @@ fn no_slot_left(ctx: &Context<'_>) -> Vec<Verdict> {
     let (Some(source), Some(spec)) = (ctx.source, spec(ctx)) else {
         return vec![];
     };
-    if !spec.slot || source.slot(&ctx.slot()).is_some() {
+    if !spec.slot || source.slot(ctx.slot()).is_some() {
         return vec![];
     }
     let headroom = Headroom {
@@ -247,7 +247,7 @@ fn no_passfile(ctx: &Context<'_>) -> Vec<Verdict> {
 fn no_slot_rights(ctx: &Context<'_>) -> Vec<Verdict> {
     let wanted = spec(ctx).is_some_and(|spec| spec.slot);
     match ctx.source {
-        Some(source) if wanted && source.slot(&ctx.slot()).is_none() => {
+        Some(source) if wanted && source.slot(ctx.slot()).is_none() => {
             cannot_make_slot(ctx.from, source).into_iter().collect()
         }
         Some(_) | None => vec![],
@@ -259,11 +259,15 @@ fn create_slot(ctx: &Context<'_>) -> Vec<Verdict> {
     let (Some((source, _)), Some(spec)) = (ctx.both(), spec(ctx)) else {
         return vec![];
     };
-    if !spec.slot || source.slot(&ctx.slot()).is_some() {
+    if !spec.slot || source.slot(ctx.slot()).is_some() {
         return vec![];
     }
     let reason = format!("keeps the WAL that \"{}\" has not received yet", ctx.to.name);
-    vec![Verdict::act(ctx.from.id, Operation::CreatePhysicalSlot { slot: ctx.slot() }, reason)]
+    vec![Verdict::act(
+        ctx.from.id,
+        Operation::CreatePhysicalSlot { slot: ctx.slot().to_owned() },
+        reason,
+    )]
 }
 
 /// The line that the standby's passfile should hold.
@@ -313,7 +317,7 @@ fn wanted_conninfo(ctx: &Context<'_>, target: &NodeFacts) -> Conninfo {
 
 /// The simple settings of a standby, each with its value; `None` for one that must not be set.
 fn wanted_settings(ctx: &Context<'_>, target: &NodeFacts) -> Vec<(&'static str, Option<String>)> {
-    let slot = spec(ctx).is_some_and(|spec| spec.slot).then(|| ctx.slot());
+    let slot = spec(ctx).is_some_and(|spec| spec.slot).then(|| ctx.slot().to_owned());
     let mut settings = vec![("primary_slot_name", slot)];
     if target.major() >= 17 {
         settings.push(("hot_standby_feedback", Some("on".to_owned())));
@@ -369,7 +373,7 @@ fn set_conninfo(ctx: &Context<'_>, conninfo: Conninfo) -> Verdict {
     let step = Verdict::act(ctx.to.id, Operation::SetPrimaryConninfo { conninfo }, reason);
     let stranger = ctx.target.and_then(|target| target.primary_conninfo.as_ref());
     match stranger {
-        Some(now) if now.get("application_name") != Some(ctx.slot().as_str()) => {
+        Some(now) if now.get("application_name") != Some(ctx.slot()) => {
             step.danger(format!("\"{}\" stops following: {now}", ctx.to.name))
         }
         Some(_) | None => step,
@@ -415,18 +419,17 @@ fn drop_unwanted_slot(ctx: &Context<'_>) -> Vec<Verdict> {
 /// a role that is no superuser sees of them.
 fn is_configured(ctx: &Context<'_>) -> bool {
     let Some(target) = ctx.target else { return false };
-    let slot = ctx.slot();
     let files = target.file_settings.as_ref();
     let in_files = files.and_then(|files| files.get("primary_slot_name"));
     is_marked(ctx, target.primary_conninfo.as_ref())
         || is_marked(ctx, target.primary_conninfo_file.as_ref())
-        || target.setting("primary_slot_name") == Some(slot.as_str())
-        || in_files == Some(&slot)
+        || target.setting("primary_slot_name") == Some(ctx.slot())
+        || in_files.is_some_and(|slot| slot == ctx.slot())
 }
 
 /// Whether a `primary_conninfo` bears our mark.
 fn is_marked(ctx: &Context<'_>, conninfo: Option<&Conninfo>) -> bool {
-    conninfo.is_some_and(|c| c.get("application_name") == Some(ctx.slot().as_str()))
+    conninfo.is_some_and(|c| c.get("application_name") == Some(ctx.slot()))
 }
 
 /// The link that will make the standby follow somebody else. Until it has done so nothing is
@@ -460,16 +463,15 @@ fn await_replay(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     }
     let reason = format!("\"{}\" keeps all that was done until now", ctx.to.name);
-    vec![Verdict::act(ctx.from.id, Operation::AwaitReplay { slot: ctx.slot() }, reason)]
+    vec![Verdict::act(ctx.from.id, Operation::AwaitReplay { slot: ctx.slot().to_owned() }, reason)]
 }
 
 fn reset_settings(ctx: &Context<'_>) -> Vec<Verdict> {
     let Some(target) = ctx.target.filter(|_| is_configured(ctx) && !is_held(ctx)) else {
         return vec![];
     };
-    let slot = ctx.slot();
     let in_files = |setting: &str| target.file_settings.as_ref()?.get(setting);
-    let slot_is_ours = in_files("primary_slot_name") == Some(&slot);
+    let slot_is_ours = in_files("primary_slot_name").is_some_and(|slot| slot == ctx.slot());
     let conninfo_is_ours = is_marked(ctx, target.primary_conninfo_file.as_ref());
     let mut verdicts = Vec::new();
     let mut reset = |setting: &'static str| {
@@ -522,7 +524,7 @@ fn drop_slot(ctx: &Context<'_>) -> Vec<Verdict> {
     if ctx.link.state == LinkState::Removing && is_held(ctx) {
         return vec![];
     }
-    let slot = ctx.source.and_then(|source| source.slot(&ctx.slot()));
+    let slot = ctx.source.and_then(|source| source.slot(ctx.slot()));
     match slot {
         // Somebody reads it and we cannot tell the standby to stop: it must answer first.
         Some(slot) if slot.active && ctx.target.is_none() && !ctx.to.gone => vec![],

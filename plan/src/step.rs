@@ -320,8 +320,8 @@ impl Rights {
 }
 
 /// What people call a role, or everybody.
-pub fn role_name(role: &Option<String>) -> &str {
-    role.as_deref().unwrap_or("PUBLIC")
+pub fn role_name(role: Option<&str>) -> &str {
+    role.unwrap_or("PUBLIC")
 }
 
 /// The difference between two sets of `OPTIONS`.
@@ -334,18 +334,16 @@ pub struct OptionChange {
 
 impl OptionChange {
     /// What turns `have` into `want`.
-    pub fn between(have: &Conninfo, want: &Conninfo) -> Self {
-        let mut change = OptionChange::default();
-        for (key, value) in want.iter() {
-            match have.get(key) {
-                None => change.add.set(key, value),
-                Some(old) if old != value => change.set.set(key, value),
-                Some(_) => {}
-            }
+    pub fn between(have: &BTreeMap<&str, &str>, want: &BTreeMap<&str, &str>) -> Self {
+        let new = want.iter().filter(|(key, _)| !have.contains_key(*key));
+        let other = want.iter().filter(|(key, value)| have.get(*key).is_some_and(|v| v != *value));
+        let stale = have.keys().filter(|key| !want.contains_key(*key));
+        let owned = |(key, value): (&&str, &&str)| (key.to_string(), value.to_string());
+        OptionChange {
+            add: Conninfo::new(new.map(owned)),
+            set: Conninfo::new(other.map(owned)),
+            drop: stale.map(|key| key.to_string()).collect(),
         }
-        let stale = have.iter().filter(|(key, _)| want.get(key).is_none());
-        change.drop = stale.map(|(key, _)| key.to_owned()).collect();
-        change
     }
 
     pub fn is_empty(&self) -> bool {
@@ -660,8 +658,8 @@ mod tests {
 
     #[test]
     fn option_changes_add_set_and_drop() {
-        let have = Conninfo::default().with("host", "a").with("port", "1");
-        let want = Conninfo::default().with("host", "b").with("dbname", "d");
+        let have = BTreeMap::from([("host", "a"), ("port", "1")]);
+        let want = BTreeMap::from([("host", "b"), ("dbname", "d")]);
         let change = OptionChange::between(&have, &want);
         assert_eq!(change.add.get("dbname"), Some("d"));
         assert_eq!(change.set.get("host"), Some("b"));

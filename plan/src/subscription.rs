@@ -1,13 +1,15 @@
 //! The rules of a subscription link: `from` is the publisher, `to` the subscriber. What is
 //! made: a publication and a logical slot there, a subscription here, enabled last.
 
-use crate::desired::{Spec, SubscriptionSpec};
+use crate::desired::{LinkId, PUBLICATION_OPTIONS, SUBSCRIPTION_OPTIONS, Spec, SubscriptionSpec};
+use crate::index::find_named;
 use crate::name::TableName;
-use crate::observed::{NodeFacts, Publication, Relation, Slot, Subscription, find_marked, marked};
+use crate::observed::{NodeFacts, Publication, Relation, Slot, Subscription};
 use crate::quote::ident;
 use crate::refuse::{Headroom, cannot_make_slot, name_taken, read_only};
 use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::Operation;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) const TABLE: Table =
@@ -95,13 +97,13 @@ fn spec<'a>(ctx: &Context<'a>) -> Option<&'a SubscriptionSpec> {
 /// The publication is called like the link, but not where the name has a backslash: an apply
 /// worker quotes the publications it asks for with `PQescapeLiteral`, whose `E''` form the
 /// replication grammar does not know (`libpqrcv_startstreaming`, libpqwalreceiver.c).
-fn publication_name(ctx: &Context<'_>) -> String {
-    if ctx.link.name.contains('\\') { ctx.slot() } else { ctx.link.name.clone() }
+fn publication_name<'c>(ctx: &'c Context<'_>) -> &'c str {
+    if ctx.link.name.contains('\\') { ctx.slot() } else { &ctx.link.name }
 }
 
 /// Our publication, known by our mark: it may have been renamed.
 fn publication<'a>(ctx: &Context<'a>) -> Option<&'a Publication> {
-    find_marked(&ctx.source?.publications, &ctx.mark, &publication_name(ctx))
+    find_named(ctx.made_there.publications, publication_name(ctx))
 }
 
 /// Our publication, where it can be made right by altering it.
@@ -111,7 +113,7 @@ fn alterable<'a>(ctx: &Context<'a>) -> Option<&'a Publication> {
 
 /// Our subscription, known by our mark: it may have been renamed.
 fn subscription<'a>(ctx: &Context<'a>) -> Option<&'a Subscription> {
-    find_marked(&ctx.target?.subscriptions, &ctx.mark, &ctx.link.name)
+    find_named(ctx.made_here.subscriptions, &ctx.link.name)
 }
 
 fn same_group(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -168,7 +170,7 @@ fn no_publisher_room(ctx: &Context<'_>) -> Vec<Verdict> {
     let Some(source) = ctx.source else {
         return vec![];
     };
-    if source.slot(&ctx.slot()).is_some() {
+    if source.slot(ctx.slot()).is_some() {
         return vec![];
     }
     let claimed = ctx.others.claims(ctx.from.id).slots;
@@ -276,7 +278,7 @@ fn subscriber_rights(ctx: &Context<'_>, target: &NodeFacts) -> Option<Verdict> {
 }
 
 fn publication_taken(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(found) = ctx.source.and_then(|source| source.publication(&publication_name(ctx)))
+    let Some(found) = ctx.source.and_then(|source| source.publication(publication_name(ctx)))
     else {
         return vec![];
     };
@@ -295,15 +297,15 @@ fn subscription_taken(ctx: &Context<'_>) -> Vec<Verdict> {
 /// The tables that the publication should list, as far as they are known. All tables are
 /// listed too, never `FOR ALL TABLES`: that would publish the tables of extensions, ours with
 /// its secrets among them, and could not be altered in place.
-fn wanted_tables(ctx: &Context<'_>) -> BTreeSet<TableName> {
-    match spec(ctx).and_then(|spec| spec.tables.clone()) {
-        Some(tables) => tables,
+fn wanted_tables<'c>(ctx: &'c Context<'_>) -> &'c BTreeSet<TableName> {
+    ctx.tables.get_or_init(|| match spec(ctx).and_then(|spec| spec.tables.as_ref()) {
+        Some(tables) => Cow::Borrowed(tables),
         None => {
             let relations = ctx.source.map_or(&[][..], |source| &source.relations);
             let roots = relations.iter().filter(|r| is_table(r) && !r.is_partition);
-            roots.filter(|r| !r.of_extension).map(|r| r.name.clone()).collect()
+            Cow::Owned(roots.filter(|r| !r.of_extension).map(|r| r.name.clone()).collect())
         }
-    }
+    })
 }
 
 fn is_table(relation: &Relation) -> bool {
@@ -316,7 +318,7 @@ fn table_missing(ctx: &Context<'_>) -> Vec<Verdict> {
     for (node, facts) in sides {
         let Some(facts) = facts else { continue };
         for table in wanted_tables(ctx) {
-            if facts.relation(&table).is_some_and(is_table) {
+            if facts.relation(table).is_some_and(is_table) {
                 continue;
             }
             verdicts.push(Verdict::refuse(
@@ -387,7 +389,7 @@ fn slot_lost(ctx: &Context<'_>) -> Vec<Verdict> {
     let (Some(source), Some(_)) = (ctx.source, subscription(ctx)) else {
         return vec![];
     };
-    let what = match source.slot(&ctx.slot()) {
+    let what = match source.slot(ctx.slot()) {
         Some(slot) if slot.wal_status.as_deref() == Some("lost") => "has lost its WAL",
         Some(_) => return vec![],
         None => "is gone",
@@ -433,7 +435,7 @@ fn cannot_publish(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     };
     let mut verdicts = Vec::new();
-    if source.slot(&ctx.slot()).is_none() {
+    if source.slot(ctx.slot()).is_none() {
         verdicts.extend(cannot_make_slot(ctx.from, source));
     }
     if alterable(ctx).is_none() && !source.can_create {
@@ -449,8 +451,7 @@ fn cannot_publish(ctx: &Context<'_>) -> Vec<Verdict> {
 
 /// Only a table's owner can publish it.
 fn not_owned(ctx: &Context<'_>) -> Vec<Verdict> {
-    let not_all = |source: &&NodeFacts| source.relations.iter().any(|r| !r.owned);
-    let Some(source) = ctx.source.filter(not_all) else {
+    let Some(source) = ctx.source.filter(|source| !source.all_owned) else {
         return vec![];
     };
     let listed = |table: &TableName| {
@@ -474,8 +475,8 @@ fn not_owned(ctx: &Context<'_>) -> Vec<Verdict> {
 /// A copy into a table that holds rows fails on the first that is there already, again and
 /// again, or doubles it. So it is after somebody dropped the subscription by hand.
 fn not_empty(ctx: &Context<'_>) -> Vec<Verdict> {
-    let any = |target: &&NodeFacts| target.relations.iter().any(|r| r.filled);
-    let (Some(target), true) = (ctx.target.filter(any), copies(ctx) > 0) else {
+    let some = ctx.target.filter(|target| !target.all_empty);
+    let (Some(target), true) = (some, copies(ctx) > 0) else {
         return vec![];
     };
     let tables = wanted_tables(ctx);
@@ -509,7 +510,7 @@ fn rename_publication(ctx: &Context<'_>) -> Vec<Verdict> {
         ),
         _ => absence(ctx, source),
     });
-    let operation = Operation::RenamePublication { name: found.name.clone(), to };
+    let operation = Operation::RenamePublication { name: found.name.clone(), to: to.to_owned() };
     vec![Verdict::act(ctx.from.id, operation, reason).danger_if(unseen)]
 }
 
@@ -548,8 +549,8 @@ fn create_publication(ctx: &Context<'_>) -> Vec<Verdict> {
         Verdict::act(ctx.from.id, operation, "it is FOR ALL TABLES").danger(danger)
     });
     let operation = Operation::CreatePublication {
-        name: publication_name(ctx),
-        tables: wanted_tables(ctx),
+        name: publication_name(ctx).to_owned(),
+        tables: wanted_tables(ctx).clone(),
         options: spec.publication_options(),
         mark: ctx.mark.clone(),
     };
@@ -574,7 +575,7 @@ fn relist_tables(ctx: &Context<'_>) -> Vec<Verdict> {
         let to = &ctx.to.name;
         format!("\"{to}\" lacks what the filter held back of {known}; it is not copied again")
     });
-    let name = publication_name(ctx);
+    let name = publication_name(ctx).to_owned();
     let operation = Operation::RelistPublicationTables { name, tables };
     vec![Verdict::act(ctx.from.id, operation, reason).danger_if(danger)]
 }
@@ -592,14 +593,17 @@ fn set_tables(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     };
     let (name, to, wanted) = (publication_name(ctx), &ctx.to.name, wanted_tables(ctx));
+    if found.tables == *wanted {
+        return vec![];
+    }
     let missing: BTreeSet<_> = wanted.difference(&found.tables).cloned().collect();
-    let extra: BTreeSet<_> = found.tables.difference(&wanted).cloned().collect();
+    let extra: BTreeSet<_> = found.tables.difference(wanted).cloned().collect();
     let mut verdicts = Vec::new();
     if !missing.is_empty() {
         let reason = format!("it lacks {}", join(&missing));
         let danger = known(ctx, &missing)
             .map(|unseen| format!("\"{to}\" lacks what changed meanwhile in {unseen}"));
-        let operation = Operation::AddPublicationTables { name: name.clone(), tables: missing };
+        let operation = Operation::AddPublicationTables { name: name.to_owned(), tables: missing };
         verdicts.push(Verdict::act(ctx.from.id, operation, reason).danger_if(danger));
     }
     // Nothing is taken from a subscriber that is not heard.
@@ -607,7 +611,7 @@ fn set_tables(ctx: &Context<'_>) -> Vec<Verdict> {
         let extra_names = join(&extra);
         let reason = format!("{extra_names} should not be in it");
         let danger = format!("\"{to}\" receives no more changes of {extra_names}; its rows stay");
-        let operation = Operation::DropPublicationTables { name, tables: extra };
+        let operation = Operation::DropPublicationTables { name: name.to_owned(), tables: extra };
         verdicts.push(Verdict::act(ctx.from.id, operation, reason).danger(danger));
     }
     verdicts
@@ -625,7 +629,7 @@ fn drop_schemas(ctx: &Context<'_>) -> Vec<Verdict> {
         "\"{}\" receives no more changes of other tables in {names}; its rows stay",
         ctx.to.name
     );
-    let name = publication_name(ctx);
+    let name = publication_name(ctx).to_owned();
     let operation = Operation::DropPublicationSchemas { name, schemas };
     vec![Verdict::act(ctx.from.id, operation, reason).danger(danger)]
 }
@@ -637,9 +641,10 @@ fn join(tables: &BTreeSet<TableName>) -> String {
 /// The wanted options that the object does not have.
 fn option_drift(
     have: &BTreeMap<String, String>,
-    want: BTreeMap<String, String>,
+    want: BTreeMap<&str, &str>,
 ) -> BTreeMap<String, String> {
-    want.into_iter().filter(|(key, value)| have.get(key) != Some(value)).collect()
+    let drift = want.into_iter().filter(|(key, value)| have.get(*key).is_none_or(|v| v != value));
+    drift.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 fn set_publication_options(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -651,17 +656,18 @@ fn set_publication_options(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     }
     let reason = "its options are not those of the link";
-    let operation = Operation::SetPublicationOptions { name: publication_name(ctx), options };
+    let name = publication_name(ctx).to_owned();
+    let operation = Operation::SetPublicationOptions { name, options };
     vec![Verdict::act(ctx.from.id, operation, reason)]
 }
 
 /// The options of the link, and Postgres' defaults for those it does not name.
-fn wanted_publication_options(spec: &SubscriptionSpec) -> BTreeMap<String, String> {
+fn wanted_publication_options(spec: &SubscriptionSpec) -> BTreeMap<&str, &str> {
     let mut options = BTreeMap::from([
-        ("publish".to_owned(), "insert, update, delete, truncate".to_owned()),
-        ("publish_via_partition_root".to_owned(), "false".to_owned()),
+        ("publish", "insert, update, delete, truncate"),
+        ("publish_via_partition_root", "false"),
     ]);
-    options.extend(spec.publication_options());
+    options.extend(spec.options_in(PUBLICATION_OPTIONS));
     options
 }
 
@@ -669,11 +675,15 @@ fn create_slot(ctx: &Context<'_>) -> Vec<Verdict> {
     let Some((source, _)) = ctx.both() else {
         return vec![];
     };
-    if source.slot(&ctx.slot()).is_some() || subscription(ctx).is_some() {
+    if source.slot(ctx.slot()).is_some() || subscription(ctx).is_some() {
         return vec![];
     }
     let reason = format!("keeps changes for \"{}\" from here on", ctx.to.name);
-    vec![Verdict::act(ctx.from.id, Operation::CreateLogicalSlot { slot: ctx.slot() }, reason)]
+    vec![Verdict::act(
+        ctx.from.id,
+        Operation::CreateLogicalSlot { slot: ctx.slot().to_owned() },
+        reason,
+    )]
 }
 
 fn create_subscription(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -686,8 +696,8 @@ fn create_subscription(ctx: &Context<'_>) -> Vec<Verdict> {
     let operation = Operation::CreateSubscription {
         name: ctx.link.name.clone(),
         conninfo: ctx.from.conninfo.clone(),
-        publication: publication_name(ctx),
-        slot: ctx.slot(),
+        publication: publication_name(ctx).to_owned(),
+        slot: ctx.slot().to_owned(),
         copy_data: spec.copy_data,
         options: spec.subscription_options(),
         comment: ctx.comment(),
@@ -719,10 +729,10 @@ fn set_publication(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     };
     let publication = publication_name(ctx);
-    if found.publications == BTreeSet::from([publication.clone()]) {
+    if found.publications.iter().eq([publication]) {
         return vec![];
     }
-    let name = ctx.link.name.clone();
+    let (name, publication) = (ctx.link.name.clone(), publication.to_owned());
     let operation = Operation::SetSubscriptionPublication { name, publication };
     vec![Verdict::act(ctx.to.id, operation, "it reads other publications than the link's")]
 }
@@ -731,11 +741,11 @@ fn set_slot(ctx: &Context<'_>) -> Vec<Verdict> {
     let Some(found) = subscription(ctx) else {
         return vec![];
     };
-    if found.slot.as_deref() == Some(ctx.slot().as_str()) {
+    if found.slot.as_deref() == Some(ctx.slot()) {
         return vec![];
     }
     let name = ctx.link.name.clone();
-    let set = Operation::SetSubscriptionSlot { name: name.clone(), slot: ctx.slot() };
+    let set = Operation::SetSubscriptionSlot { name: name.clone(), slot: ctx.slot().to_owned() };
     let mut verdicts = Vec::new();
     // The slot of an enabled subscription cannot be changed. That of a paused link is disabled
     // already.
@@ -774,11 +784,11 @@ fn set_options(ctx: &Context<'_>) -> Vec<Verdict> {
 
 /// The options of the link, and Postgres' defaults (`parse_subscription_options`,
 /// subscriptioncmds.c) for the others that the server reports.
-fn wanted_subscription_options(
+fn wanted_subscription_options<'a>(
     target: &NodeFacts,
     found: &Subscription,
-    spec: &SubscriptionSpec,
-) -> BTreeMap<String, String> {
+    spec: &'a SubscriptionSpec,
+) -> BTreeMap<&'a str, &'a str> {
     let defaults = [
         ("binary", "false"),
         ("streaming", if target.major() < 18 { "off" } else { "parallel" }),
@@ -789,10 +799,7 @@ fn wanted_subscription_options(
         ("password_required", "true"),
     ];
     let reported = defaults.into_iter().filter(|(key, _)| found.options.contains_key(*key));
-    let mut options: BTreeMap<String, String> =
-        reported.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-    options.extend(spec.subscription_options());
-    options
+    reported.chain(spec.options_in(SUBSCRIPTION_OPTIONS)).collect()
 }
 
 fn pause(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -852,7 +859,7 @@ fn refresh(ctx: &Context<'_>) -> Vec<Verdict> {
     }
     let altered =
         publication.all_tables || !set_tables(ctx).is_empty() || !drop_schemas(ctx).is_empty();
-    if !altered && found.table_names() == publication.published {
+    if !altered && knows(found, &publication.published) {
         return vec![];
     }
     let operation =
@@ -863,6 +870,12 @@ fn refresh(ctx: &Context<'_>) -> Vec<Verdict> {
         format!("it knows other tables than those published: {}", join(&publication.published))
     };
     vec![Verdict::act(ctx.to.id, operation, reason)]
+}
+
+/// Whether a subscription knows just these tables.
+fn knows(subscription: &Subscription, tables: &BTreeSet<TableName>) -> bool {
+    let mut known = subscription.tables.values();
+    known.len() == tables.len() && known.all(|known| tables.contains(&known.table))
 }
 
 fn warn_types(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -914,15 +927,15 @@ fn cannot_drop_there(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 fn drop_subscription(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(target) = ctx.target.filter(|_| cannot_drop_here(ctx).is_empty()) else {
+    if !cannot_drop_here(ctx).is_empty() {
         return vec![];
-    };
-    let drop = |found: &Subscription| {
+    }
+    let drop = |(_, found): &(LinkId, &Subscription)| {
         let operation = Operation::DropSubscription { name: found.name.clone() };
         Verdict::act(ctx.to.id, operation, "the link is being removed")
             .danger(format!("\"{}\" receives no more changes; its rows stay", ctx.to.name))
     };
-    marked(&target.subscriptions, &ctx.mark).into_iter().map(drop).collect()
+    ctx.made_here.subscriptions.iter().map(drop).collect()
 }
 
 /// Slots of table copies are named `pg_<subscription oid>_sync_<table oid>_<system identifier>`
@@ -940,7 +953,7 @@ fn copy_slots<'a>(ctx: &Context<'a>) -> Vec<&'a Slot> {
         let known = target.subscription_oids.contains(&oid);
         Some(slot.kind == "logical" && system == target.system_identifier && !known)
     };
-    source.slots.iter().filter(|slot| orphan(slot) == Some(true)).collect()
+    source.copy_slots.iter().copied().filter(|slot| orphan(slot) == Some(true)).collect()
 }
 
 fn drop_copy_slots(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -959,7 +972,7 @@ fn drop_copy_slots(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 fn drop_slot(ctx: &Context<'_>) -> Vec<Verdict> {
-    let slot = ctx.source.and_then(|source| source.slot(&ctx.slot()));
+    let slot = ctx.source.and_then(|source| source.slot(ctx.slot()));
     match slot {
         // Its reader lives but does not answer us: it must stop first.
         Some(slot) if slot.active && ctx.target.is_none() && !ctx.to.gone => vec![],
@@ -975,13 +988,13 @@ fn drop_slot(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 fn drop_publication(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(source) = ctx.source.filter(|_| cannot_drop_there(ctx).is_empty()) else {
+    if !cannot_drop_there(ctx).is_empty() {
         return vec![];
-    };
-    let drop = |found: &Publication| {
+    }
+    let drop = |(_, found): &(LinkId, &Publication)| {
         let operation = Operation::DropPublication { name: found.name.clone() };
         Verdict::act(ctx.from.id, operation, "the link is being removed")
             .danger("subscriptions of others to it, if there are any, fail")
     };
-    marked(&source.publications, &ctx.mark).into_iter().map(drop).collect()
+    ctx.made_there.publications.iter().map(drop).collect()
 }

@@ -37,16 +37,16 @@ pub(super) fn grant(ctx: &Context<'_>) -> Vec<Verdict> {
     let (Some((_, facts)), Some(spec)) = (ctx.both(), spec(ctx)) else {
         return vec![];
     };
-    let each = |role: Option<String>| {
-        let of_schema = grant_schema(ctx, spec, &role);
+    let each = |role: Option<&str>| {
+        let of_schema = grant_schema(ctx, spec, role);
         of_schema.into_iter().chain(grant_tables(ctx, spec, role))
     };
-    grantees(facts, spec).into_iter().flat_map(each).collect()
+    grantees(facts, spec).flat_map(each).collect()
 }
 
-fn grant_schema(ctx: &Context<'_>, spec: &ForeignSpec, role: &Option<String>) -> Option<Verdict> {
+fn grant_schema(ctx: &Context<'_>, spec: &ForeignSpec, role: Option<&str>) -> Option<Verdict> {
     let found = schema(ctx);
-    if found.is_some_and(|s| s.is_of(role.as_deref()) || s.grants(role.as_deref())) {
+    if found.is_some_and(|s| s.is_of(role) || s.grants(role)) {
         return None;
     }
     let name = role_name(role);
@@ -62,18 +62,18 @@ fn grant_schema(ctx: &Context<'_>, spec: &ForeignSpec, role: &Option<String>) ->
             format!("Have {} grant USAGE on it to {name}.", found.owner),
         )),
         None => {
-            let operation =
-                Operation::GrantUsage { schema: spec.local_schema.clone(), role: role.clone() };
+            let (schema, role) = (spec.local_schema.clone(), role.map(str::to_owned));
+            let operation = Operation::GrantUsage { schema, role };
             Some(Verdict::act(ctx.to.id, operation, format!("the link names {name}")))
         }
     }
 }
 
-fn grant_tables(ctx: &Context<'_>, spec: &ForeignSpec, role: Option<String>) -> Option<Verdict> {
+fn grant_tables(ctx: &Context<'_>, spec: &ForeignSpec, role: Option<&str>) -> Option<Verdict> {
     let rights = if spec.writable { Rights::All } else { Rights::Read };
     let has_all = |table: &Relation| {
         let mut privileges = rights.privileges().iter();
-        table.is_of(role.as_deref()) || privileges.all(|right| table.grants(role.as_deref(), right))
+        table.is_of(role) || privileges.all(|right| table.grants(role, right))
     };
     let all = tables::after_import(ctx).into_iter();
     let tables: BTreeSet<TableName> =
@@ -81,7 +81,8 @@ fn grant_tables(ctx: &Context<'_>, spec: &ForeignSpec, role: Option<String>) -> 
     if tables.is_empty() {
         return None;
     }
-    let reason = format!("the link names {}", role_name(&role));
+    let reason = format!("the link names {}", role_name(role));
+    let role = role.map(str::to_owned);
     Some(Verdict::act(ctx.to.id, Operation::GrantTables { tables, role, rights }, reason))
 }
 
@@ -99,7 +100,7 @@ pub(super) fn revoke(ctx: &Context<'_>) -> Vec<Verdict> {
             |operation| Verdict::act(ctx.to.id, operation, reason.clone()).danger(danger.clone());
         verdicts.extend(operations.into_iter().flatten().map(step));
     }
-    for role in grantees(facts, spec).iter().filter(|_| !spec.writable) {
+    for role in grantees(facts, spec).filter(|_| !spec.writable) {
         let danger = format!("{} can no longer change rows through them", role_name(role));
         let step =
             |operation| Verdict::act(ctx.to.id, operation, "the link is read-only").danger(danger);
@@ -108,24 +109,22 @@ pub(super) fn revoke(ctx: &Context<'_>) -> Vec<Verdict> {
     verdicts
 }
 
-fn revoke_tables(ctx: &Context<'_>, role: &Option<String>, rights: Rights) -> Option<Operation> {
+fn revoke_tables(ctx: &Context<'_>, role: Option<&str>, rights: Rights) -> Option<Operation> {
     let has_some = |table: &Relation| {
         let mut privileges = rights.privileges().iter();
-        !table.is_of(role.as_deref())
-            && privileges.any(|right| table.grants(role.as_deref(), right))
+        !table.is_of(role) && privileges.any(|right| table.grants(role, right))
     };
     let all = tables::after_import(ctx).into_iter();
     let tables: BTreeSet<TableName> =
         all.filter(|(_, here)| here.is_some_and(has_some)).map(|(name, _)| name).collect();
-    let operation = |tables| Operation::RevokeTables { tables, role: role.clone(), rights };
-    (!tables.is_empty()).then(|| operation(tables))
+    let role = role.map(str::to_owned);
+    (!tables.is_empty()).then_some(Operation::RevokeTables { tables, role, rights })
 }
 
 /// Of a schema that is not ours nothing is taken: whoever made it may have given it.
-fn revoke_usage(ctx: &Context<'_>, spec: &ForeignSpec, role: &Option<String>) -> Option<Operation> {
+fn revoke_usage(ctx: &Context<'_>, spec: &ForeignSpec, role: Option<&str>) -> Option<Operation> {
     let ours = marked_schema(ctx)?;
-    let given = ours.grants(role.as_deref()) && !ours.is_of(role.as_deref());
-    let operation =
-        Operation::RevokeUsage { schema: spec.local_schema.clone(), role: role.clone() };
-    given.then_some(operation)
+    let given = ours.grants(role) && !ours.is_of(role);
+    let (schema, role) = (spec.local_schema.clone(), role.map(str::to_owned));
+    given.then_some(Operation::RevokeUsage { schema, role })
 }
