@@ -4,6 +4,7 @@
 use crate::desired::{LinkId, NodeId, Registry};
 use crate::name::{Mark, TableName};
 use crate::observed::*;
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 
@@ -46,13 +47,24 @@ impl Made<'_> {
     }
 }
 
-/// An index of every node that is known.
-pub(crate) fn indexed<'a>(
-    registry: &'a Registry,
-    world: &'a World,
-) -> BTreeMap<NodeId, Indexed<'a>> {
-    let known = registry.nodes.keys().filter_map(|id| Some((*id, world.facts(*id)?)));
-    known.map(|(id, facts)| (id, Indexed::new(&registry.id, facts))).collect()
+/// The nodes that are known, each with an index from when it is first asked for: what links to
+/// the same nodes ask one after the other is still at hand.
+pub(crate) struct Index<'a> {
+    registry: &'a str,
+    nodes: BTreeMap<NodeId, (&'a NodeFacts, OnceCell<Indexed<'a>>)>,
+}
+
+impl<'a> Index<'a> {
+    pub fn new(registry: &'a Registry, world: &'a World) -> Self {
+        let known = registry.nodes.keys().filter_map(|id| Some((*id, world.facts(*id)?)));
+        let nodes = known.map(|(id, facts)| (id, (facts, OnceCell::new()))).collect();
+        Index { registry: &registry.id, nodes }
+    }
+
+    pub fn get(&self, node: NodeId) -> Option<&Indexed<'a>> {
+        let (facts, indexed) = self.nodes.get(&node)?;
+        Some(indexed.get_or_init(|| Indexed::new(self.registry, facts)))
+    }
 }
 
 impl<'a> Indexed<'a> {

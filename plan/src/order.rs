@@ -2,7 +2,7 @@
 //! in order.
 
 use crate::desired::{Link, LinkId, LinkState, Node, NodeId, Registry, Spec};
-use crate::index::indexed;
+use crate::index::Index;
 use crate::name::extension_comment;
 use crate::observed::{NodeFacts, World};
 use crate::others::Others;
@@ -26,14 +26,14 @@ pub(crate) const RULES: &[(&str, &str)] = &[
 /// The difference between what should be and what is. The same input gives the same plan.
 pub fn plan(registry: &Registry, world: &World) -> Plan {
     let mut plan = Plan::default();
-    let known = indexed(registry, world);
+    let index = Index::new(registry, world);
     let mut others = Others::of(registry);
     // Links that go are asked last: what takes their place is known then.
     let (leaving, staying): (Vec<&Link>, Vec<&Link>) =
         registry.links.iter().partition(|link| link.state == LinkState::Removing);
     for link in staying.into_iter().chain(leaving) {
         let (steps, problems) = (plan.steps.len(), plan.problems.len());
-        if let Some(ctx) = Context::new(registry, &known, &others, link) {
+        if let Some(ctx) = Context::new(registry, &index, &others, link) {
             plan_link(&ctx, world, &mut plan);
         }
         others.note(link, &plan.steps[steps..], &plan.problems[problems..]);
@@ -43,7 +43,7 @@ pub fn plan(registry: &Registry, world: &World) -> Plan {
         let node_uses = uses.0.remove(id).unwrap_or_default();
         let steps = plan.steps.len();
         // A standby shows what its primary has and can change none of it.
-        let facts = known.get(id);
+        let facts = world.facts(*id);
         if let Some(facts) = facts.filter(|facts| read_only(*id, &node.name, facts).is_none()) {
             plan_extension(registry, *id, facts, &node_uses, &mut plan);
         }

@@ -3,13 +3,13 @@
 
 use crate::desired::{Link, LinkState, Node, NodeId, Registry};
 use crate::foreign::Shown;
-use crate::index::{Indexed, Made};
+use crate::index::{Index, Indexed, Made};
 use crate::name::{Mark, TableName, digest};
 use crate::others::Others;
 use crate::step::Operation;
 use std::borrow::Cow;
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// One numbered rule. `when` is the sentence that `nodes.rules()` shows.
 pub struct Rule {
@@ -106,11 +106,11 @@ impl<'a> Context<'a> {
     /// `None` where a node of the link is not registered, which the registry's keys forbid.
     pub fn new(
         registry: &'a Registry,
-        known: &'a BTreeMap<NodeId, Indexed<'a>>,
+        index: &'a Index<'_>,
         others: &'a Others<'a>,
         link: &'a Link,
     ) -> Option<Self> {
-        let (source, target) = (known.get(&link.from), known.get(&link.to));
+        let (source, target) = (index.get(link.from), index.get(link.to));
         Some(Context {
             others,
             link,
