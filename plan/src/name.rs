@@ -160,8 +160,7 @@ const DIGEST: &str = ", conninfo ";
 
 /// The digest in a comment by [`Mark::comment_with`].
 pub fn digest(comment: &str) -> Option<&str> {
-    // It is behind all the rest, and this is asked of every mark.
-    let (_, rest) = comment.rsplit_once(DIGEST)?;
+    let (_, rest) = comment.split_once(DIGEST)?;
     Some(rest.split_once(", ").map_or(rest, |(digest, _)| digest))
 }
 

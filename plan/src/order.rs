@@ -52,19 +52,10 @@ pub fn plan(registry: &Registry, world: &World) -> Plan {
             forget_node(node, &mut plan);
         }
     }
-    plan.steps = in_phases(plan.steps);
+    // Within a phase the registry's own rows come last: what they stand for is gone then.
+    plan.steps.sort_by_key(|step| (step.phase, step.node.is_none()));
     plan.problems.sort_by_key(|problem| problem.kind);
     plan
-}
-
-/// Steps by phase, in their order within each; a sort would move these large values often.
-/// Within a phase the registry's own rows come last: what they stand for is gone then.
-fn in_phases(steps: Vec<Step>) -> Vec<Step> {
-    let mut phases: BTreeMap<(Phase, bool), Vec<Step>> = BTreeMap::new();
-    for step in steps {
-        phases.entry((step.phase, step.node.is_none())).or_default().push(step);
-    }
-    phases.into_values().flatten().collect()
 }
 
 fn table(link: &Link) -> &'static Table {
