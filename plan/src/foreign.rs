@@ -7,6 +7,7 @@ mod tables;
 
 pub(crate) use tables::Shown;
 
+use crate::claims::{Lacking, Leftover};
 use crate::conninfo::Conninfo;
 use crate::desired::{ForeignSpec, Spec};
 use crate::index::{Indexed, find, find_named};
@@ -17,8 +18,15 @@ use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::{Operation, OptionChange, role_name};
 use std::collections::{BTreeMap, BTreeSet};
 
-pub(crate) const TABLE: Table =
-    Table { forbid: FORBID, follow: FOLLOW, refuse: REFUSE, keep: KEEP, remove: REMOVE };
+pub(crate) const TABLE: Table = Table {
+    forbid: FORBID,
+    follow: FOLLOW,
+    refuse: REFUSE,
+    keep: KEEP,
+    remove: REMOVE,
+    lacking: |_| Lacking::default(),
+    leftover: |_| Leftover::default(),
+};
 
 const FORBID: &[Rule] = &[
     Rule { id: "FO01", when: "the node with the schema is read-only", then: target_read_only },

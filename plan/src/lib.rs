@@ -29,6 +29,7 @@ pub mod topology;
 pub mod transition;
 pub mod units;
 
+mod claims;
 mod foreign;
 mod index;
 mod order;

@@ -28,15 +28,24 @@ pub fn plan(registry: &Registry, world: &World) -> Plan {
     let mut plan = Plan::default();
     let index = Index::new(registry, world);
     let mut others = Others::of(registry);
+    free_leftovers(registry, &index, &mut others);
     // Links that go are asked last: what takes their place is known then.
     let (leaving, staying): (Vec<&Link>, Vec<&Link>) =
         registry.links.iter().partition(|link| link.state == LinkState::Removing);
     for link in staying.into_iter().chain(leaving) {
         let (steps, problems) = (plan.steps.len(), plan.problems.len());
+        let mut lacking = None;
         if let Some(ctx) = Context::new(registry, &index, &others, link) {
             plan_link(&ctx, world, &mut plan);
+            // A link to a node that is not heard gets nothing yet.
+            let is_next = link.state != LinkState::Removing && ctx.both().is_some();
+            lacking = is_next.then(|| (table(link).lacking)(&ctx));
         }
-        others.note(link, &plan.steps[steps..], &plan.problems[problems..]);
+        let problems = &plan.problems[problems..];
+        others.note(link, &plan.steps[steps..], problems);
+        if let Some(lacking) = lacking {
+            others.ledger.claim(link, lacking, problems);
+        }
     }
     let mut uses = Uses::of(registry, &plan);
     for (id, node) in &registry.nodes {
@@ -56,6 +65,20 @@ pub fn plan(registry: &Registry, world: &World) -> Plan {
     plan.steps.sort_by_key(|step| (step.phase, step.node.is_none()));
     plan.problems.sort_by_key(|problem| problem.kind);
     plan
+}
+
+/// What removed links give back counts from the start, and so does the slot of a standby that
+/// should have none.
+fn free_leftovers(registry: &Registry, index: &Index<'_>, others: &mut Others<'_>) {
+    let gives =
+        |link: &&Link| link.state == LinkState::Removing || matches!(link.spec, Spec::Standby(_));
+    for link in registry.links.iter().filter(gives) {
+        let leftover =
+            Context::new(registry, index, others, link).map(|ctx| (table(link).leftover)(&ctx));
+        if let Some(leftover) = leftover {
+            others.ledger.free(link, leftover);
+        }
+    }
 }
 
 fn table(link: &Link) -> &'static Table {

@@ -1,5 +1,6 @@
 //! Preconditions that several kinds of link share, each with its numbers and its way out.
 
+use crate::claims::{Account, Claims};
 use crate::desired::{Node, NodeId};
 use crate::index::Indexed;
 use crate::name::Mark;
@@ -12,23 +13,42 @@ pub(crate) struct Headroom<'a> {
     pub node_name: &'a str,
     pub setting: &'static str,
     pub used: i64,
-    pub needed: i64,
+    pub account: Account,
+    /// What the link lacks.
+    pub lacks: Claims,
+    /// What the setting limits.
+    pub limited: fn(&Claims) -> i64,
     pub purpose: &'a str,
 }
 
 impl Headroom<'_> {
-    /// Refuses when `used + needed` exceeds the setting; an unknown limit is not judged. Who
-    /// needs nothing is not refused for what others take.
+    /// Refuses what does not fit in the end, and lets wait what does not fit yet; an unknown
+    /// limit is not judged. Who needs nothing is not refused for what others take.
     pub fn check(&self, facts: &NodeFacts) -> Option<Verdict> {
         let limit = facts.number(self.setting)?;
-        if self.needed == 0 || self.used + self.needed <= limit {
+        let needed = (self.limited)(&self.lacks);
+        let with = |others: Claims| (self.limited)(&(others + self.lacks));
+        let now = self.used + with(self.account.taken);
+        let freed = (self.limited)(&self.account.freed);
+        let end = self.used - freed + with(self.account.promised);
+        if needed == 0 || now.max(end) <= limit {
             return None;
         }
+        let (setting, node, purpose) = (self.setting, self.node_name, self.purpose);
+        let hint = raise(setting, now.max(end));
+        if end <= limit {
+            let message = format!(
+                "{setting} on node \"{node}\" is {limit}; {purpose} waits for what removed links \
+                 still use of it"
+            );
+            return Some(Verdict::wait(self.node, message, hint));
+        }
+        let used = end - needed;
         let message = format!(
-            "{} on node \"{}\" is {limit}, of which {} are in use; {} needs {} more",
-            self.setting, self.node_name, self.used, self.purpose, self.needed
+            "{setting} on node \"{node}\" is {limit}, of which {used} are in use; \
+             {purpose} needs {needed} more"
         );
-        Some(Verdict::refuse(self.node, message, raise(self.setting, self.used + self.needed)))
+        Some(Verdict::refuse(self.node, message, hint))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Rules: numbered, explained, kept in ordered tables, one table per kind of link and purpose.
 //! All rules of a table are asked in order; each adds what it finds.
 
+use crate::claims::{Lacking, Leftover};
 use crate::desired::{Link, LinkState, Node, NodeId, Registry};
 use crate::foreign::Shown;
 use crate::index::{Index, Indexed, Made};
@@ -165,6 +166,10 @@ pub(crate) struct Table {
     pub keep: &'static [Rule],
     /// What takes a link away.
     pub remove: &'static [Rule],
+    /// What a link lacks of what its nodes limit.
+    pub lacking: fn(&Context<'_>) -> Lacking,
+    /// What it has of that and is to give back.
+    pub leftover: fn(&Context<'_>) -> Leftover,
 }
 
 /// A rule as people see it: what it belongs to (a kind of link, any link, a node, or the

@@ -2,6 +2,7 @@
 //! the standby. What is made: a physical slot there, `primary_conninfo`, `primary_slot_name`
 //! and a passfile here.
 
+use crate::claims::{Claims, Lacking, Leftover};
 use crate::conninfo::{Conninfo, Secret, passfile_line};
 use crate::desired::{Link, LinkState, Spec, StandbySpec};
 use crate::observed::NodeFacts;
@@ -10,8 +11,15 @@ use crate::render::PASSFILE;
 use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::Operation;
 
-pub(crate) const TABLE: Table =
-    Table { forbid: FORBID, follow: FOLLOW, refuse: REFUSE, keep: KEEP, remove: REMOVE };
+pub(crate) const TABLE: Table = Table {
+    forbid: FORBID,
+    follow: FOLLOW,
+    refuse: REFUSE,
+    keep: KEEP,
+    remove: REMOVE,
+    lacking,
+    leftover,
+};
 
 const FORBID: &[Rule] = &[
     Rule { id: "ST01", when: "the standby is not a clone of its primary", then: not_a_clone },
@@ -164,15 +172,7 @@ fn no_walsender(ctx: &Context<'_>) -> Vec<Verdict> {
     let Some(source) = ctx.source else {
         return vec![];
     };
-    let needed = i64::from(!streams(ctx) && !follows(ctx));
-    let headroom = Headroom {
-        node: ctx.from.id,
-        node_name: &ctx.from.name,
-        setting: "max_wal_senders",
-        used: source.walsenders + ctx.others.claims(ctx.from.id).slots,
-        needed,
-        purpose: "a standby",
-    };
+    let headroom = headroom(ctx, "max_wal_senders", source.walsenders, |claims| claims.walsenders);
     headroom.check(source).into_iter().collect()
 }
 
@@ -182,21 +182,50 @@ fn follows(ctx: &Context<'_>) -> bool {
 }
 
 fn no_slot_left(ctx: &Context<'_>) -> Vec<Verdict> {
-    let (Some(source), Some(spec)) = (ctx.source, spec(ctx)) else {
+    let Some(source) = ctx.source else {
         return vec![];
     };
-    if !spec.slot || source.slot(ctx.slot()).is_some() {
-        return vec![];
-    }
-    let headroom = Headroom {
+    let used = source.slots.len() as i64;
+    let headroom = headroom(ctx, "max_replication_slots", used, |claims| claims.slots);
+    headroom.check(source).into_iter().collect()
+}
+
+fn headroom<'c>(
+    ctx: &'c Context<'_>,
+    setting: &'static str,
+    used: i64,
+    limited: fn(&Claims) -> i64,
+) -> Headroom<'c> {
+    Headroom {
         node: ctx.from.id,
         node_name: &ctx.from.name,
-        setting: "max_replication_slots",
-        used: source.slots.len() as i64 + ctx.others.claims(ctx.from.id).slots,
-        needed: 1,
+        setting,
+        used,
+        account: ctx.others.ledger.account(ctx.from.id),
+        lacks: lacking(ctx).from,
+        limited,
         purpose: "a standby",
+    }
+}
+
+/// One that streams, or is told to, needs no further walsender.
+fn lacking(ctx: &Context<'_>) -> Lacking {
+    let found = ctx.source.and_then(|source| source.slot(ctx.slot()));
+    let wanted = spec(ctx).is_some_and(|spec| spec.slot);
+    let from = Claims {
+        slots: i64::from(wanted && found.is_none()),
+        walsenders: i64::from(!streams(ctx) && !follows(ctx)),
+        ..Claims::default()
     };
-    headroom.check(source).into_iter().collect()
+    Lacking { from, to: Claims::default() }
+}
+
+/// The slot of a removed link, and one that should not be there.
+fn leftover(ctx: &Context<'_>) -> Leftover {
+    let readers = ctx.link.state == LinkState::Removing;
+    let unwanted = readers || spec(ctx).is_some_and(|spec| !spec.slot);
+    let slot = ctx.source.filter(|_| unwanted).and_then(|source| source.slot(ctx.slot()));
+    Leftover { slots: slot.into_iter().cloned().collect(), readers, subscriptions: 0 }
 }
 
 fn no_rights(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -421,10 +450,15 @@ fn is_configured(ctx: &Context<'_>) -> bool {
     let Some(target) = ctx.target else { return false };
     let files = target.file_settings.as_ref();
     let in_files = files.and_then(|files| files.get("primary_slot_name"));
-    is_marked(ctx, target.primary_conninfo.as_ref())
+    is_in_force(ctx)
         || is_marked(ctx, target.primary_conninfo_file.as_ref())
-        || target.setting("primary_slot_name") == Some(ctx.slot())
         || in_files.is_some_and(|slot| slot == ctx.slot())
+}
+
+fn is_in_force(ctx: &Context<'_>) -> bool {
+    let Some(target) = ctx.target else { return false };
+    is_marked(ctx, target.primary_conninfo.as_ref())
+        || target.setting("primary_slot_name") == Some(ctx.slot())
 }
 
 /// Whether a `primary_conninfo` bears our mark.
@@ -486,8 +520,11 @@ fn reset_settings(ctx: &Context<'_>) -> Vec<Verdict> {
     if conninfo_is_ours {
         reset("primary_conninfo");
     }
-    let reload = Verdict::act(ctx.to.id, Operation::Reload, "puts the settings in force");
-    verdicts.push(reload.danger(format!("\"{}\" stops following", ctx.to.name)));
+    // Settings that never were in force are gone with the files.
+    if is_in_force(ctx) {
+        let reload = Verdict::act(ctx.to.id, Operation::Reload, "puts the settings in force");
+        verdicts.push(reload.danger(format!("\"{}\" stops following", ctx.to.name)));
+    }
     verdicts
 }
 

@@ -1,6 +1,7 @@
 //! The rules of a subscription link: `from` is the publisher, `to` the subscriber. What is
 //! made: a publication and a logical slot there, a subscription here, enabled last.
 
+use crate::claims::{Claims, Lacking, Leftover};
 use crate::desired::{LinkId, PUBLICATION_OPTIONS, SUBSCRIPTION_OPTIONS, Spec, SubscriptionSpec};
 use crate::index::find_named;
 use crate::name::TableName;
@@ -12,8 +13,15 @@ use crate::step::Operation;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-pub(crate) const TABLE: Table =
-    Table { forbid: FORBID, follow: FOLLOW, refuse: REFUSE, keep: KEEP, remove: REMOVE };
+pub(crate) const TABLE: Table = Table {
+    forbid: FORBID,
+    follow: FOLLOW,
+    refuse: REFUSE,
+    keep: KEEP,
+    remove: REMOVE,
+    lacking,
+    leftover,
+};
 
 const FORBID: &[Rule] = &[
     Rule { id: "SU01", when: "publisher and subscriber are one group", then: same_group },
@@ -170,21 +178,19 @@ fn no_publisher_room(ctx: &Context<'_>) -> Vec<Verdict> {
     let Some(source) = ctx.source else {
         return vec![];
     };
-    if source.slot(ctx.slot()).is_some() {
-        return vec![];
-    }
-    let claimed = ctx.others.claims(ctx.from.id).slots;
-    let headroom = |setting, used| Headroom {
+    let headroom = |setting, used, limited| Headroom {
         node: ctx.from.id,
         node_name: &ctx.from.name,
         setting,
         used,
-        needed: 1 + copies(ctx),
+        account: ctx.others.ledger.account(ctx.from.id),
+        lacks: lacking(ctx).from,
+        limited,
         purpose: "a subscription",
     };
     [
-        headroom("max_replication_slots", source.slots.len() as i64 + claimed),
-        headroom("max_wal_senders", source.walsenders + claimed),
+        headroom("max_replication_slots", source.slots.len() as i64, |c| c.slots + c.copies),
+        headroom("max_wal_senders", source.walsenders, |c| c.walsenders + c.copies),
     ]
     .iter()
     .filter_map(|room| room.check(source))
@@ -196,34 +202,59 @@ fn copies(ctx: &Context<'_>) -> i64 {
 }
 
 fn no_subscriber_room(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(target) = ctx.target else {
+    let Some(target) = ctx.target.filter(|_| !ctx.paused()) else {
         return vec![];
     };
-    if subscription(ctx).is_some() || ctx.paused() {
-        return vec![];
-    }
-    let claimed = ctx.others.claims(ctx.to.id).subscriptions;
-    let subscriptions = target.subscription_oids.len() as i64 + claimed;
-    let workers = target.background_workers + claimed;
-    let headroom = |setting, used, needed, purpose| Headroom {
+    let headroom = |setting, used, limited, purpose| Headroom {
         node: ctx.to.id,
         node_name: &ctx.to.name,
         setting,
         used,
-        needed,
+        account: ctx.others.ledger.account(ctx.to.id),
+        lacks: lacking(ctx).to,
+        limited,
         purpose,
     };
-    let copies = copies(ctx);
+    let subscriptions = target.subscription_oids.len() as i64;
+    let workers = target.background_workers;
     let origins = target.origins_setting();
+    let all: fn(&Claims) -> i64 = |claims| claims.subscriptions + claims.copies;
     [
-        headroom("max_logical_replication_workers", subscriptions, 1 + copies, "a subscription"),
-        headroom(origins, subscriptions, 1 + copies, "a subscription (origins)"),
-        headroom("max_worker_processes", workers, 1 + copies, "a subscription"),
-        headroom("max_sync_workers_per_subscription", 0, copies, "the initial copy"),
+        headroom("max_logical_replication_workers", subscriptions, all, "a subscription"),
+        headroom(origins, subscriptions, all, "a subscription (origins)"),
+        headroom("max_worker_processes", workers, all, "a subscription"),
+        headroom("max_sync_workers_per_subscription", 0, |c| c.copies, "the initial copy"),
     ]
     .iter()
     .filter_map(|room| room.check(target))
     .collect()
+}
+
+fn lacking(ctx: &Context<'_>) -> Lacking {
+    let mut lacking = Lacking::default();
+    let copies = copies(ctx);
+    if ctx.source.is_some_and(|source| source.slot(ctx.slot()).is_none()) {
+        lacking.from = Claims { slots: 1, walsenders: 1, copies, ..Claims::default() };
+    }
+    if subscription(ctx).is_none() {
+        lacking.to = Claims { subscriptions: 1, copies, ..Claims::default() };
+    }
+    lacking
+}
+
+/// What a removed link has: its slot, those of its copies, its subscriptions.
+fn leftover(ctx: &Context<'_>) -> Leftover {
+    let slot = ctx.source.and_then(|source| source.slot(ctx.slot()));
+    let left = |oid: u32| {
+        let known = ctx.target.is_some_and(|target| target.subscription_oids.contains(&oid));
+        !known || ctx.made_here.subscriptions.iter().any(|(_, found)| found.oid == oid)
+    };
+    let copies = copy_slots(ctx).filter(|(_, oid)| left(*oid)).map(|(slot, _)| slot);
+    Leftover {
+        slots: slot.into_iter().chain(copies).cloned().collect(),
+        readers: true,
+        subscriptions: ctx.made_here.subscriptions.len() as i64,
+    }
 }
 
 fn no_rights(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -942,18 +973,26 @@ fn drop_subscription(ctx: &Context<'_>) -> Vec<Verdict> {
 /// (`ReplicationSlotNameForTablesync`, tablesync.c). Nobody will ever read one whose subscription
 /// the subscriber does not have, in any database. That is proved only by a server that is no
 /// standby and was asked after the slot was seen: a subscription is there before its slots.
-fn copy_slots<'a>(ctx: &Context<'a>) -> Vec<&'a Slot> {
-    let Some((source, target)) = ctx.both().filter(|(_, target)| !target.in_recovery) else {
+fn orphaned_copy_slots<'a>(ctx: &Context<'a>) -> Vec<&'a Slot> {
+    let Some(target) = ctx.target else {
         return vec![];
     };
-    let orphan = |slot: &&Slot| {
-        let (oid, rest) = slot.name.strip_prefix("pg_")?.split_once("_sync_")?;
-        let (table, system) = rest.split_once('_')?;
-        let (oid, _): (u32, u32) = (oid.parse().ok()?, table.parse().ok()?);
-        let known = target.subscription_oids.contains(&oid);
-        Some(slot.kind == "logical" && system == target.system_identifier && !known)
-    };
-    source.copy_slots.iter().copied().filter(|slot| orphan(slot) == Some(true)).collect()
+    let orphan = |(_, oid): &(&Slot, u32)| !target.subscription_oids.contains(oid);
+    copy_slots(ctx).filter(orphan).map(|(slot, _)| slot).collect()
+}
+
+/// Slots of copies to the subscriber, each with the oid of its subscription.
+fn copy_slots<'a>(ctx: &Context<'a>) -> impl Iterator<Item = (&'a Slot, u32)> {
+    let both = ctx.both().filter(|(_, target)| !target.in_recovery);
+    both.into_iter().flat_map(|(source, target)| {
+        source.copy_slots.iter().filter_map(|slot| {
+            let (oid, rest) = slot.name.strip_prefix("pg_")?.split_once("_sync_")?;
+            let (table, system) = rest.split_once('_')?;
+            let (oid, _): (u32, u32) = (oid.parse().ok()?, table.parse().ok()?);
+            let is_copy = slot.kind == "logical" && system == target.system_identifier;
+            is_copy.then_some((*slot, oid))
+        })
+    })
 }
 
 fn drop_copy_slots(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -968,7 +1007,7 @@ fn drop_copy_slots(ctx: &Context<'_>) -> Vec<Verdict> {
         Verdict::act(ctx.from.id, Operation::DropSlot { slot: name }, reason)
     };
     let dropped = |slot: &&Slot| ctx.others.drops_slot(ctx.from.id, &slot.name);
-    copy_slots(ctx).into_iter().filter(|slot| !dropped(slot)).map(decide).collect()
+    orphaned_copy_slots(ctx).into_iter().filter(|slot| !dropped(slot)).map(decide).collect()
 }
 
 fn drop_slot(ctx: &Context<'_>) -> Vec<Verdict> {
