@@ -109,12 +109,19 @@ pub(crate) fn read_only(node: NodeId, name: &str, facts: &NodeFacts) -> Option<V
 /// role of the node's conninfo too, the rules about that one say so.
 pub(crate) fn cannot_make_slot(node: &Node, facts: &Indexed<'_>) -> Option<Verdict> {
     let known = facts.role(&facts.role).is_some() && node.conninfo.get("user") == Some(&facts.role);
-    (!facts.can_replicate && !known).then(|| {
-        Verdict::refuse(
-            node.id,
-            format!("role \"{}\" on node \"{}\" may not make slots", facts.role, node.name),
-            "Run ALTER ROLE … REPLICATION there, or give the node an admin_conninfo of a \
-             superuser with nodes.alter_node().",
-        )
-    })
+    (!facts.can_replicate && !known).then(|| may_not(node, facts, "make"))
+}
+
+/// Nor can it drop one. Without its reader the slot would keep WAL until somebody else does.
+pub(crate) fn cannot_drop_slot(node: &Node, facts: &NodeFacts) -> Option<Verdict> {
+    (!facts.can_replicate).then(|| may_not(node, facts, "drop"))
+}
+
+fn may_not(node: &Node, facts: &NodeFacts, what: &str) -> Verdict {
+    Verdict::refuse(
+        node.id,
+        format!("role \"{}\" on node \"{}\" may not {what} slots", facts.role, node.name),
+        "Run ALTER ROLE … REPLICATION there, or give the node an admin_conninfo of a superuser \
+         with nodes.alter_node().",
+    )
 }

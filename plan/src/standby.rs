@@ -6,7 +6,7 @@ use crate::claims::{Claims, Lacking, Leftover};
 use crate::conninfo::{Conninfo, Secret, passfile_line};
 use crate::desired::{Link, LinkState, Spec, StandbySpec};
 use crate::observed::NodeFacts;
-use crate::refuse::{Headroom, cannot_make_slot};
+use crate::refuse::{Headroom, cannot_drop_slot, cannot_make_slot};
 use crate::render::PASSFILE;
 use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::Operation;
@@ -27,6 +27,7 @@ const FORBID: &[Rule] = &[
     Rule { id: "ST07", when: "the role on the standby cannot alter its settings", then: no_rights },
     Rule { id: "ST08", when: "the role of the conninfo cannot replicate", then: no_replication },
     Rule { id: "ST10", when: "a directory is where the passfile should be", then: no_passfile },
+    Rule { id: "ST11", when: "the standby refuses ALTER SYSTEM", then: no_alter_system },
 ];
 
 const FOLLOW: &[Rule] = &[
@@ -52,6 +53,7 @@ const KEEP: &[Rule] = &[
 ];
 
 const REMOVE: &[Rule] = &[
+    Rule { id: "ST36", when: "the role on the primary may not drop the slot", then: no_slot_drop },
     Rule { id: "ST37", when: "the role may not reset the standby's settings", then: no_reset },
     Rule { id: "ST38", when: "another link makes the standby follow first", then: await_successor },
     Rule { id: "ST39", when: "the standby still streams", then: await_replay },
@@ -273,6 +275,27 @@ fn no_passfile(ctx: &Context<'_>) -> Vec<Verdict> {
     }
 }
 
+/// From 17 on an administrator can forbid it: then something else writes the files.
+fn no_alter_system(ctx: &Context<'_>) -> Vec<Verdict> {
+    let alters = |verdict: &Verdict| {
+        let Verdict::Do { operation, .. } = verdict else { return false };
+        matches!(operation, Operation::AlterSystem { .. } | Operation::SetPrimaryConninfo { .. })
+    };
+    let mut steps = follow_conninfo(ctx).into_iter().chain(alter_settings(ctx));
+    if steps.any(|step| alters(&step)) { refuses_alter_system(ctx) } else { vec![] }
+}
+
+fn refuses_alter_system(ctx: &Context<'_>) -> Vec<Verdict> {
+    match ctx.target.and_then(|target| target.setting("allow_alter_system")) {
+        Some("off") => vec![Verdict::refuse(
+            ctx.to.id,
+            format!("node \"{}\" refuses ALTER SYSTEM (allow_alter_system is off)", ctx.to.name),
+            "Turn allow_alter_system on there and reload, then run nodes.apply() again.",
+        )],
+        Some(_) | None => vec![],
+    }
+}
+
 fn no_slot_rights(ctx: &Context<'_>) -> Vec<Verdict> {
     let wanted = spec(ctx).is_some_and(|spec| spec.slot);
     match ctx.source {
@@ -439,7 +462,10 @@ fn remove_stale_passfile(ctx: &Context<'_>) -> Vec<Verdict> {
 fn drop_unwanted_slot(ctx: &Context<'_>) -> Vec<Verdict> {
     // A standby that is not heard may still need it.
     match (spec(ctx), ctx.both()) {
-        (Some(StandbySpec { slot: false }), Some(_)) => drop_slot(ctx),
+        (Some(StandbySpec { slot: false }), Some(_)) => {
+            let refused = no_slot_drop(ctx);
+            if refused.is_empty() { drop_slot(ctx) } else { refused }
+        }
         (Some(StandbySpec { .. }) | None, _) => vec![],
     }
 }
@@ -447,12 +473,13 @@ fn drop_unwanted_slot(ctx: &Context<'_>) -> Vec<Verdict> {
 /// Whether the standby's settings, in force or in the files, are ours. The slot's name is what
 /// a role that is no superuser sees of them.
 fn is_configured(ctx: &Context<'_>) -> bool {
-    let Some(target) = ctx.target else { return false };
-    let files = target.file_settings.as_ref();
-    let in_files = files.and_then(|files| files.get("primary_slot_name"));
-    is_in_force(ctx)
-        || is_marked(ctx, target.primary_conninfo_file.as_ref())
-        || in_files.is_some_and(|slot| slot == ctx.slot())
+    is_in_force(ctx) || is_in_files(ctx)
+}
+
+fn is_in_files(ctx: &Context<'_>) -> bool {
+    let files = ctx.target.and_then(|target| target.file_settings.as_ref());
+    let slot = files.and_then(|files| files.get("primary_slot_name"));
+    is_told_to_follow(ctx) || slot.is_some_and(|slot| slot == ctx.slot())
 }
 
 fn is_in_force(ctx: &Context<'_>) -> bool {
@@ -474,11 +501,20 @@ fn successor<'a>(ctx: &Context<'a>) -> Option<&'a Link> {
 
 /// Whether the standby keeps following by our settings although the link is being removed.
 fn is_held(ctx: &Context<'_>) -> bool {
-    !no_reset(ctx).is_empty() || successor(ctx).is_some()
+    !no_slot_drop(ctx).is_empty() || !no_reset(ctx).is_empty() || successor(ctx).is_some()
+}
+
+fn no_slot_drop(ctx: &Context<'_>) -> Vec<Verdict> {
+    let source = ctx.source.filter(|source| source.slot(ctx.slot()).is_some());
+    source.and_then(|source| cannot_drop_slot(ctx.from, source)).into_iter().collect()
 }
 
 fn no_reset(ctx: &Context<'_>) -> Vec<Verdict> {
-    if is_configured(ctx) { no_rights(ctx) } else { vec![] }
+    let mut verdicts = if is_configured(ctx) { no_rights(ctx) } else { vec![] };
+    if is_in_files(ctx) {
+        verdicts.extend(refuses_alter_system(ctx));
+    }
+    verdicts
 }
 
 fn await_successor(ctx: &Context<'_>) -> Vec<Verdict> {

@@ -3,11 +3,11 @@
 
 use crate::claims::{Claims, Lacking, Leftover};
 use crate::desired::{LinkId, PUBLICATION_OPTIONS, SUBSCRIPTION_OPTIONS, Spec, SubscriptionSpec};
-use crate::index::find_named;
+use crate::index::{Indexed, find_named};
 use crate::name::TableName;
 use crate::observed::{NodeFacts, Publication, Relation, Slot, Subscription};
 use crate::quote::ident;
-use crate::refuse::{Headroom, cannot_make_slot, name_taken, read_only};
+use crate::refuse::{Headroom, cannot_drop_slot, cannot_make_slot, name_taken, read_only};
 use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::Operation;
 use std::borrow::Cow;
@@ -87,6 +87,11 @@ const KEEP: &[Rule] = &[
 ];
 
 const REMOVE: &[Rule] = &[
+    Rule {
+        id: "SU37",
+        when: "the role on the publisher may not drop the slot",
+        then: no_slot_drop,
+    },
     Rule { id: "SU38", when: "the subscriber has become read-only", then: cannot_drop_here },
     Rule { id: "SU39", when: "the publisher has become read-only", then: cannot_drop_there },
     Rule { id: "SU40", when: "the subscription is still there", then: drop_subscription },
@@ -947,6 +952,20 @@ fn cannot_drop_here(ctx: &Context<'_>) -> Vec<Verdict> {
     }
 }
 
+/// Why the link's slots cannot be dropped, though they should be.
+fn no_slot_drop(ctx: &Context<'_>) -> Vec<Verdict> {
+    let left = |source: &&Indexed<'_>| {
+        source.slot(ctx.slot()).is_some() || !orphaned_copy_slots(ctx).is_empty()
+    };
+    let source = ctx.source.filter(left);
+    source.and_then(|source| cannot_drop_slot(ctx.from, source)).into_iter().collect()
+}
+
+/// Whether the subscriber goes on: then it needs slot and publication.
+fn is_held(ctx: &Context<'_>) -> bool {
+    !cannot_drop_here(ctx).is_empty() || !no_slot_drop(ctx).is_empty()
+}
+
 /// Why our publication cannot be dropped, though it should be.
 fn cannot_drop_there(ctx: &Context<'_>) -> Vec<Verdict> {
     match (ctx.source, publication(ctx)) {
@@ -958,7 +977,7 @@ fn cannot_drop_there(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 fn drop_subscription(ctx: &Context<'_>) -> Vec<Verdict> {
-    if !cannot_drop_here(ctx).is_empty() {
+    if is_held(ctx) {
         return vec![];
     }
     let drop = |(_, found): &(LinkId, &Subscription)| {
@@ -996,6 +1015,9 @@ fn copy_slots<'a>(ctx: &Context<'a>) -> impl Iterator<Item = (&'a Slot, u32)> {
 }
 
 fn drop_copy_slots(ctx: &Context<'_>) -> Vec<Verdict> {
+    if !no_slot_drop(ctx).is_empty() {
+        return vec![];
+    }
     let decide = |slot: &Slot| {
         let name = slot.name.clone();
         if slot.active {
@@ -1016,7 +1038,7 @@ fn drop_slot(ctx: &Context<'_>) -> Vec<Verdict> {
         // Its reader lives but does not answer us: it must stop first.
         Some(slot) if slot.active && ctx.target.is_none() && !ctx.to.gone => vec![],
         // Its reader stays.
-        Some(_) if !cannot_drop_here(ctx).is_empty() => vec![],
+        Some(_) if is_held(ctx) => vec![],
         Some(slot) => {
             let operation = Operation::DropSlot { slot: slot.name.clone() };
             let step = Verdict::act(ctx.from.id, operation, "nobody will read it");
@@ -1027,7 +1049,7 @@ fn drop_slot(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 fn drop_publication(ctx: &Context<'_>) -> Vec<Verdict> {
-    if !cannot_drop_there(ctx).is_empty() {
+    if !cannot_drop_there(ctx).is_empty() || !no_slot_drop(ctx).is_empty() {
         return vec![];
     }
     let drop = |(_, found): &(LinkId, &Publication)| {

@@ -395,6 +395,13 @@ fn standby_cases() -> Vec<(&'static str, Case, &'static str)> {
             "the password for \"paris\" cannot be written on node \"oslo\"",
         ),
         (
+            "ST11",
+            made().password(PARIS).with(OSLO, |f| {
+                f.settings.insert("allow_alter_system".into(), "off".into());
+            }),
+            "node \"oslo\" refuses ALTER SYSTEM (allow_alter_system is off)",
+        ),
+        (
             "ST20",
             new(),
             "paris: SELECT pg_catalog.pg_create_physical_replication_slot('nodes_3f2504e0_1', true)",
@@ -442,6 +449,25 @@ fn standby_cases() -> Vec<(&'static str, Case, &'static str)> {
             "ST39",
             made().removing().with(PARIS, |f| f.slots[0].active = true),
             "replay_lsn < target",
+        ),
+        (
+            "ST25",
+            made()
+                .link(|l| l.spec = Spec::Standby(StandbySpec { slot: false }))
+                .with(PARIS, |f| f.can_replicate = false),
+            "role \"admin\" on node \"paris\" may not drop slots",
+        ),
+        (
+            "ST36",
+            made().removing().with(PARIS, |f| f.can_replicate = false),
+            "role \"admin\" on node \"paris\" may not drop slots — Run ALTER ROLE … REPLICATION",
+        ),
+        (
+            "ST37",
+            made().removing().with(OSLO, |f| {
+                f.settings.insert("allow_alter_system".into(), "off".into());
+            }),
+            "node \"oslo\" refuses ALTER SYSTEM",
         ),
         (
             "ST37",
@@ -732,6 +758,11 @@ fn subscription_removals() -> Vec<(&'static str, Case, &'static str)> {
     let read_only =
         |f: &mut NodeFacts| f.settings.insert("default_transaction_read_only".into(), "on".into());
     vec![
+        (
+            "SU37",
+            made().with(LONDON, |f| f.can_replicate = false),
+            "role \"admin\" on node \"london\" may not drop slots — Run ALTER ROLE … REPLICATION",
+        ),
         ("SU38", made().with(PARIS, |f| f.in_recovery = true), "node \"paris\" is a standby"),
         ("SU39", made().with(LONDON, read_only), "node \"london\" is read-only"),
         (
@@ -1520,6 +1551,26 @@ fn what_cannot_be_removed_is_not_forgotten() {
         assert!(!lines.iter().any(|line| line.starts_with("RG01")), "{lines:#?}");
         assert!(!lines.iter().any(|line| line.contains(" paris: ")), "a step there: {lines:#?}");
     }
+}
+
+/// A slot without its reader keeps WAL: who cannot drop it leaves the reader too.
+#[test]
+fn a_slot_that_cannot_be_dropped_keeps_its_reader() {
+    let no_rights = |f: &mut NodeFacts| f.can_replicate = false;
+    let subscription = Case::subscription_made().removing().with(LONDON, no_rights);
+    let standby = Case::standby_made().removing().with(PARIS, no_rights);
+    for case in [subscription, standby] {
+        let plan = case.plan();
+        assert_eq!(plan.steps, [], "{:#?}", plan.steps);
+        assert_eq!(plan.problems.len(), 1, "{:#?}", plan.problems);
+    }
+}
+
+/// What a standby need not be told does not matter.
+#[test]
+fn a_standby_that_is_right_may_refuse_alter_system() {
+    let off = |f: &mut NodeFacts| f.settings.insert("allow_alter_system".into(), "off".into());
+    assert_eq!(Case::standby_made().with(OSLO, off).lines(), [""; 0]);
 }
 
 #[test]
