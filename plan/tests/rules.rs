@@ -7,7 +7,7 @@ use nodes_plan::desired::*;
 use nodes_plan::headroom::headroom;
 use nodes_plan::name::{Mark, TableName, extension_comment};
 use nodes_plan::observed::*;
-use nodes_plan::step::Plan;
+use nodes_plan::step::{Plan, ProblemKind};
 use nodes_plan::{plan, rules};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -1551,6 +1551,67 @@ fn what_cannot_be_removed_is_not_forgotten() {
         assert!(!lines.iter().any(|line| line.starts_with("RG01")), "{lines:#?}");
         assert!(!lines.iter().any(|line| line.contains(" paris: ")), "a step there: {lines:#?}");
     }
+}
+
+/// A subscription of which everything is made, on its way out, and two that come after it, on a
+/// publisher with so many slots; none copies.
+fn queue(slots: &'static str) -> Case {
+    let no_copy = |link: &mut Link| match &mut link.spec {
+        Spec::Subscription(spec) => spec.copy_data = false,
+        Spec::Standby(_) | Spec::Foreign(_) => {}
+    };
+    let third = |link: &mut Link| (link.id, link.name) = (3, "third".into());
+    Case::subscription_made()
+        .link(no_copy)
+        .removing()
+        .and_another(|_| ())
+        .and_another(third)
+        .with(LONDON, move |f| f.settings.insert("max_replication_slots".into(), slots.into()))
+}
+
+/// The problems of links with a rule, each with its link.
+fn problems(case: &Case, rule: &str) -> Vec<(Option<LinkId>, ProblemKind)> {
+    let problems = case.plan().problems.into_iter().filter(|problem| problem.rule == rule);
+    problems.map(|problem| (problem.link, problem.kind)).collect()
+}
+
+#[test]
+fn a_link_waits_for_what_removed_links_still_use() {
+    let case = queue("1");
+    let expected = [(Some(3), ProblemKind::Refused), (Some(2), ProblemKind::Waiting)];
+    assert_eq!(problems(&case, "SU06"), expected, "{:#?}", case.lines());
+    case.fires(
+        "SU06",
+        "max_replication_slots on node \"london\" is 1; a subscription waits for what removed \
+         links still use of it — Set max_replication_slots to at least 2",
+    );
+    let first = [(Some(3), ProblemKind::Waiting)];
+    assert_eq!(problems(&queue("2"), "SU06"), first, "the first has what is free");
+    assert_eq!(problems(&queue("3"), "SU06"), [], "there is room for all");
+}
+
+/// Who comes later does not take what somebody waits for who comes first.
+#[test]
+fn a_link_that_waits_for_a_name_keeps_its_place() {
+    let waiting = |slots| {
+        let mut case = queue(slots).with(LONDON, |f| f.slots[0].name = "somebody_s".into());
+        case.registry.links[1].name = "feed".into();
+        case
+    };
+    assert_eq!(problems(&waiting("2"), "SU09"), [(Some(2), ProblemKind::Waiting)]);
+    assert_eq!(problems(&waiting("2"), "SU06"), [(Some(3), ProblemKind::Refused)]);
+    assert_eq!(problems(&waiting("3"), "SU06"), []);
+}
+
+/// A copy needs a slot for its time: the next link leaves it that.
+#[test]
+fn the_slot_of_a_copy_is_not_given_away() {
+    let case = Case::subscription().and_another(|link| match &mut link.spec {
+        Spec::Subscription(spec) => spec.copy_data = false,
+        Spec::Standby(_) | Spec::Foreign(_) => {}
+    });
+    let case = case.with(LONDON, |f| f.settings.insert("max_replication_slots".into(), "2".into()));
+    assert_eq!(problems(&case, "SU06"), [(Some(2), ProblemKind::Refused)]);
 }
 
 /// A slot without its reader keeps WAL: who cannot drop it leaves the reader too.

@@ -65,7 +65,9 @@ pub fn digest(conninfo: &Conninfo) -> String {
 
 fn primary(rng: &mut SmallRng, id: NodeId) -> NodeFacts {
     let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let slots = if rng.random_bool(0.9) { 20 } else { rng.random_range(1..4) };
+    let slots = if rng.random_bool(0.7) { 20 } else { rng.random_range(1..6) };
+    let walsenders = if rng.random_bool(0.9) { 40 } else { rng.random_range(1..6) };
+    let workers = if rng.random_bool(0.9) { 20 } else { rng.random_range(1..6) };
     let mut facts = NodeFacts {
         version: *[150_020, 160_009, 170_010, 180_006].choose(rng).unwrap_or(&0),
         system_identifier: format!("7{id:018}"),
@@ -78,9 +80,9 @@ fn primary(rng: &mut SmallRng, id: NodeId) -> NodeFacts {
         can_create_subscription: true,
         settings: BTreeMap::from([
             setting("wal_level", if rng.random_bool(0.9) { "logical" } else { "replica" }),
-            setting("max_wal_senders", "40"),
+            setting("max_wal_senders", &walsenders.to_string()),
             setting("max_replication_slots", &slots.to_string()),
-            setting("max_logical_replication_workers", "20"),
+            setting("max_logical_replication_workers", &workers.to_string()),
             setting("max_sync_workers_per_subscription", "2"),
             setting("max_worker_processes", "40"),
             setting("wal_retrieve_retry_interval", "5000"),

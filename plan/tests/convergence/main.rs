@@ -424,6 +424,10 @@ fn worlds_are_as_varied_as_the_properties_need() {
         count("made", !links_of_marks(&sim).is_empty());
         count("renamed", is_renamed(&sim));
         count("dead", !sim.down.is_empty());
+        let refused = plan(&sim.registry, &sim.world()).problems;
+        for rule in ["ST05", "ST06", "SU06", "SU07"] {
+            count(rule, refused.iter().any(|problem| problem.rule == rule));
+        }
         count("without rights", sim.nodes.values().any(|f| !f.superuser));
     }
     println!("{seen:#?}");
