@@ -18,9 +18,10 @@ const TABLES: [&str; 3] = ["orders", "customers", "items"];
 const GOAL: Duration = Duration::from_millis(50);
 
 type Input = (Registry, World);
+type MakeInput = fn(i32) -> Input;
 
 /// The worlds, each made for a number of links.
-const WORLDS: [(&str, fn(i32) -> Input); 4] = [
+const WORLDS: [(&str, MakeInput); 4] = [
     ("spread, to be made", spread),
     ("spread, made", |links| made(spread(links))),
     ("hub, to be made", hub),
