@@ -65,8 +65,8 @@ pub fn digest(conninfo: &Conninfo) -> String {
 
 fn primary(rng: &mut SmallRng, id: NodeId) -> NodeFacts {
     let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let slots = if rng.random_bool(0.7) { 20 } else { rng.random_range(1..6) };
-    let walsenders = if rng.random_bool(0.9) { 40 } else { rng.random_range(1..6) };
+    let slots = if rng.random_bool(0.7) { 20 } else { rng.random_range(0..5) };
+    let walsenders = if rng.random_bool(0.8) { 40 } else { rng.random_range(0..4) };
     let workers = if rng.random_bool(0.9) { 20 } else { rng.random_range(1..6) };
     let mut facts = NodeFacts {
         version: *[150_020, 160_009, 170_010, 180_006].choose(rng).unwrap_or(&0),
