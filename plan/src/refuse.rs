@@ -7,48 +7,48 @@ use crate::name::Mark;
 use crate::observed::{NodeFacts, Owner, owner};
 use crate::rule::Verdict;
 
-/// A limit that one more user would exceed.
+/// What a link lacks of the limits of one server, and what the others take and give back.
 pub(crate) struct Headroom<'a> {
-    pub node: NodeId,
-    pub node_name: &'a str,
-    pub setting: &'static str,
-    pub used: i64,
+    pub node: &'a Node,
+    pub facts: &'a NodeFacts,
     pub account: Account,
-    /// What the link lacks.
     pub lacks: Claims,
-    /// What the setting limits.
-    pub limited: fn(&Claims) -> i64,
-    pub purpose: &'a str,
 }
 
 impl Headroom<'_> {
     /// Refuses what does not fit in the end, and lets wait what does not fit yet; an unknown
     /// limit is not judged. Who needs nothing is not refused for what others take.
-    pub fn check(&self, facts: &NodeFacts) -> Option<Verdict> {
-        let limit = facts.number(self.setting)?;
-        let needed = (self.limited)(&self.lacks);
-        let with = |others: Claims| (self.limited)(&(others + self.lacks));
-        let now = self.used + with(self.account.taken);
-        let freed = (self.limited)(&self.account.freed);
-        let end = self.used - freed + with(self.account.promised);
+    pub fn check(
+        &self,
+        setting: &str,
+        used: i64,
+        limited: fn(&Claims) -> i64,
+        purpose: &str,
+    ) -> Option<Verdict> {
+        let limit = self.facts.number(setting)?;
+        let needed = limited(&self.lacks);
+        let with = |others: Claims| limited(&(others + self.lacks));
+        let now = used + with(self.account.taken);
+        let freed = limited(&self.account.freed);
+        let end = used - freed + with(self.account.promised);
         if needed == 0 || now.max(end) <= limit {
             return None;
         }
-        let (setting, node, purpose) = (self.setting, self.node_name, self.purpose);
+        let node = &self.node.name;
         let hint = raise(setting, now.max(end));
         if end <= limit {
             let message = format!(
                 "{setting} on node \"{node}\" is {limit}; {purpose} waits for what removed links \
                  still use of it"
             );
-            return Some(Verdict::wait(self.node, message, hint));
+            return Some(Verdict::wait(self.node.id, message, hint));
         }
         let used = end - needed;
         let message = format!(
             "{setting} on node \"{node}\" is {limit}, of which {used} are in use; \
              {purpose} needs {needed} more"
         );
-        Some(Verdict::refuse(self.node, message, hint))
+        Some(Verdict::refuse(self.node.id, message, hint))
     }
 }
 

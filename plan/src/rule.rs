@@ -1,12 +1,13 @@
 //! Rules: numbered, explained, kept in ordered tables, one table per kind of link and purpose.
 //! All rules of a table are asked in order; each adds what it finds.
 
-use crate::claims::{Lacking, Leftover};
+use crate::claims::{Claims, Lacking, Leftover};
 use crate::desired::{Link, LinkState, Node, NodeId, Registry};
 use crate::foreign::Shown;
 use crate::index::{Index, Indexed, Made};
 use crate::name::{Mark, TableName, digest};
 use crate::others::Others;
+use crate::refuse::Headroom;
 use crate::step::Operation;
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -141,6 +142,25 @@ impl<'a> Context<'a> {
     /// Whether what bears this comment was made of the conninfo of now.
     pub fn is_current(&self, comment: Option<&str>) -> bool {
         comment.and_then(digest).unwrap_or_default() == self.from.digest
+    }
+
+    /// Room on `from` for what the link lacks of it.
+    pub fn headroom_there(&self, lacks: Claims) -> Option<Headroom<'a>> {
+        self.headroom(self.from, self.source, lacks)
+    }
+
+    /// Room on `to` for what the link lacks of it.
+    pub fn headroom_here(&self, lacks: Claims) -> Option<Headroom<'a>> {
+        self.headroom(self.to, self.target, lacks)
+    }
+
+    fn headroom(
+        &self,
+        node: &'a Node,
+        facts: Option<&'a Indexed<'a>>,
+        lacks: Claims,
+    ) -> Option<Headroom<'a>> {
+        Some(Headroom { node, facts: facts?, account: self.others.ledger.account(node.id), lacks })
     }
 
     pub fn paused(&self) -> bool {

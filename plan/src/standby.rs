@@ -171,11 +171,10 @@ fn streams(ctx: &Context<'_>) -> bool {
 }
 
 fn no_walsender(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(source) = ctx.source else {
-        return vec![];
+    let check = |room: Headroom<'_>| {
+        room.check("max_wal_senders", room.facts.walsenders, |c| c.walsenders, "a standby")
     };
-    let headroom = headroom(ctx, "max_wal_senders", source.walsenders, |claims| claims.walsenders);
-    headroom.check(source).into_iter().collect()
+    ctx.headroom_there(lacking(ctx).from).and_then(check).into_iter().collect()
 }
 
 /// Whether the standby's settings already point to the primary by our hand.
@@ -184,30 +183,11 @@ fn follows(ctx: &Context<'_>) -> bool {
 }
 
 fn no_slot_left(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(source) = ctx.source else {
-        return vec![];
+    let check = |room: Headroom<'_>| {
+        let used = room.facts.slots.len() as i64;
+        room.check("max_replication_slots", used, |c| c.slots, "a standby")
     };
-    let used = source.slots.len() as i64;
-    let headroom = headroom(ctx, "max_replication_slots", used, |claims| claims.slots);
-    headroom.check(source).into_iter().collect()
-}
-
-fn headroom<'c>(
-    ctx: &'c Context<'_>,
-    setting: &'static str,
-    used: i64,
-    limited: fn(&Claims) -> i64,
-) -> Headroom<'c> {
-    Headroom {
-        node: ctx.from.id,
-        node_name: &ctx.from.name,
-        setting,
-        used,
-        account: ctx.others.ledger.account(ctx.from.id),
-        lacks: lacking(ctx).from,
-        limited,
-        purpose: "a standby",
-    }
+    ctx.headroom_there(lacking(ctx).from).and_then(check).into_iter().collect()
 }
 
 /// One that streams, or is told to, needs no further walsender.

@@ -3,58 +3,39 @@
 use super::removal::copy_slots;
 use super::{copies, subscription};
 use crate::claims::{Claims, Lacking, Leftover};
-use crate::refuse::Headroom;
 use crate::rule::{Context, Verdict};
 
 pub(super) fn no_publisher_room(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(source) = ctx.source else {
+    let Some(room) = ctx.headroom_there(lacking(ctx).from) else {
         return vec![];
     };
-    let headroom = |setting, used, limited| Headroom {
-        node: ctx.from.id,
-        node_name: &ctx.from.name,
-        setting,
-        used,
-        account: ctx.others.ledger.account(ctx.from.id),
-        lacks: lacking(ctx).from,
-        limited,
-        purpose: "a subscription",
-    };
+    let (slots, walsenders) = (room.facts.slots.len() as i64, room.facts.walsenders);
+    let what = "a subscription";
     [
-        headroom("max_replication_slots", source.slots.len() as i64, |c| c.slots + c.copies),
-        headroom("max_wal_senders", source.walsenders, |c| c.walsenders + c.copies),
+        room.check("max_replication_slots", slots, |c| c.slots + c.copies, what),
+        room.check("max_wal_senders", walsenders, |c| c.walsenders + c.copies, what),
     ]
-    .iter()
-    .filter_map(|room| room.check(source))
+    .into_iter()
+    .flatten()
     .collect()
 }
 
 pub(super) fn no_subscriber_room(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(target) = ctx.target.filter(|_| !ctx.paused()) else {
+    let Some(room) = ctx.headroom_here(lacking(ctx).to).filter(|_| !ctx.paused()) else {
         return vec![];
     };
-    let headroom = |setting, used, limited, purpose| Headroom {
-        node: ctx.to.id,
-        node_name: &ctx.to.name,
-        setting,
-        used,
-        account: ctx.others.ledger.account(ctx.to.id),
-        lacks: lacking(ctx).to,
-        limited,
-        purpose,
-    };
-    let subscriptions = target.subscription_oids.len() as i64;
-    let workers = target.background_workers;
-    let origins = target.origins_setting();
+    let subscriptions = room.facts.subscription_oids.len() as i64;
+    let (workers, origins) = (room.facts.background_workers, room.facts.origins_setting());
     let all: fn(&Claims) -> i64 = |claims| claims.subscriptions + claims.copies;
+    let what = "a subscription";
     [
-        headroom("max_logical_replication_workers", subscriptions, all, "a subscription"),
-        headroom(origins, subscriptions, all, "a subscription (origins)"),
-        headroom("max_worker_processes", workers, all, "a subscription"),
-        headroom("max_sync_workers_per_subscription", 0, |c| c.copies, "the initial copy"),
+        room.check("max_logical_replication_workers", subscriptions, all, what),
+        room.check(origins, subscriptions, all, "a subscription (origins)"),
+        room.check("max_worker_processes", workers, all, what),
+        room.check("max_sync_workers_per_subscription", 0, |c| c.copies, "the initial copy"),
     ]
-    .iter()
-    .filter_map(|room| room.check(target))
+    .into_iter()
+    .flatten()
     .collect()
 }
 

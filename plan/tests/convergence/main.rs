@@ -5,6 +5,8 @@
 //! `SEEDS=100000` runs more, `SEED=17` one. The failing seed is printed; it becomes a test of
 //! its own below.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod generate;
 mod interpret;
 mod judge;
@@ -26,20 +28,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// As many rounds as `nodes.apply()` allows itself (src/apply.rs).
 const MAX_ROUNDS: usize = 10;
 
-/// Runs a property for every seed and names the one that fails.
 fn for_every_seed(property: fn(&mut SmallRng)) {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let seeds = match number("SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SEEDS").unwrap_or(10_000),
-    };
-    for seed in seeds {
-        let outcome = std::panic::catch_unwind(|| property(&mut rng(seed)));
-        if let Err(panic) = outcome {
-            eprintln!("failing seed: SEED={seed}");
-            std::panic::resume_unwind(panic);
-        }
-    }
+    common::for_every_seed(10_000, property);
 }
 
 /// A world in which an apply of an earlier registry got some way, then people did things by
