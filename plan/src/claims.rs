@@ -42,8 +42,10 @@ pub(crate) struct Lacking {
 /// What a link has and is to give back.
 #[derive(Debug, Default)]
 pub(crate) struct Leftover {
-    /// Slots of `from`.
-    pub slots: Vec<Slot>,
+    /// Its slot on `from`.
+    pub slot: Option<Slot>,
+    /// Slots of its copies there.
+    pub copies: Vec<Slot>,
     /// Whether their readers go too.
     pub readers: bool,
     /// Subscriptions of `to`.
@@ -74,13 +76,16 @@ impl Ledger {
         self.accounts.get(&node).copied().unwrap_or_default()
     }
 
-    /// Enters what a link gives back.
+    /// Enters what a link gives back. Its own slot counts for a walsender also while nobody reads
+    /// it.
     pub fn free(&mut self, link: &Link, leftover: Leftover) {
-        for slot in leftover.slots {
-            let walsenders = i64::from(slot.active && leftover.readers);
-            if self.freed_slots.insert((link.from, slot.name)) {
+        let own = leftover.slot.map(|slot| (slot.name, leftover.readers || !slot.active));
+        let copies = leftover.copies.into_iter().map(|slot| (slot.name, slot.active));
+        for (slot, walsender) in own.into_iter().chain(copies) {
+            if self.freed_slots.insert((link.from, slot)) {
                 let freed = &mut self.accounts.entry(link.from).or_default().freed;
-                *freed = *freed + Claims { slots: 1, walsenders, ..Claims::default() };
+                freed.slots += 1;
+                freed.walsenders += i64::from(walsender);
             }
         }
         self.accounts.entry(link.to).or_default().freed.subscriptions += leftover.subscriptions;

@@ -25,6 +25,8 @@ pub(crate) struct Indexed<'a> {
     relations: HashMap<&'a str, Vec<&'a Relation>>,
     /// Slots that may be those of a subscription's copy.
     pub copy_slots: Vec<&'a Slot>,
+    /// How many of this registry's slots nobody reads at the moment.
+    unread: i64,
     pub all_owned: bool,
     pub all_empty: bool,
 }
@@ -69,6 +71,8 @@ impl<'a> Index<'a> {
 
 impl<'a> Indexed<'a> {
     fn new(registry: &str, facts: &'a NodeFacts) -> Self {
+        let prefix = Mark::slot_prefix(registry);
+        let unread = |slot: &&Slot| !slot.active && slot.name.starts_with(&prefix);
         let by_slot_name = |slot: &'a Slot| (slot.name.as_str(), slot);
         Indexed {
             facts,
@@ -84,9 +88,15 @@ impl<'a> Indexed<'a> {
             marked_schemas: ByLink::new(registry, &facts.schemas),
             relations: by_schema(&facts.relations),
             copy_slots: facts.slots.iter().filter(|slot| slot.name.starts_with("pg_")).collect(),
+            unread: facts.slots.iter().filter(unread).count() as i64,
             all_owned: facts.relations.iter().all(|relation| relation.owned),
             all_empty: !facts.relations.iter().any(|relation| relation.filled),
         }
+    }
+
+    /// Walsenders that are used, or will be again by those who have a slot of ours.
+    pub fn walsenders_taken(&self) -> i64 {
+        self.facts.walsenders + self.unread
     }
 
     pub fn slot(&self, name: &str) -> Option<&'a Slot> {

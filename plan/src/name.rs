@@ -147,10 +147,15 @@ impl Mark {
     /// It stays within the slot alphabet (`ReplicationSlotValidateName`, slot.c) whatever the
     /// link is called. The same text is the `application_name` that marks `primary_conninfo`.
     pub fn slot_name(&self) -> String {
-        let hex = self.registry.chars().filter(char::is_ascii_hexdigit).take(8);
-        let mut name = String::from("nodes_");
-        name.extend(hex.map(|digit| digit.to_ascii_lowercase()));
-        name + "_" + &self.link.to_string()
+        Mark::slot_prefix(&self.registry) + &self.link.to_string()
+    }
+
+    /// How the names of one registry's slots begin.
+    pub fn slot_prefix(registry: &str) -> String {
+        let hex = registry.chars().filter(char::is_ascii_hexdigit).take(8);
+        let mut prefix = String::from("nodes_");
+        prefix.extend(hex.map(|digit| digit.to_ascii_lowercase()));
+        prefix + "_"
     }
 }
 

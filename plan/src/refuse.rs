@@ -10,7 +10,7 @@ use crate::rule::Verdict;
 /// What a link lacks of the limits of one server, and what the others take and give back.
 pub(crate) struct Headroom<'a> {
     pub node: &'a Node,
-    pub facts: &'a NodeFacts,
+    pub facts: &'a Indexed<'a>,
     pub account: Account,
     pub lacks: Claims,
 }

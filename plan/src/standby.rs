@@ -172,7 +172,7 @@ fn streams(ctx: &Context<'_>) -> bool {
 
 fn no_walsender(ctx: &Context<'_>) -> Vec<Verdict> {
     let check = |room: Headroom<'_>| {
-        room.check("max_wal_senders", room.facts.walsenders, |c| c.walsenders, "a standby")
+        room.check("max_wal_senders", room.facts.walsenders_taken(), |c| c.walsenders, "a standby")
     };
     ctx.headroom_there(lacking(ctx).from).and_then(check).into_iter().collect()
 }
@@ -190,13 +190,13 @@ fn no_slot_left(ctx: &Context<'_>) -> Vec<Verdict> {
     ctx.headroom_there(lacking(ctx).from).and_then(check).into_iter().collect()
 }
 
-/// One that streams, or is told to, needs no further walsender.
+/// One that has a slot, or follows without, needs no further walsender.
 fn lacking(ctx: &Context<'_>) -> Lacking {
     let found = ctx.source.and_then(|source| source.slot(ctx.slot()));
     let wanted = spec(ctx).is_some_and(|spec| spec.slot);
     let from = Claims {
         slots: i64::from(wanted && found.is_none()),
-        walsenders: i64::from(!streams(ctx) && !follows(ctx)),
+        walsenders: i64::from(found.is_none() && !follows(ctx)),
         ..Claims::default()
     };
     Lacking { from, to: Claims::default() }
@@ -207,7 +207,7 @@ fn leftover(ctx: &Context<'_>) -> Leftover {
     let readers = ctx.link.state == LinkState::Removing;
     let unwanted = readers || spec(ctx).is_some_and(|spec| !spec.slot);
     let slot = ctx.source.filter(|_| unwanted).and_then(|source| source.slot(ctx.slot()));
-    Leftover { slots: slot.into_iter().cloned().collect(), readers, subscriptions: 0 }
+    Leftover { slot: slot.cloned(), readers, ..Leftover::default() }
 }
 
 fn no_rights(ctx: &Context<'_>) -> Vec<Verdict> {

@@ -9,7 +9,7 @@ pub(super) fn no_publisher_room(ctx: &Context<'_>) -> Vec<Verdict> {
     let Some(room) = ctx.headroom_there(lacking(ctx).from) else {
         return vec![];
     };
-    let (slots, walsenders) = (room.facts.slots.len() as i64, room.facts.walsenders);
+    let (slots, walsenders) = (room.facts.slots.len() as i64, room.facts.walsenders_taken());
     let what = "a subscription";
     [
         room.check("max_replication_slots", slots, |c| c.slots + c.copies, what),
@@ -60,7 +60,8 @@ pub(super) fn leftover(ctx: &Context<'_>) -> Leftover {
     };
     let copies = copy_slots(ctx).filter(|(_, oid)| left(*oid)).map(|(slot, _)| slot);
     Leftover {
-        slots: slot.into_iter().chain(copies).cloned().collect(),
+        slot: slot.cloned(),
+        copies: copies.cloned().collect(),
         readers: true,
         subscriptions: ctx.made_here.subscriptions.len() as i64,
     }
