@@ -446,12 +446,8 @@ pub fn run_step(sql: &str) -> Result<()> {
     spi::write(sql, &[])
 }
 
-/// Something that changes with every row of the registry that is added, changed or removed;
-/// `None` where the extension is not there.
+/// Something that changes with every row of the registry that is added, changed or removed.
 pub fn fingerprint() -> Result<Option<String>> {
-    if !is_installed()? {
-        return Ok(None);
-    }
     spi::read_text(
         "SELECT concat_ws(' ', \
          (SELECT sum(hashtextextended(ctid::text, xmin::text::bigint)) FROM nodes.registry), \
@@ -467,13 +463,6 @@ pub fn here() -> Result<(Option<String>, String)> {
     let boot_id = spi::read_text("SELECT current_setting('pg_nodes.boot_id', true)", &[])?;
     let database = spi::read_text("SELECT current_database()::text", &[])?;
     Ok((boot_id, database.unwrap_or_default()))
-}
-
-/// Whether the extension is there.
-pub fn is_installed() -> Result<bool> {
-    let found =
-        spi::read_text("SELECT extname::text FROM pg_extension WHERE extname = 'pg_nodes'", &[])?;
-    Ok(found.is_some())
 }
 
 /// Notes which servers the nodes are, where that is not known yet.

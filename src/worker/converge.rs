@@ -181,7 +181,7 @@ fn settle(state: &mut State, plan: &Plan) {
         .filter(|link| link.pending && !busy(link.id) && !state.settled.contains(&link.id))
         .map(|link| link.id)
         .collect();
-    if !done.is_empty() && spi::in_own_transaction(|| catalog::settle_links(&done)).is_ok() {
+    if !done.is_empty() && state.write(|| catalog::settle_links(&done)) {
         state.settled.extend(done);
     }
 }

@@ -7,8 +7,10 @@ use super::nudge::Nudge;
 use super::round_trips::RoundTrips;
 use crate::apply::desired::Desired;
 use crate::catalog::{LastTold, NodeOptions, Rows};
+use crate::error::Result;
 use crate::guc;
 use crate::observe::session::Target;
+use crate::pg::spi;
 use crate::record::{Epoch, NodeRecord, epoch_now};
 use crate::shmem::Key;
 use nodes_plan::desired::{Interest, Link, LinkId, NodeId, Registry, Spec};
@@ -27,6 +29,9 @@ use std::time::{Duration, Instant};
 
 /// A plan waits so long for nodes that answer to say what they have.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// After a write that failed, most likely because a session had locked the row.
+const WRITE_PAUSE: Duration = Duration::from_secs(1);
 
 /// One of the worker's tasks holds each of these.
 #[derive(Clone)]
@@ -62,6 +67,8 @@ pub struct State {
     /// was read.
     pub learnt: BTreeSet<NodeId>,
     pub settled: BTreeSet<LinkId>,
+    /// Rows that a session has changed and not committed are left to it until then.
+    no_write_before: Option<Instant>,
     /// Where in shared memory records are, and the text of the one that is being published.
     pub places: HashMap<Key, Option<usize>>,
     pub text: Vec<u8>,
@@ -165,6 +172,7 @@ impl Shared {
             planned: None,
             learnt: BTreeSet::new(),
             settled: BTreeSet::new(),
+            no_write_before: None,
             places: HashMap::new(),
             text: Vec::new(),
             told_full: BTreeSet::new(),
@@ -289,6 +297,16 @@ impl Shared {
 }
 
 impl State {
+    /// Writes to rows of the registry; whether it was done. What was not is tried again later.
+    pub fn write(&mut self, work: impl FnOnce() -> Result<()>) -> bool {
+        if self.no_write_before.is_some_and(|at| Instant::now() < at) {
+            return false;
+        }
+        let done = spi::in_own_transaction(work).is_ok();
+        self.no_write_before = (!done).then(|| Instant::now() + WRITE_PAUSE);
+        done
+    }
+
     /// Time since the worker began.
     pub fn now(&self) -> Duration {
         self.begun.elapsed()
