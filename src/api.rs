@@ -34,7 +34,7 @@ fn check_writable(call: &'static str) -> Result<()> {
 fn active_rows(call: &'static str) -> Result<Rows> {
     check_writable(call)?;
     let rows = Rows::load()?;
-    apply::check_active(&rows)?;
+    apply::check_active(&rows.origin)?;
     Ok(rows)
 }
 

@@ -5,6 +5,7 @@ use nodes_plan::link_health::{LinkHealth, Probe};
 use nodes_plan::node_health::NodeState;
 use nodes_plan::pulse::Pulse;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,25 +16,48 @@ pub fn epoch_now() -> Epoch {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
-/// A node as the worker sees it.
+/// A node as the worker sees it. As a text it is one line of JSON, followed by the last answer
+/// as the node gave it: that comes every second, and to put it into words again costs more than
+/// all the rest.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct NodeRecord {
+pub struct NodeRecord<'a> {
     pub state: NodeState,
-    pub rule: String,
+    pub rule: Cow<'a, str>,
     pub since: Epoch,
     pub reason: Option<String>,
     pub hint: Option<String>,
     pub is_self: bool,
-    /// The last answer, however old.
-    pub pulse: Option<Pulse>,
     pub last_seen: Option<Epoch>,
     pub connected_since: Option<Epoch>,
     pub round_trip: Option<RoundTrip>,
-    /// WAL that slots retain, by name.
-    #[serde(default)]
+    /// WAL that slots retain more of, in bytes a second, by name.
     pub growth: BTreeMap<String, f64>,
-    #[serde(default)]
-    pub rooms: Vec<Room>,
+    pub rooms: Cow<'a, [Room]>,
+    /// The last answer, however old.
+    #[serde(skip)]
+    pub pulse: Option<Pulse>,
+}
+
+impl NodeRecord<'_> {
+    /// Appends the record as a text, with the node's last answer in its own words.
+    pub fn write(&self, answer: &str, text: &mut Vec<u8>) -> serde_json::Result<()> {
+        serde_json::to_writer(&mut *text, self)?;
+        text.push(b'\n');
+        text.extend_from_slice(answer.as_bytes());
+        Ok(())
+    }
+
+    /// Reads such a text back; `None` for that of another version of the library.
+    pub fn read(text: &[u8]) -> Option<NodeRecord<'static>> {
+        let end = text.iter().position(|byte| *byte == b'\n')?;
+        let (line, answer) = (&text[..end], &text[end + 1..]);
+        let record = serde_json::from_slice(line).ok()?;
+        let pulse = match answer {
+            [] => None,
+            answer => Some(serde_json::from_slice(answer).ok()?),
+        };
+        Some(NodeRecord { pulse, ..record })
+    }
 }
 
 /// How long heartbeats took, in seconds.

@@ -3,6 +3,7 @@
 use super::seen::Seen;
 use crate::error::{Error, Result};
 use crate::record::{Epoch, LinkRecord, NodeRecord, epoch_now};
+use nodes_plan::desired::{Link, LinkState};
 use nodes_plan::explain::{Known, KnownLink, KnownNode, Line, explain_link, explain_node};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -24,11 +25,12 @@ fn explain(
 /// Of the node and the link of that name, where there are both.
 fn lines(seen: &Seen, name: &str) -> Result<Vec<Line>> {
     let known = known(seen);
-    let node = seen.rows.nodes.iter().find(|node| node.name == name);
-    let link = seen.rows.link(name).ok();
+    let node = seen.registry.nodes.values().find(|node| node.name == name);
+    let live = |link: &&Link| link.state != LinkState::Removing;
+    let link = seen.registry.links.iter().filter(live).find(|link| link.name == name);
     if node.is_none() && link.is_none() {
-        let nodes = seen.rows.nodes.iter().map(|node| node.name.clone());
-        let links = seen.rows.links.iter().map(|link| link.name.clone());
+        let nodes = seen.registry.nodes.values().map(|node| node.name.clone());
+        let links = seen.registry.links.iter().map(|link| link.name.clone());
         return Err(Error::UnknownName {
             name: name.to_owned(),
             known: nodes.chain(links).collect(),
@@ -42,7 +44,7 @@ fn lines(seen: &Seen, name: &str) -> Result<Vec<Line>> {
 fn known(seen: &Seen) -> Known<'_> {
     let now = epoch_now();
     Known {
-        registry: &seen.desired.registry,
+        registry: &seen.registry,
         nodes: seen.nodes.iter().map(|(id, record)| (*id, known_node(record, now))).collect(),
         links: seen.links.iter().map(|(id, record)| (*id, known_link(record, now))).collect(),
     }
@@ -52,7 +54,7 @@ fn age(now: Epoch, at: Epoch) -> Option<Duration> {
     Duration::try_from_secs_f64(now - at).ok()
 }
 
-fn known_node(record: &NodeRecord, now: Epoch) -> KnownNode<'_> {
+fn known_node<'a>(record: &'a NodeRecord<'_>, now: Epoch) -> KnownNode<'a> {
     KnownNode {
         state: record.state,
         rule: &record.rule,

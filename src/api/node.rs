@@ -253,7 +253,7 @@ fn forget(name: &str) -> Result<String> {
         catalog::set_link_state(link.id, LinkState::Removing, false)?;
     }
     catalog::mark_node_gone(node.id)?;
-    let registry = rows.id.as_deref().unwrap_or_default();
+    let registry = rows.origin.id.as_deref().unwrap_or_default();
     let left = links.iter().flat_map(|link| left_behind(registry, link, node));
     let left: Vec<String> = left.collect();
     Ok(match left.is_empty() {

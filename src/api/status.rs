@@ -47,7 +47,7 @@ fn observe_nodes() -> std::result::Result<
 > {
     let seen = Seen::now()?;
     let mut rows = Vec::new();
-    for node in seen.desired.registry.nodes.values() {
+    for node in seen.registry.nodes.values() {
         let record = seen.node(node.id);
         let pulse = record.and_then(|record| record.pulse.as_ref());
         let lag = pulse.and_then(|pulse| replay_lag(&seen, pulse));
@@ -78,7 +78,7 @@ fn observe_nodes() -> std::result::Result<
     Ok(TableIterator::new(rows))
 }
 
-fn health(seen: &Seen, record: Option<&NodeRecord>) -> &'static str {
+fn health(seen: &Seen, record: Option<&NodeRecord<'_>>) -> &'static str {
     match (&seen.passive, record) {
         (Some(_), _) => PASSIVE,
         (None, Some(record)) => record.state.label(),
@@ -90,7 +90,7 @@ fn health(seen: &Seen, record: Option<&NodeRecord>) -> &'static str {
 const PASSIVE: &str = "passive";
 
 /// A node's own hint, or why nothing is known, or that nobody watches.
-fn hint(seen: &Seen, record: Option<&NodeRecord>) -> Option<String> {
+fn hint(seen: &Seen, record: Option<&NodeRecord<'_>>) -> Option<String> {
     let own = record.and_then(|record| record.hint.clone());
     let passive = || seen.passive.as_ref().and_then(Error::hint);
     own.or_else(passive).or_else(|| seen.unwatched.map(str::to_owned))
@@ -109,7 +109,7 @@ fn role(seen: &Seen, node: NodeId, pulse: &Pulse) -> &'static str {
     if !pulse.in_recovery {
         return "primary";
     }
-    let upstream = seen.desired.registry.links.iter().find(|link| {
+    let upstream = seen.registry.links.iter().find(|link| {
         link.to == node
             && link.state != LinkState::Removing
             && matches!(link.spec, Spec::Standby(_))
@@ -162,7 +162,7 @@ fn observe_links() -> std::result::Result<
 > {
     let seen = Seen::now()?;
     let mut rows = Vec::new();
-    for link in &seen.desired.registry.links {
+    for link in &seen.registry.links {
         let record = seen.links.get(&link.id);
         let health = record.map(|record| &record.health);
         let probe = record.and_then(|record| record.probe.as_ref());
@@ -170,8 +170,8 @@ fn observe_links() -> std::result::Result<
         rows.push((
             link.name.clone(),
             link.spec.kind(),
-            seen.desired.registry.node_name(link.from).to_owned(),
-            seen.desired.registry.node_name(link.to).to_owned(),
+            seen.registry.node_name(link.from).to_owned(),
+            seen.registry.node_name(link.to).to_owned(),
             match (&seen.passive, health) {
                 (Some(_), _) => PASSIVE.to_owned(),
                 (None, health) => health.map_or("unknown", |h| h.state.label()).to_owned(),
@@ -191,7 +191,7 @@ fn observe_links() -> std::result::Result<
             probe.map(|probe| probe.took.as_secs_f64() * 1e3),
             match &seen.passive {
                 Some(passive) => Some(passive.to_string()),
-                None => health.and_then(|h| h.reason.as_deref()).map(|r| seen.desired.redact(r)),
+                None => health.and_then(|health| health.reason.clone()),
             },
             match &seen.passive {
                 Some(passive) => passive.hint(),
@@ -211,7 +211,7 @@ fn interval(duration: Duration) -> Interval {
 /// When the link's slot is lost at the present rate.
 fn slot_time_left(seen: &Seen, link: &Link) -> Option<Duration> {
     let record = seen.node(link.from)?;
-    let slot = record.pulse.as_ref()?.slot(&seen.desired.registry.mark(link).slot_name())?;
+    let slot = record.pulse.as_ref()?.slot(&seen.registry.mark(link).slot_name())?;
     time_left(slot.safe_wal_size?, *record.growth.get(&slot.name)?)
 }
 
@@ -238,7 +238,7 @@ fn observe_slots() -> std::result::Result<
 > {
     let seen = Seen::now()?;
     let mut rows = Vec::new();
-    for node in seen.desired.registry.nodes.values() {
+    for node in seen.registry.nodes.values() {
         let Some(record) = seen.node(node.id) else { continue };
         let Some(pulse) = &record.pulse else { continue };
         for slot in &pulse.slots {
@@ -264,7 +264,7 @@ fn observe_slots() -> std::result::Result<
 }
 
 fn owner<'a>(seen: &'a Seen, slot: &SlotPulse) -> Option<&'a Link> {
-    let registry = &seen.desired.registry;
+    let registry = &seen.registry;
     registry.links.iter().find(|link| registry.mark(link).slot_name() == slot.name)
 }
 
@@ -317,8 +317,8 @@ fn observe_headroom() -> std::result::Result<
 > {
     let seen = Seen::now()?;
     let mut rows = Vec::new();
-    for node in seen.desired.registry.nodes.values() {
-        for room in seen.node(node.id).map_or(&[][..], |record| &record.rooms) {
+    for node in seen.registry.nodes.values() {
+        for room in seen.node(node.id).map_or(&[][..], |record| &*record.rooms) {
             rows.push((
                 node.name.clone(),
                 room.resource.to_owned(),
@@ -337,7 +337,7 @@ fn observe_headroom() -> std::result::Result<
 fn topology() -> std::result::Result<String, ErrorReport> {
     let rows = Rows::load()?;
     let desired = Desired::from_rows(&rows)?;
-    match apply::check_active(&rows) {
+    match apply::check_active(&rows.origin) {
         Ok(()) => {
             let look = apply::look(&desired);
             Ok(nodes_plan::topology::draw(&desired.registry, &look.world))

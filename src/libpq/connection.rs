@@ -412,4 +412,9 @@ impl Rows {
     pub fn value(&self, row: usize, column: usize) -> Option<&str> {
         self.0.get(row)?.get(column)?.as_deref()
     }
+
+    /// The same for keeps.
+    pub fn take_value(&mut self, row: usize, column: usize) -> Option<String> {
+        self.0.get_mut(row)?.get_mut(column)?.take()
+    }
 }

@@ -156,7 +156,7 @@ fn superior(state: &State) -> Option<(String, i64)> {
 /// among the nodes before it acts.
 fn may_act(state: &State) -> bool {
     let Some(rows) = &state.rows else { return false };
-    let here = Some(rows.here.as_str());
+    let here = Some(rows.origin.here.as_str());
     let registered = |node: &NodeId| {
         rows.nodes.iter().any(|row| row.id == *node && row.system_identifier.as_deref() == here)
     };

@@ -80,8 +80,8 @@ async fn beat(shared: &Shared, id: NodeId, session: &mut Session) -> Result<(), 
     let begun = Instant::now();
     let limit = shared.limits(id).patience();
     match reactor::timeout(limit, observe::pulse(session)).await {
-        Ok(Ok(pulse)) => {
-            shared.answered(id, pulse, begun.elapsed());
+        Ok(Ok(beat)) => {
+            shared.answered(id, beat, begun.elapsed());
             Ok(())
         }
         Ok(Err(error)) => Err(failure(&error, FailureKind::of_query)),

@@ -2,7 +2,7 @@
 //! standby is not told of commits, when its rows look different.
 
 use super::Fleet;
-use super::state::{Shared, State, Watched};
+use super::state::{Here, Shared, State, Watched};
 use crate::apply::{self, desired::Desired};
 use crate::catalog::{self, Rows};
 use crate::error::{Error, Result};
@@ -26,7 +26,7 @@ const SETTLED: Duration = Duration::from_secs(10);
 /// read.
 pub fn begin() -> std::result::Result<Shared, Ended> {
     match spi::in_own_transaction(|| Ok((catalog::here()?, catalog::last_told()?))) {
-        Ok((here, told)) => Ok(Shared::new(here, told)),
+        Ok(((boot_id, database), told)) => Ok(Shared::new(Here { boot_id, database }, told)),
         Err(Error::Dropped) => Err(Ended::Absent),
         Err(error) => {
             process::log("the worker cannot begin", Some(&error.to_string()), None);
@@ -103,7 +103,7 @@ impl Registry {
 /// Takes new rows in: begins to watch nodes, goes on with others, leaves those that are gone.
 fn take(rows: Rows, shared: &Shared, fleet: &Fleet, database: u32) -> Result<()> {
     // A copy of a registry touches nobody.
-    let passive = apply::check_active(&rows).is_err();
+    let passive = apply::check_active(&rows.origin).is_err();
     let desired = if passive { None } else { Some(Rc::new(Desired::from_rows(&rows)?)) };
     let targets: Vec<Target> = desired.as_ref().map_or(vec![], |desired| {
         desired.targets().into_iter().map(|(target, _)| target).collect()
@@ -127,8 +127,7 @@ fn take(rows: Rows, shared: &Shared, fleet: &Fleet, database: u32) -> Result<()>
     state.rows = Some(Rc::new(rows));
     state.replan = true;
     let keys = state.keys();
-    state.places.retain(|key, _| keys.contains(key));
-    shmem::retain(database, &keys);
+    state.board.retain(database, &keys);
     Ok(())
 }
 
