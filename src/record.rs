@@ -16,9 +16,9 @@ pub fn epoch_now() -> Epoch {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
-/// A node as the worker sees it. As a text it is one line of JSON, followed by the last answer
-/// as the node gave it: that comes every second, and to put it into words again costs more than
-/// all the rest.
+/// A node as the worker sees it. As a text it is three lines: itself as JSON, its rooms, and the
+/// last answer as the node gave it. That comes every second, and to put it into words again would
+/// cost more than all the rest.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NodeRecord<'a> {
     pub state: NodeState,
@@ -32,7 +32,9 @@ pub struct NodeRecord<'a> {
     pub round_trip: Option<RoundTrip>,
     /// WAL that slots retain more of, in bytes a second, by name.
     pub growth: BTreeMap<String, f64>,
-    pub rooms: Cow<'a, [Room]>,
+    /// See [`NodeRecord::rooms`].
+    #[serde(skip)]
+    pub rooms: Cow<'a, str>,
     /// The last answer, however old.
     #[serde(skip)]
     pub pulse: Option<Pulse>,
@@ -43,21 +45,33 @@ impl NodeRecord<'_> {
     pub fn write(&self, answer: &str, text: &mut Vec<u8>) -> serde_json::Result<()> {
         serde_json::to_writer(&mut *text, self)?;
         text.push(b'\n');
+        text.extend_from_slice(self.rooms.as_bytes());
+        text.push(b'\n');
         text.extend_from_slice(answer.as_bytes());
         Ok(())
     }
 
     /// Reads such a text back; `None` for that of another version of the library.
     pub fn read(text: &[u8]) -> Option<NodeRecord<'static>> {
-        let end = text.iter().position(|byte| *byte == b'\n')?;
-        let (line, answer) = (&text[..end], &text[end + 1..]);
-        let record = serde_json::from_slice(line).ok()?;
-        let pulse = match answer {
-            [] => None,
-            answer => Some(serde_json::from_slice(answer).ok()?),
+        let mut lines = std::str::from_utf8(text).ok()?.splitn(3, '\n');
+        let record = serde_json::from_str(lines.next()?).ok()?;
+        let rooms = Cow::Owned(lines.next()?.to_owned());
+        let pulse = match lines.next()? {
+            "" => None,
+            answer => Some(serde_json::from_str(answer).ok()?),
         };
-        Some(NodeRecord { pulse, ..record })
+        Some(NodeRecord { rooms, pulse, ..record })
     }
+
+    /// What the node has left. Kept as a text: it seldom changes, and few ask for it.
+    pub fn rooms(&self) -> Vec<Room> {
+        serde_json::from_str(&self.rooms).unwrap_or_default()
+    }
+}
+
+/// What [`NodeRecord::rooms`] reads.
+pub fn rooms_text(rooms: &[Room]) -> String {
+    serde_json::to_string(rooms).unwrap_or_default()
 }
 
 /// How long heartbeats took, in seconds.

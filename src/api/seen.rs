@@ -7,11 +7,11 @@ use crate::catalog::{Outline, Rows};
 use crate::error::{Error, Result};
 use crate::observe;
 use crate::pg::process;
-use crate::record::{LinkRecord, NodeRecord, RoundTrip, epoch_now};
+use crate::record::{LinkRecord, NodeRecord, RoundTrip, epoch_now, rooms_text};
 use crate::shmem::{self, Key};
 use crate::worker::limits_of;
 use nodes_plan::desired::{Link, LinkId, NodeId, Registry};
-use nodes_plan::headroom::headroom;
+use nodes_plan::headroom::{Room, headroom};
 use nodes_plan::link_health::{LinkEvidence, LinkHealth, LinkPlan, Side, link_health};
 use nodes_plan::node_health::{FailureKind, NodeState};
 use nodes_plan::pulse::Pulse;
@@ -73,7 +73,8 @@ impl Seen {
         let mut nodes = BTreeMap::new();
         for id in desired.registry.nodes.keys() {
             let mut record = node_record(&desired, &look, *id, &here);
-            record.rooms = rooms.iter().filter(|room| room.node == *id).cloned().collect();
+            let own: Vec<Room> = rooms.iter().filter(|room| room.node == *id).cloned().collect();
+            record.rooms = Cow::Owned(rooms_text(&own));
             nodes.insert(*id, record);
         }
         let links = desired.registry.links.iter();
@@ -115,7 +116,7 @@ fn node_record(desired: &Desired, look: &Look, id: NodeId, here: &Pulse) -> Node
             RoundTrip { last: seconds, p50: seconds, p99: seconds }
         }),
         growth: BTreeMap::new(),
-        rooms: Cow::Borrowed(&[]),
+        rooms: Cow::Borrowed(""),
         pulse,
     }
 }

@@ -9,11 +9,13 @@ use crate::error::Error;
 use crate::record::NodeRecord;
 use nodes_plan::desired::{Link, LinkState, NodeId, Spec};
 use nodes_plan::growth::time_left;
+use nodes_plan::lsn::Lsn;
 use nodes_plan::node_health::NodeState;
 use nodes_plan::pulse::{Pulse, SlotPulse};
 use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 #[pg_extern(volatile, parallel_unsafe)]
@@ -46,11 +48,12 @@ fn observe_nodes() -> std::result::Result<
     ErrorReport,
 > {
     let seen = Seen::now()?;
+    let groups = Groups::of(&seen);
     let mut rows = Vec::new();
     for node in seen.registry.nodes.values() {
         let record = seen.node(node.id);
         let pulse = record.and_then(|record| record.pulse.as_ref());
-        let lag = pulse.and_then(|pulse| replay_lag(&seen, pulse));
+        let lag = pulse.and_then(|pulse| groups.replay_lag(pulse));
         let ms = |seconds: f64| (seconds * 1e6).round() / 1e3;
         let trip = record.and_then(|record| record.round_trip);
         rows.push((
@@ -59,7 +62,7 @@ fn observe_nodes() -> std::result::Result<
             pulse.map(|pulse| pulse.system_identifier.clone()),
             health(&seen, record),
             record.map(|record| timestamp(record.since)),
-            pulse.map(|pulse| role(&seen, node.id, pulse)),
+            pulse.map(|pulse| groups.role(&seen, node.id, pulse)),
             pulse.map(|pulse| format!("{}.{}", pulse.major(), pulse.version % 10_000)),
             pulse.map(|pulse| pulse.timeline),
             pulse.and_then(|pulse| pulse.lsn).map(|lsn| lsn.to_string()),
@@ -104,30 +107,45 @@ fn as_bigint(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// `cascaded`: a standby that follows a standby.
-fn role(seen: &Seen, node: NodeId, pulse: &Pulse) -> &'static str {
-    if !pulse.in_recovery {
-        return "primary";
-    }
-    let upstream = seen.registry.links.iter().find(|link| {
-        link.to == node
-            && link.state != LinkState::Removing
-            && matches!(link.spec, Spec::Standby(_))
-    });
-    let upstream = upstream.and_then(|link| seen.node(link.from)?.pulse.as_ref());
-    if upstream.is_some_and(|upstream| upstream.in_recovery) { "cascaded" } else { "standby" }
+/// How the nodes of each group stand to each other.
+struct Groups<'a> {
+    /// Whom each standby is to follow.
+    upstream: BTreeMap<NodeId, NodeId>,
+    /// How far the primary of each group has written.
+    written: BTreeMap<&'a str, Lsn>,
 }
 
-/// How far a standby's replay is behind the primary of its group: bytes, and seconds since the
-/// last commit that it has replayed, none if it has replayed all there is.
-fn replay_lag(seen: &Seen, pulse: &Pulse) -> Option<(u64, Option<f64>)> {
-    let replayed = pulse.lsn.filter(|_| pulse.in_recovery)?;
-    let pulses = seen.nodes.values().filter_map(|record| record.pulse.as_ref());
-    let primaries = pulses
-        .filter(|other| other.system_identifier == pulse.system_identifier && !other.in_recovery);
-    let written = primaries.filter_map(|primary| primary.lsn).max()?;
-    let bytes = written.since(replayed);
-    Some((bytes, if bytes == 0 { Some(0.0) } else { pulse.replay_age }))
+impl<'a> Groups<'a> {
+    fn of(seen: &'a Seen) -> Self {
+        let links = seen.registry.links.iter().filter(|link| {
+            link.state != LinkState::Removing && matches!(link.spec, Spec::Standby(_))
+        });
+        let pulses = seen.nodes.values().filter_map(|record| record.pulse.as_ref());
+        let mut written = BTreeMap::new();
+        for pulse in pulses.filter(|pulse| !pulse.in_recovery) {
+            let Some(lsn) = pulse.lsn else { continue };
+            let most = written.entry(pulse.system_identifier.as_str()).or_insert(lsn);
+            *most = lsn.max(*most);
+        }
+        Groups { upstream: links.map(|link| (link.to, link.from)).collect(), written }
+    }
+
+    /// `cascaded`: a standby that follows a standby.
+    fn role(&self, seen: &Seen, node: NodeId, pulse: &Pulse) -> &'static str {
+        if !pulse.in_recovery {
+            return "primary";
+        }
+        let upstream = self.upstream.get(&node).and_then(|id| seen.node(*id)?.pulse.as_ref());
+        if upstream.is_some_and(|upstream| upstream.in_recovery) { "cascaded" } else { "standby" }
+    }
+
+    /// How far a standby's replay is behind the primary of its group: bytes, and seconds since
+    /// the last commit that it has replayed, none if it has replayed all there is.
+    fn replay_lag(&self, pulse: &Pulse) -> Option<(u64, Option<f64>)> {
+        let replayed = pulse.lsn.filter(|_| pulse.in_recovery)?;
+        let bytes = self.written.get(pulse.system_identifier.as_str())?.since(replayed);
+        Some((bytes, if bytes == 0 { Some(0.0) } else { pulse.replay_age }))
+    }
 }
 
 #[pg_extern(volatile, parallel_unsafe)]
@@ -318,15 +336,15 @@ fn observe_headroom() -> std::result::Result<
     let seen = Seen::now()?;
     let mut rows = Vec::new();
     for node in seen.registry.nodes.values() {
-        for room in seen.node(node.id).map_or(&[][..], |record| &*record.rooms) {
+        for room in seen.node(node.id).map_or(vec![], NodeRecord::rooms) {
             rows.push((
                 node.name.clone(),
-                room.resource.to_owned(),
+                room.resource,
                 room.used,
                 room.needed,
                 room.limit,
-                room.setting.to_owned(),
-                room.hint.clone(),
+                room.setting,
+                room.hint,
             ));
         }
     }

@@ -119,8 +119,7 @@ impl State {
             // What is not known now was tight or not as it was.
             if node.watch.state().answers() {
                 self.events.extend(tight(node, &rooms));
-                if node.rooms != rooms {
-                    node.rooms = rooms;
+                if node.take_rooms(rooms) {
                     self.stale_nodes.insert(*id);
                 }
             }

@@ -13,7 +13,7 @@ use crate::guc;
 use crate::observe::Beat;
 use crate::observe::session::Target;
 use crate::pg::spi;
-use crate::record::{Epoch, NodeRecord, epoch_now};
+use crate::record::{Epoch, NodeRecord, epoch_now, rooms_text};
 use nodes_plan::desired::{Interest, Link, LinkId, NodeId, Registry, Spec};
 use nodes_plan::growth::Growth;
 use nodes_plan::headroom::Room;
@@ -103,6 +103,8 @@ pub struct Watched {
     pub round_trips: RoundTrips,
     pub growth: BTreeMap<String, Growth>,
     pub rooms: Vec<Room>,
+    /// The same as it is published.
+    rooms_text: String,
     pub inventory: Option<Box<NodeFacts>>,
     /// When the inventory was taken; `None`: it is wanted now.
     pub taken: Option<Instant>,
@@ -126,6 +128,7 @@ impl Watched {
             round_trips: RoundTrips::default(),
             growth: BTreeMap::new(),
             rooms: Vec::new(),
+            rooms_text: String::new(),
             inventory: None,
             taken: None,
             wanted: 0,
@@ -148,6 +151,16 @@ impl Watched {
                 .unwrap_or_else(guc::heartbeat_interval),
             node_timeout: own(self.options.node_timeout).unwrap_or_else(guc::node_timeout),
         }
+    }
+
+    /// Takes in what it has left; whether that is something new.
+    pub fn take_rooms(&mut self, rooms: Vec<Room>) -> bool {
+        let new = self.rooms != rooms;
+        if new {
+            self.rooms_text = rooms_text(&rooms);
+            self.rooms = rooms;
+        }
+        new
     }
 
     /// What is known of what it has may not be true any more.
@@ -173,7 +186,7 @@ impl Watched {
             connected_since: self.connected_since,
             round_trip,
             growth: rates.map(|(slot, rate)| (slot.clone(), rate)).collect(),
-            rooms: Cow::Borrowed(&self.rooms),
+            rooms: Cow::Borrowed(&self.rooms_text),
             pulse: None,
         }
     }
