@@ -46,7 +46,7 @@ COMMENT ON COLUMN nodes.link_status.since IS 'since when the link is in that sta
 COMMENT ON COLUMN nodes.link_status.lag_bytes IS 'bytes of WAL that the target has yet to receive and apply';
 COMMENT ON COLUMN nodes.link_status.lag_seconds IS 'seconds that the target is behind';
 COMMENT ON COLUMN nodes.link_status.retained_bytes IS 'bytes of WAL that are kept for it';
-COMMENT ON COLUMN nodes.link_status.time_left IS 'until its slot is lost at the present rate; NULL without max_slot_wal_keep_size';
+COMMENT ON COLUMN nodes.link_status.time_left IS 'until its slot is lost (max_slot_wal_keep_size) or the disk is full at the present rate; the disk is known where pg_nodes is preloaded';
 COMMENT ON COLUMN nodes.link_status.tables IS 'tables that it replicates';
 COMMENT ON COLUMN nodes.link_status.tables_ready IS 'tables whose initial copy is done';
 COMMENT ON COLUMN nodes.link_status.rows_copied IS 'rows of the copies that run now';
@@ -69,7 +69,7 @@ COMMENT ON COLUMN nodes.slots.link IS 'the link it belongs to';
 COMMENT ON COLUMN nodes.slots.owner IS 'whose it is: link, another registry, initial copy, another tool or nobody';
 COMMENT ON COLUMN nodes.slots.retained_bytes IS 'bytes of WAL that it keeps';
 COMMENT ON COLUMN nodes.slots.bytes_per_second IS 'how fast that grows';
-COMMENT ON COLUMN nodes.slots.time_left IS 'until it is lost at the present rate; NULL without max_slot_wal_keep_size';
+COMMENT ON COLUMN nodes.slots.time_left IS 'until it is lost (max_slot_wal_keep_size) or the disk is full at the present rate; the disk is known where pg_nodes is preloaded';
 COMMENT ON COLUMN nodes.slots.danger IS 'what it threatens';
 
 CREATE VIEW nodes.headroom AS SELECT * FROM nodes.observe_headroom();

@@ -1,12 +1,14 @@
 //! A network that lies, between a server that watches and its peers: whatever it does to one
 //! node, that node's health is right, everybody else's goes on, and the worker stays as it is.
 
+use pg_test::lies::Lies;
 use pg_test::names::Draws;
 use pg_test::tls::Authority;
 use pg_test::trio::add_node;
 use pg_test::watcher::watching;
 use pg_test::{Builder, Fault, LONG, Phase, Proxy, Server, wait_until};
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// What the network can do wrong, and what that means for a node.
@@ -238,12 +240,100 @@ fn a_name_that_does_not_resolve_delays_nobody() {
     world.assert_undisturbed();
 }
 
+/// Look-ups without an end, as with a name server that is down: each in a thread, and not one
+/// more for asking again.
 #[test]
-fn half_of_the_peers_are_black_holes() {
-    let world = World::new();
+fn a_name_server_that_does_not_answer_delays_nobody() {
+    let lies = Lies::new(Path::new(env!("CARGO_TARGET_TMPDIR")), "silent");
+    let mut world = World::with(watching("paris").lies(&lies), Server::builder("london"));
+    add_node(&world.paris, "london", &world.london);
+    for n in 0..3 {
+        world.add_at(&format!("silent {n}"), &format!("host=silent{n}.invalid port=5432"));
+    }
+    world.await_all("silent %", "down");
+    world.await_all("london", "up");
+    world.await_heartbeats("london");
+    let tasks = || fs::read_dir(format!("/proc/{}/task", world.worker)).expect("it runs").count();
+    assert_eq!(tasks(), 4, "a thread for each name");
+    for n in 0..3 {
+        world.paris.sql("app", &format!("SELECT nodes.remove_node('silent {n}')"));
+        world.add_at(&format!("silent {n}"), &format!("host=silent{n}.invalid port=5433"));
+    }
+    world.await_all("silent %", "down");
+    assert_eq!(tasks(), 4, "asking again takes no more threads");
+    assert_eq!(world.paris.events("london"), ["up"]);
+    world.assert_undisturbed();
+    let begun = Instant::now();
+    world.paris.stop();
+    assert!(begun.elapsed() < Duration::from_secs(5), "the shutdown took {:?}", begun.elapsed());
+}
+
+#[test]
+fn a_certificate_expires() {
+    if !Server::supports_tls() {
+        println!("skipped: this PostgreSQL was built without TLS");
+        return;
+    }
+    let authority = Authority::new();
+    let london = Server::builder("london").tls(&authority, "london.test");
+    let mut world = World::with(watching("paris"), london);
+    let root = world.paris.write_file("root.crt", &authority.pem());
+    let place = format!(
+        "host=london.test hostaddr=127.0.0.1 port={} sslmode=verify-full sslrootcert={}",
+        world.london.port(),
+        root.display()
+    );
+    world.add_at("london", &place);
+    world.await_all("london", "up");
+    world.london.set_identity(&authority.expired_server("london.test"));
+    world.london.restart();
+    world.await_all("london", "refused");
+    let why = "SELECT format('%s; %s', error, hint) FROM nodes.status WHERE node = 'london'";
+    let why = world.paris.query_one_text("app", why);
+    assert!(why.contains("certificate verify failed"), "{why}");
+    assert!(why.contains("still valid"), "{why}");
+    world.london.set_identity(&authority.server("london.test"));
+    world.london.restart();
+    world.await_all("london", "up");
+    world.assert_undisturbed();
+}
+
+/// Hours, forward and back: what is measured by the clock of a wall is shown, and nothing is
+/// decided by it.
+#[test]
+fn a_clock_jumps() {
+    let lies = Lies::new(Path::new(env!("CARGO_TARGET_TMPDIR")), "clock");
+    let mut world = World::with(watching("paris").lies(&lies), Server::builder("london"));
+    add_node(&world.paris, "london", &world.london);
+    world.await_all("%", "up");
+    let fresh = "SELECT bool_and(abs(extract(epoch FROM clock_timestamp() - last_seen)) < 60)::text
+        FROM nodes.status";
+    for hours in [2, -48, 24 * 20, 0] {
+        lies.set_clock_wrong_by(hours * 3600);
+        wait_until("heartbeats go on", LONG, || world.paris.query_one_text("app", fresh) == "true");
+        world.await_all("%", "up");
+    }
+    assert_eq!(world.paris.events("london"), ["up"]);
+    lies.set_clock_wrong_by(-3600);
+    world.london.crash();
+    world.await_all("london", "down");
+    lies.set_clock_wrong_by(3600);
+    world.london.start_again();
+    world.await_all("london", "up");
+    assert_eq!(world.paris.events("london"), ["up", "down", "up"]);
+    world.assert_undisturbed();
+}
+
+#[test]
+fn half_of_two_hundred_peers_are_black_holes() {
+    let paris = watching("paris")
+        .conf("pg_nodes.max_nodes", "300")
+        .conf("pg_nodes.heartbeat_interval", "1s")
+        .conf("pg_nodes.node_timeout", "3s");
+    let world = World::with(paris, Server::builder("london").conf("max_connections", "300"));
     let hole = Proxy::to(world.london.port());
     hole.set(Fault::BlackHole);
-    for n in 0..20 {
+    for n in 0..100 {
         world.add(&format!("hole {n}"), &hole);
         add_node(&world.paris, &format!("living {n}"), &world.london);
     }

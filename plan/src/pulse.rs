@@ -20,6 +20,8 @@ pub struct Pulse {
     pub boot_id: Option<String>,
     /// The database of the session.
     pub database: String,
+    /// Bytes that are free on the disk of its WAL, where pg_nodes is preloaded there.
+    pub wal_free: Option<i64>,
     /// How far its WAL is: written on a primary, replayed on a standby.
     pub lsn: Option<Lsn>,
     /// On a standby: how far it has received WAL by streaming.

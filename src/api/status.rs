@@ -8,7 +8,7 @@ use crate::catalog::Rows;
 use crate::error::Error;
 use crate::record::NodeRecord;
 use nodes_plan::desired::{Link, LinkState, NodeId, Spec};
-use nodes_plan::growth::time_left;
+use nodes_plan::growth::slot_time_left;
 use nodes_plan::lsn::Lsn;
 use nodes_plan::node_health::NodeState;
 use nodes_plan::pulse::{Pulse, SlotPulse};
@@ -198,7 +198,7 @@ fn observe_links() -> std::result::Result<
             health.and_then(|health| health.lag_bytes).map(as_bigint),
             health.and_then(|health| health.lag_seconds),
             health.and_then(|health| health.retained_bytes).map(as_bigint),
-            slot_time_left(&seen, link).map(interval),
+            link_time_left(&seen, link).map(interval),
             health.and_then(|health| health.tables),
             health.and_then(|health| health.tables_ready),
             copying.and_then(|health| health.copied_rows),
@@ -226,11 +226,12 @@ fn interval(duration: Duration) -> Interval {
     Interval::from_seconds(seconds as f64)
 }
 
-/// When the link's slot is lost at the present rate.
-fn slot_time_left(seen: &Seen, link: &Link) -> Option<Duration> {
+/// When the link's slot comes to its end at the present rate.
+fn link_time_left(seen: &Seen, link: &Link) -> Option<Duration> {
     let record = seen.node(link.from)?;
-    let slot = record.pulse.as_ref()?.slot(&seen.registry.mark(link).slot_name())?;
-    time_left(slot.safe_wal_size?, *record.growth.get(&slot.name)?)
+    let pulse = record.pulse.as_ref()?;
+    let slot = pulse.slot(&seen.registry.mark(link).slot_name())?;
+    slot_time_left(pulse, slot, *record.growth.get(&slot.name)?).map(|(left, _)| left)
 }
 
 #[pg_extern(volatile, parallel_unsafe)]
@@ -262,7 +263,7 @@ fn observe_slots() -> std::result::Result<
         for slot in &pulse.slots {
             let link = owner(&seen, slot);
             let growth = record.growth.get(&slot.name).copied();
-            let left = slot.safe_wal_size.zip(growth).and_then(|(s, g)| time_left(s, g));
+            let left = growth.and_then(|rate| slot_time_left(pulse, slot, rate));
             rows.push((
                 node.name.clone(),
                 slot.name.clone(),
@@ -273,7 +274,7 @@ fn observe_slots() -> std::result::Result<
                 whose(slot, link.is_some()),
                 pulse.retained(slot).map(as_bigint),
                 growth,
-                left.map(interval),
+                left.map(|(left, _)| interval(left)),
                 danger(slot, pulse),
             ));
         }

@@ -157,6 +157,7 @@ fn failure(error: &Error, of_sqlstate: impl Fn(&str) -> FailureKind) -> Failure 
                 (Some(sqlstate), _) => of_sqlstate(sqlstate),
                 (None, Cause::Name) => FailureKind::NoAddress,
                 (None, Cause::Refused) => FailureKind::NobodyListens,
+                (None, Cause::Certificate) => FailureKind::Rejected,
                 (None, Cause::Silent) => FailureKind::Silent,
                 (None, Cause::Other) => FailureKind::Faulty,
             };
