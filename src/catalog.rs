@@ -123,12 +123,21 @@ const LINKS: &str = "(SELECT coalesce(json_agg(json_build_object(
     ORDER BY id), '[]')
   FROM nodes.link)";
 
+impl Origin {
+    pub fn load() -> Result<Origin> {
+        read_json(&format!("SELECT {ORIGIN}::text"))
+    }
+}
+
 /// Reads the registry as the caller's transaction sees it.
 fn load<T: DeserializeOwned>(nodes: &str) -> Result<T> {
-    let sql = format!(
+    read_json(&format!(
         "SELECT json_build_object('origin', {ORIGIN}, 'nodes', {nodes}, 'links', {LINKS})::text"
-    );
-    let text = spi::read_text(&sql, &[])?.unwrap_or_default();
+    ))
+}
+
+fn read_json<T: DeserializeOwned>(sql: &str) -> Result<T> {
+    let text = spi::read_text(sql, &[])?.unwrap_or_default();
     serde_json::from_str(&text).map_err(|source| Error::Json { context: "registry", source })
 }
 
@@ -223,6 +232,12 @@ pub fn ensure_registry() -> Result<()> {
          WHERE datname = current_database() ON CONFLICT DO NOTHING",
         &[],
     )
+}
+
+/// Whether a node of that name is on its way out.
+pub fn is_removing(node: &str) -> Result<bool> {
+    const REMOVING: &str = "SELECT name FROM nodes.node WHERE name = $1 AND state <> 'active'";
+    Ok(spi::read_text(REMOVING, &[Some(node)])?.is_some())
 }
 
 /// What `nodes.add_node()` and `nodes.alter_node()` store.
