@@ -147,7 +147,8 @@ impl Pulse {
     pub fn has_shape_of(&self, other: &Pulse) -> bool {
         fn server(pulse: &Pulse) -> impl PartialEq {
             let start = (pulse.started.to_bits(), pulse.version);
-            (start, &pulse.system_identifier, pulse.timeline, pulse.in_recovery, &pulse.database)
+            let place = (&pulse.system_identifier, pulse.timeline, pulse.in_recovery);
+            (start, place, &pulse.database, pulse.senders.len())
         }
         fn slots(pulse: &Pulse) -> impl Iterator<Item: PartialEq> {
             pulse.slots.iter().map(|slot| (&slot.name, &slot.wal_status))
