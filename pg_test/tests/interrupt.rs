@@ -188,6 +188,13 @@ fn while_a_table_is_copied(interrupt: Interrupt) {
     let run = interrupt.run(&trio);
     let copies = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
     wait_until("the copy waits", LONG, || !trio.paris.query_texts("app", copies).is_empty());
+    // As nodes.forget_node() says.
+    let identifier = "SELECT system_identifier::text FROM pg_control_system()";
+    let slot = format!(
+        r"SELECT slot_name FROM pg_replication_slots WHERE slot_name LIKE 'pg\_%\_sync\_%\_{}'",
+        trio.paris.query_one_text("app", identifier)
+    );
+    assert!(!trio.london.query_texts("app", &slot).is_empty(), "its slot is called otherwise");
     interrupt.come(&trio, run);
     for server in [&trio.paris, &trio.london] {
         assert_nobody_is_left(server);
