@@ -87,7 +87,8 @@ COMMENT ON FUNCTION nodes.observe_links() IS 'what the worker saw last, or a loo
 COMMENT ON FUNCTION nodes.observe_slots() IS 'what the worker saw last, or a look at every node now; behind the view nodes.slots';
 COMMENT ON FUNCTION nodes.observe_headroom() IS 'what the worker saw last, or a look at every node now; behind the view nodes.headroom';
 COMMENT ON FUNCTION nodes.explain(text) IS 'why a node or link is in its state: the chain of facts, and the next action';
-COMMENT ON FUNCTION nodes.test_node(text) IS 'connects to a node now and says, factor by factor, what works';
+COMMENT ON FUNCTION nodes.test_node(text) IS
+  'connects to a node now and says, factor by factor from the name of its host to its settings, what works; ok is NULL for what an earlier failure kept from being tested';
 COMMENT ON FUNCTION nodes.topology() IS 'the picture: every node with the links that lead from it';
 COMMENT ON FUNCTION nodes.wait_for_link(text, interval) IS 'returns when a link streams or is up, or fails when the time is over';
 COMMENT ON FUNCTION nodes.wait_for_node(text, interval) IS 'returns when a node answers, or fails when the time is over';

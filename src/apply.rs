@@ -8,6 +8,7 @@ pub mod digest;
 mod execute;
 mod follow;
 pub mod identity;
+mod reach;
 mod report;
 
 use crate::catalog::{self, Origin, Rows};

@@ -21,9 +21,9 @@ fn test_node(
         'static,
         (
             name!(factor, &'static str),
-            name!(ok, bool),
+            name!(ok, Option<bool>),
             name!(detail, String),
-            name!(hint, Option<&'static str>),
+            name!(hint, Option<String>),
         ),
     >,
     ErrorReport,
@@ -31,8 +31,8 @@ fn test_node(
     let rows = Rows::load()?;
     let id = rows.node(name)?.id;
     if let Err(passive) = apply::check_active(&rows.origin) {
-        let hint = "nodes.take_over() lets this server act for the registry.";
-        let row = ("registry", false, passive.to_string(), Some(hint));
+        let hint = "nodes.take_over() lets this server act for the registry.".to_owned();
+        let row = ("registry", Some(false), passive.to_string(), Some(hint));
         return Ok(TableIterator::once(row));
     }
     let desired = Desired::from_rows(&rows)?;

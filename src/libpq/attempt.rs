@@ -3,7 +3,9 @@
 
 use super::error::{Cause, Error};
 use super::handle::Handle;
+use super::trace::Lookup;
 use super::{reactor, resolve};
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// One try to connect: the parameters for a single address.
@@ -11,8 +13,8 @@ pub type Attempt = Vec<(String, String)>;
 
 pub struct Attempts {
     pub list: Vec<Attempt>,
-    /// Hosts that cannot even be tried: their names lead nowhere.
-    pub failures: Vec<Error>,
+    /// Names of hosts; those that lead nowhere cannot even be tried.
+    pub lookups: Vec<Lookup>,
     /// For each attempt.
     pub limit: Duration,
 }
@@ -41,28 +43,31 @@ pub async fn all(params: &[(&str, &str)], limit: Duration) -> Result<Attempts, E
     let get = |key: &str| wanted.iter().find(|(known, _)| known == key).map(|(_, v)| v.as_str());
     let own = get("connect_timeout").and_then(|seconds| seconds.parse().ok());
     let limit = own.filter(|seconds| *seconds > 0).map_or(limit, Duration::from_secs);
-    let mut failures = Vec::new();
+    let mut lookups = Vec::new();
     let mut places = Vec::new();
     for place in places_of(get("host"), get("hostaddr"), get("port")) {
         if !place.hostaddr.is_empty() || is_local(&place.host) {
             places.push(place);
             continue;
         }
-        match reactor::timeout(limit, resolve::addresses(&place.host)).await {
-            Ok(Ok(addresses)) => places
-                .extend(addresses.into_iter().map(|hostaddr| Place { hostaddr, ..place.clone() })),
-            Ok(Err(error)) => failures.push(error),
-            Err(_) => failures.push(Error::of(
-                Cause::Name,
-                format!(
-                    "host name \"{}\" did not resolve within {} ms",
-                    place.host,
-                    limit.as_millis()
-                ),
-            )),
+        if place.host.parse::<IpAddr>().is_ok() {
+            places.push(Place { hostaddr: place.host.clone(), ..place });
+            continue;
         }
+        let addresses = look_up(&place.host, limit).await;
+        let found = addresses.iter().flatten();
+        places.extend(found.map(|address| Place { hostaddr: address.clone(), ..place.clone() }));
+        lookups.push(Lookup { name: place.host, addresses });
     }
-    Ok(Attempts { list: passes(&base, &places, get("target_session_attrs")), failures, limit })
+    Ok(Attempts { list: passes(&base, &places, get("target_session_attrs")), lookups, limit })
+}
+
+async fn look_up(host: &str, limit: Duration) -> Result<Vec<String>, Error> {
+    let late = |_| {
+        let ms = limit.as_millis();
+        Error::of(Cause::Name, format!("host name \"{host}\" did not resolve within {ms} ms"))
+    };
+    reactor::timeout(limit, resolve::addresses(host)).await.map_err(late)?
 }
 
 /// The parameters together with what the environment and a service file add, as libpq reads
