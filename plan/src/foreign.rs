@@ -24,6 +24,11 @@ const FORBID: &[Rule] = &[
 
 const FOLLOW: &[Rule] = &[
     Rule { id: "FO21", when: "the server's options are not right", then: alter_server },
+    Rule {
+        id: "FO37",
+        when: "a role has a mapping of ours from before and should not",
+        then: rights::lock_out,
+    },
     Rule { id: "FO23", when: "a user mapping's options are not right", then: alter_mappings },
     Rule { id: "FO36", when: "the server's mark is of another conninfo", then: mark_server },
 ];
@@ -457,7 +462,11 @@ fn alter_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     };
     let wanted = wanted_mapping_options(ctx);
-    let roles = wanted_roles(facts, spec);
+    let mut roles = wanted_roles(facts, spec);
+    if ctx.source.is_none() && !formerly_let_in(ctx).is_empty() {
+        // Else nothing would tell any more that those mappings are ours.
+        roles.remove(&Some(facts.role.clone()));
+    }
     let mut verdicts = Vec::new();
     for mapping in found.mappings.iter().filter(|mapping| roles.contains(&mapping.role)) {
         let (server, role) = (found.name.clone(), mapping.role.clone());
@@ -491,25 +500,48 @@ fn mark_server(ctx: &Context<'_>) -> Vec<Verdict> {
     }
 }
 
-/// Roles that a mapping lets in with the node's credentials although the link does not, or no
-/// longer, name them. A mapping with credentials of its own was made by somebody else.
-fn unwanted_roles<'a>(ctx: &Context<'a>) -> Vec<&'a Option<String>> {
-    let (Some(_), Some((facts, spec)), Some(found)) = (ctx.source, target(ctx), server(ctx)) else {
+/// Roles that a mapping lets in with these credentials although the link does not, or no longer,
+/// name them. A mapping with credentials of its own was made by somebody else.
+fn let_in<'a>(ctx: &Context<'a>, credentials: &Conninfo) -> Vec<&'a Option<String>> {
+    let (Some((facts, spec)), Some(found)) = (target(ctx), server(ctx)) else {
         return vec![];
     };
-    let (roles, ours) = (wanted_roles(facts, spec), wanted_mapping_options(ctx));
+    let roles = wanted_roles(facts, spec);
     let unwanted = found.mappings.iter().filter(|mapping| !roles.contains(&mapping.role));
-    unwanted.filter(|m| m.options.as_ref() == Some(&ours)).map(|m| &m.role).collect()
+    unwanted.filter(|m| m.options.as_ref() == Some(credentials)).map(|m| &m.role).collect()
+}
+
+/// Roles that the node's credentials of now let in.
+fn unwanted_roles<'a>(ctx: &Context<'a>) -> Vec<&'a Option<String>> {
+    match ctx.source {
+        Some(_) => let_in(ctx, &wanted_mapping_options(ctx)),
+        None => vec![],
+    }
+}
+
+/// Roles that the credentials let in which are no longer the node's: those in the mapping of the
+/// role that imports, which is altered after these are gone.
+fn formerly_let_in<'a>(ctx: &Context<'a>) -> Vec<&'a Option<String>> {
+    let (Some((facts, _)), Some(found)) = (target(ctx), marked_server(ctx)) else {
+        return vec![];
+    };
+    let mut own = found.mappings.iter().filter(|m| m.role.as_ref() == Some(&facts.role));
+    match own.next().and_then(|mapping| mapping.options.as_ref()) {
+        Some(before) if *before != wanted_mapping_options(ctx) => let_in(ctx, before),
+        Some(_) | None => vec![],
+    }
 }
 
 fn drop_unwanted(ctx: &Context<'_>) -> Vec<Verdict> {
-    let drop = |role: &Option<String>| {
-        let (server, name) = (ctx.link.name.clone(), role_name(role));
-        let operation = Operation::DropMapping { server, role: role.clone() };
-        Verdict::act(ctx.to.id, operation, format!("the link does not name {name}"))
-            .danger(format!("{name} can no longer use the foreign tables"))
-    };
+    let drop = |role: &Option<String>| drop_mapping(ctx, &ctx.link.name, role);
     unwanted_roles(ctx).into_iter().map(drop).collect()
+}
+
+fn drop_mapping(ctx: &Context<'_>, server: &str, role: &Option<String>) -> Verdict {
+    let name = role_name(role);
+    let operation = Operation::DropMapping { server: server.to_owned(), role: role.clone() };
+    Verdict::act(ctx.to.id, operation, format!("the link does not name {name}"))
+        .danger(format!("{name} can no longer use the foreign tables"))
 }
 
 fn create_schema(ctx: &Context<'_>) -> Vec<Verdict> {
