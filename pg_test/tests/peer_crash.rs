@@ -225,3 +225,42 @@ fn crash_within(trio: &mut Trio, catalog: &str, call: &str) {
     assert!(told, "it says what is missing:\n{said}");
     trio.london.start_again();
 }
+
+/// The subscriber crashes in the middle of a copy: the run ends, the copy starts anew.
+#[test]
+fn a_subscriber_crashes_while_it_copies() {
+    let mut trio = start();
+    trio.london.sql(
+        "app",
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$
+           BEGIN PERFORM pg_advisory_xact_lock_shared(4712); RETURN NEW; END $$;
+         CREATE TRIGGER wait BEFORE INSERT ON visitors FOR EACH ROW EXECUTE FUNCTION wait();
+         ALTER TABLE visitors ENABLE ALWAYS TRIGGER wait",
+    );
+    for crash in [Crash::Backend, Crash::Server] {
+        link(&trio);
+        let mut holder = trio.london.client("app");
+        holder.batch_execute("SELECT pg_advisory_lock(4712)").expect("the lock is free");
+        let running = trio.paris.psql_in_background("app", APPLY);
+        let copies = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+        wait_until("the copy waits", LONG, || !trio.london.query_texts("app", copies).is_empty());
+        let follows = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'pg_nodes'
+            AND query LIKE '%srsubstate%pg_stat_progress_copy%'";
+        wait_until("the run follows it", LONG, || {
+            !trio.london.query_texts("app", follows).is_empty()
+        });
+        crash.happen(&mut trio.london);
+        let started = Instant::now();
+        let said = running.join().expect("psql ran");
+        assert!(started.elapsed() < SOON, "it took {:?}:\n{said}", started.elapsed());
+        let told = "link \"visits\": the initial copy could not be followed";
+        assert!(!said.ok && said.output.contains(told), "{said}");
+        crash.end(&mut trio.london);
+        trio.apply();
+        assert_eq!(trio.plan(), [""; 0], "after apply the plan is empty");
+        let rows = "SELECT count(*)::text FROM visitors";
+        assert_eq!(trio.london.query_one_text("app", rows), "1000", "once each");
+        trio.paris.sql("app", TEARDOWN);
+        assert_nothing_left(&trio);
+    }
+}
