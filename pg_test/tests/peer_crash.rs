@@ -249,6 +249,11 @@ fn a_subscriber_crashes_while_it_copies() {
         wait_until("the run follows it", LONG, || {
             !trio.london.query_texts("app", follows).is_empty()
         });
+        // Else the crash may lose that the other copy is done: see `stuck.rs`.
+        let other = "SELECT srsubstate::text FROM pg_subscription_rel
+            WHERE srrelid = 'pages'::regclass";
+        wait_until("pages streams", LONG, || trio.london.query_one_text("app", other) == "r");
+        trio.london.sql("app", "CHECKPOINT");
         crash.happen(&mut trio.london);
         let started = Instant::now();
         let said = running.join().expect("psql ran");
