@@ -14,6 +14,7 @@ pub fn findings(trace: &Trace) -> Vec<Finding> {
     }
     let Some(tried) = trace.furthest() else { return findings };
     for (stage, factor) in [
+        (Stage::Parameters, "conninfo"),
         (Stage::Network, "tcp"),
         (Stage::Tls, "tls"),
         (Stage::Authentication, "authentication"),
@@ -24,7 +25,7 @@ pub fn findings(trace: &Trace) -> Vec<Finding> {
                 findings.push(Finding::bad(factor, error.with_detail(), hint(stage, error)));
                 break;
             }
-            Some(_) | None if stage < Stage::Session => {
+            Some(_) | None if (Stage::Network..Stage::Session).contains(&stage) => {
                 findings.push(Finding::good(factor, passed(trace, tried, stage)));
             }
             Some(_) | None => {}
@@ -83,6 +84,7 @@ fn passed(trace: &Trace, tried: &Try, stage: Stage) -> String {
 fn hint(stage: Stage, error: &PeerError) -> &'static str {
     match (stage, error.cause) {
         (_, Cause::Descriptors) => "Raise max_files_per_process of this server.",
+        (Stage::Parameters, _) => "Correct it with nodes.alter_node(), or install another libpq.",
         (Stage::Network, Cause::Silent) => {
             "The address is wrong, that machine is down, or a firewall drops what is sent to it."
         }

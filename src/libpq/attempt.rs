@@ -11,6 +11,9 @@ use std::time::Duration;
 /// One try to connect: the parameters for a single address.
 pub type Attempt = Vec<(String, String)>;
 
+/// Nothing can listen here: the way to it ends in a file.
+pub const NOWHERE: &str = "/dev/null";
+
 pub struct Attempts {
     pub list: Vec<Attempt>,
     /// Names of hosts; those that lead nowhere cannot even be tried.
@@ -30,6 +33,15 @@ pub fn describe(attempt: &Attempt) -> String {
         (address, "") => format!("server at {address}, port {}", get("port")),
         (address, host) => format!("server at \"{host}\" ({address}), port {}", get("port")),
     }
+}
+
+/// Whether libpq would refuse the parameters wherever they lead. It looks at all of them before it
+/// tries an address, and says which one it tried.
+pub fn is_unusable(attempt: &Attempt) -> bool {
+    let mut elsewhere = attempt.clone();
+    elsewhere.retain(|(key, _)| key != "host" && key != "hostaddr");
+    elsewhere.push(("host".to_owned(), NOWHERE.to_owned()));
+    Handle::start(&elsewhere).is_ok_and(|handle| !handle.failure().message.contains(NOWHERE))
 }
 
 /// Takes a conninfo of several hosts and addresses apart. The limit is `connect_timeout`, where

@@ -3,7 +3,7 @@
 use super::attempt::{self, Attempt, Attempts};
 use super::error::{Cause, Error};
 use super::handle::{Handle, c_string};
-use super::trace::{Trace, Try};
+use super::trace::{Stage, Trace, Try};
 use super::{guard, reactor};
 use crate::pg::fd::{self, ExternalFd};
 use pq_sys::{ExecStatusType, PGVerbosity, PostgresPollingStatusType as Polling};
@@ -99,6 +99,10 @@ impl Connection {
             hint: Some(fd::EXHAUSTED_HINT.to_owned()),
         })?;
         let handle = Handle::start(attempt)?;
+        if handle.is_bad() && attempt::is_unusable(attempt) {
+            this.stage = Stage::Parameters;
+            return Err(handle.failure());
+        }
         let notices = Rc::new(Notices::default());
         let argument = Rc::as_ptr(&notices).cast_mut().cast();
         // SAFETY: the handle is valid; the receiver's argument is dropped after it.

@@ -8,6 +8,8 @@ use pq_sys::ConnStatusType as Status;
 /// What a try to connect is busy with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
+    /// Reading the parameters: libpq, as it was built, cannot even try.
+    Parameters,
     /// Reaching the address.
     Network,
     /// Agreeing on TLS, or on doing without.
