@@ -256,12 +256,13 @@ fn observe_slots() -> std::result::Result<
     ErrorReport,
 > {
     let seen = Seen::now()?;
+    let of_links = slots_of_links(&seen);
     let mut rows = Vec::new();
     for node in seen.registry.nodes.values() {
         let Some(record) = seen.node(node.id) else { continue };
         let Some(pulse) = &record.pulse else { continue };
         for slot in &pulse.slots {
-            let link = owner(&seen, slot);
+            let link = of_links.get(&slot.name);
             let growth = record.growth.get(&slot.name).copied();
             let left = growth.and_then(|rate| slot_time_left(pulse, slot, rate));
             rows.push((
@@ -282,9 +283,10 @@ fn observe_slots() -> std::result::Result<
     Ok(TableIterator::new(rows))
 }
 
-fn owner<'a>(seen: &'a Seen, slot: &SlotPulse) -> Option<&'a Link> {
-    let registry = &seen.registry;
-    registry.links.iter().find(|link| registry.mark(link).slot_name() == slot.name)
+/// The links by what their slots are called.
+fn slots_of_links(seen: &Seen) -> BTreeMap<String, &Link> {
+    let links = seen.registry.links.iter();
+    links.map(|link| (seen.registry.mark(link).slot_name(), link)).collect()
 }
 
 /// Who made a slot, by what slots are called.
