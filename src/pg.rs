@@ -1,6 +1,8 @@
 //! The one room with `unsafe` against Postgres: small safe wrappers, named for what they do.
 
 pub mod databases;
+pub mod disk;
+pub mod extension;
 pub mod fd;
 pub mod hooks;
 pub mod latch;

@@ -157,8 +157,12 @@ impl Registry {
         self.nodes.get(&id).map_or("?", |node| node.name.as_str())
     }
 
+    /// Quickly where the links are in order of their ids, as a registry lists them.
     pub fn link(&self, id: LinkId) -> Option<&Link> {
-        self.links.iter().find(|link| link.id == id)
+        match self.links.binary_search_by_key(&id, |link| link.id) {
+            Ok(place) => Some(&self.links[place]),
+            Err(_) => self.links.iter().find(|link| link.id == id),
+        }
     }
 }
 

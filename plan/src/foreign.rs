@@ -12,7 +12,7 @@ use crate::conninfo::Conninfo;
 use crate::desired::{ForeignSpec, Spec};
 use crate::index::{Indexed, find, find_named};
 use crate::name::TableName;
-use crate::observed::{Mapping, NodeFacts, Owner, Relation, Schema, Server, owner};
+use crate::observed::{NodeFacts, Owner, Relation, Schema, Server, owner};
 use crate::refuse::{FREE_LATER, name_taken, read_only};
 use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::{Operation, OptionChange, role_name};
@@ -35,6 +35,11 @@ const FORBID: &[Rule] = &[
 
 const FOLLOW: &[Rule] = &[
     Rule { id: "FO21", when: "the server's options are not right", then: alter_server },
+    Rule {
+        id: "FO37",
+        when: "a role has a mapping of ours from before and should not",
+        then: rights::lock_out,
+    },
     Rule { id: "FO23", when: "a user mapping's options are not right", then: alter_mappings },
     Rule { id: "FO36", when: "the server's mark is of another conninfo", then: mark_server },
 ];
@@ -474,8 +479,13 @@ fn alter_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     };
     let wanted = wanted_mapping_options(ctx);
+    // Where roles are yet to be locked out, nothing else tells that their mappings are ours.
+    let waits = ctx.source.is_none() && !formerly_let_in(ctx).is_empty();
     let mut verdicts = Vec::new();
     for mapping in found.mappings.iter().filter(|m| is_wanted(m.role.as_deref(), facts, spec)) {
+        if waits && mapping.role.as_ref() == Some(&facts.role) {
+            continue;
+        }
         let (server, role) = (found.name.clone(), mapping.role.clone());
         let Some(have) = &mapping.options else {
             if !ctx.is_current(found.comment.as_deref()) {
@@ -507,25 +517,49 @@ fn mark_server(ctx: &Context<'_>) -> Vec<Verdict> {
     }
 }
 
-/// Roles that a mapping lets in with the node's credentials although the link does not, or no
-/// longer, name them. A mapping with credentials of its own was made by somebody else.
-fn unwanted_roles<'a>(ctx: &Context<'a>) -> Vec<Option<&'a str>> {
-    let (Some(_), Some((facts, spec)), Some(found)) = (ctx.source, target(ctx), server(ctx)) else {
+/// Roles that a mapping lets in with these credentials although the link does not, or no longer,
+/// name them. A mapping with credentials of its own was made by somebody else.
+fn let_in<'a>(ctx: &Context<'a>, credentials: &Conninfo) -> Vec<Option<&'a str>> {
+    let (Some((facts, spec)), Some(found)) = (target(ctx), server(ctx)) else {
         return vec![];
     };
-    let ours = |mapping: &&Mapping| mapping.options == Some(wanted_mapping_options(ctx));
     let unwanted = found.mappings.iter().filter(|m| !is_wanted(m.role.as_deref(), facts, spec));
-    unwanted.filter(ours).map(|mapping| mapping.role.as_deref()).collect()
+    let let_in = unwanted.filter(|m| m.options.as_ref() == Some(credentials));
+    let_in.map(|mapping| mapping.role.as_deref()).collect()
+}
+
+/// Roles that the node's credentials of now let in.
+fn unwanted_roles<'a>(ctx: &Context<'a>) -> Vec<Option<&'a str>> {
+    match ctx.source {
+        Some(_) => let_in(ctx, &wanted_mapping_options(ctx)),
+        None => vec![],
+    }
+}
+
+/// Roles that the credentials let in which are no longer the node's: those in the mapping of the
+/// role that imports, which is altered after these are gone.
+fn formerly_let_in<'a>(ctx: &Context<'a>) -> Vec<Option<&'a str>> {
+    let (Some((facts, _)), Some(found)) = (target(ctx), marked_server(ctx)) else {
+        return vec![];
+    };
+    let mut own = found.mappings.iter().filter(|m| m.role.as_ref() == Some(&facts.role));
+    match own.next().and_then(|mapping| mapping.options.as_ref()) {
+        Some(before) if *before != wanted_mapping_options(ctx) => let_in(ctx, before),
+        Some(_) | None => vec![],
+    }
 }
 
 fn drop_unwanted(ctx: &Context<'_>) -> Vec<Verdict> {
-    let drop = |role: Option<&str>| {
-        let (server, name) = (ctx.link.name.clone(), role_name(role));
-        let operation = Operation::DropMapping { server, role: role.map(str::to_owned) };
-        Verdict::act(ctx.to.id, operation, format!("the link does not name {name}"))
-            .danger(format!("{name} can no longer use the foreign tables"))
-    };
+    let drop = |role: Option<&str>| drop_mapping(ctx, &ctx.link.name, role);
     unwanted_roles(ctx).into_iter().map(drop).collect()
+}
+
+fn drop_mapping(ctx: &Context<'_>, server: &str, role: Option<&str>) -> Verdict {
+    let name = role_name(role);
+    let operation =
+        Operation::DropMapping { server: server.to_owned(), role: role.map(str::to_owned) };
+    Verdict::act(ctx.to.id, operation, format!("the link does not name {name}"))
+        .danger(format!("{name} can no longer use the foreign tables"))
 }
 
 fn create_schema(ctx: &Context<'_>) -> Vec<Verdict> {

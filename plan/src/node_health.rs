@@ -79,7 +79,7 @@ pub enum FailureKind {
     NobodyListens,
     /// No answer in time, to a connection attempt or a query.
     Silent,
-    /// A server answers and does not let us in.
+    /// A server answers and does not let us in, or proves to be nobody whom we trust.
     Rejected,
     /// A server answers that it is starting up, shutting down or recovering.
     NotReady,
@@ -150,6 +150,10 @@ impl Failure {
             FailureKind::Silent => {
                 "See whether that machine runs and the network lets its port through; \
                  nodes.test_node() shows how far one gets."
+            }
+            FailureKind::Rejected if self.message.contains("certificate") => {
+                "See whether its certificate is still valid, is for the host of its conninfo and \
+                 is signed by sslrootcert, and whether the client's is."
             }
             FailureKind::Rejected => rejection_hint(self.sqlstate.as_deref()),
             FailureKind::NotReady => {

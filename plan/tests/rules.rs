@@ -816,6 +816,15 @@ fn given_to_alice(case: Case) -> Case {
     })
 }
 
+/// And then she is taken off the link while the node gets another password.
+fn locked_out() -> Case {
+    let case = given_to_alice(Case::foreign_made()).link(|link| match &mut link.spec {
+        Spec::Foreign(spec) => spec.roles.clear(),
+        Spec::Standby(_) | Spec::Subscription(_) => unreachable!("a foreign schema"),
+    });
+    case.password(LONDON)
+}
+
 fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
     let (new, made) = (Case::foreign, Case::foreign_made);
     let spec = |case: Case, change: &dyn Fn(&mut ForeignSpec)| {
@@ -920,6 +929,13 @@ fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
             made().digest(LONDON).with(PARIS, |f| f.servers[0].mappings[0].options = None),
             "DROP USER MAPPING FOR \"admin\" SERVER \"feed\"; CREATE USER MAPPING FOR \"admin\"",
         ),
+        (
+            "FO37",
+            locked_out(),
+            "REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE \"stock\".\"items\" FROM \"alice\"",
+        ),
+        ("FO37", locked_out(), "REVOKE USAGE ON SCHEMA \"stock\" FROM \"alice\""),
+        ("FO37", locked_out(), "DROP USER MAPPING FOR \"alice\" SERVER \"feed\""),
         ("FO36", made().digest(LONDON), "COMMENT ON SERVER \"feed\" IS"),
         (
             "FO28",

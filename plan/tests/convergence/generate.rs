@@ -189,16 +189,21 @@ fn foreign(rng: &mut SmallRng, id: LinkId) -> ForeignSpec {
     }
 }
 
-/// What people ask for next: other addresses, other details, links gone, links in their place.
-pub fn evolve(rng: &mut SmallRng, sim: &mut Sim) {
-    let nodes = sim.nodes.clone();
-    let registry = &mut sim.registry;
+/// Nodes get another address, another password, or none.
+fn readdress(rng: &mut SmallRng, registry: &mut Registry) {
     for (id, node) in &mut registry.nodes {
         if rng.random_bool(0.3) {
             node.conninfo = conninfo(rng, *id);
             node.digest = digest(&node.conninfo);
         }
     }
+}
+
+/// What people ask for next: other addresses, other details, links gone, links in their place.
+pub fn evolve(rng: &mut SmallRng, sim: &mut Sim) {
+    let nodes = sim.nodes.clone();
+    let registry = &mut sim.registry;
+    readdress(rng, registry);
     let mut successors = Vec::new();
     for link in &mut registry.links {
         if rng.random_bool(0.25) {
@@ -441,7 +446,8 @@ fn disturb_rights(rng: &mut SmallRng, facts: &mut NodeFacts) {
     }
 }
 
-/// Carol is given rights on all foreign schemas, then the links name other roles.
+/// Carol is given rights on all foreign schemas, then the links name other roles, and in the same
+/// change nodes get other passwords.
 pub fn change_roles(rng: &mut SmallRng, sim: &mut Sim) {
     let carol = Some("carol".to_owned());
     for facts in sim.nodes.values_mut() {
@@ -456,6 +462,7 @@ pub fn change_roles(rng: &mut SmallRng, sim: &mut Sim) {
             (spec.roles, spec.public, spec.writable) = (new.roles, new.public, new.writable);
         }
     }
+    readdress(rng, &mut sim.registry);
 }
 
 /// Renames servers and schemas, now and then to what another link wants its own to be called.

@@ -238,6 +238,7 @@ fn rights_follow_the_link() {
         let mut sim = generate::sim(rng);
         let mut stuck = stuck(&run_all(&mut sim));
         change_roles(rng, &mut sim);
+        run_steps(&mut sim, rng.random_range(0..12));
         stuck.extend(self::stuck(&run_all(&mut sim)));
         for link in sim.registry.links.iter().filter(|link| !stuck.contains(&link.id)) {
             let Spec::Foreign(spec) = &link.spec else { continue };
