@@ -46,7 +46,7 @@ COMMENT ON COLUMN nodes.link_status.since IS 'since when the link is in that sta
 COMMENT ON COLUMN nodes.link_status.lag_bytes IS 'bytes of WAL that the target has yet to receive and apply';
 COMMENT ON COLUMN nodes.link_status.lag_seconds IS 'seconds that the target is behind';
 COMMENT ON COLUMN nodes.link_status.retained_bytes IS 'bytes of WAL that are kept for it';
-COMMENT ON COLUMN nodes.link_status.time_left IS 'until its slot is lost at the present rate; NULL without max_slot_wal_keep_size';
+COMMENT ON COLUMN nodes.link_status.time_left IS 'until its slot is lost (max_slot_wal_keep_size) or the disk is full at the present rate; the disk is known where pg_nodes is preloaded';
 COMMENT ON COLUMN nodes.link_status.tables IS 'tables that it replicates';
 COMMENT ON COLUMN nodes.link_status.tables_ready IS 'tables whose initial copy is done';
 COMMENT ON COLUMN nodes.link_status.rows_copied IS 'rows of the copies that run now';
@@ -69,7 +69,7 @@ COMMENT ON COLUMN nodes.slots.link IS 'the link it belongs to';
 COMMENT ON COLUMN nodes.slots.owner IS 'whose it is: link, another registry, initial copy, another tool or nobody';
 COMMENT ON COLUMN nodes.slots.retained_bytes IS 'bytes of WAL that it keeps';
 COMMENT ON COLUMN nodes.slots.bytes_per_second IS 'how fast that grows';
-COMMENT ON COLUMN nodes.slots.time_left IS 'until it is lost at the present rate; NULL without max_slot_wal_keep_size';
+COMMENT ON COLUMN nodes.slots.time_left IS 'until it is lost (max_slot_wal_keep_size) or the disk is full at the present rate; the disk is known where pg_nodes is preloaded';
 COMMENT ON COLUMN nodes.slots.danger IS 'what it threatens';
 
 CREATE VIEW nodes.headroom AS SELECT * FROM nodes.observe_headroom();
@@ -87,7 +87,8 @@ COMMENT ON FUNCTION nodes.observe_links() IS 'what the worker saw last, or a loo
 COMMENT ON FUNCTION nodes.observe_slots() IS 'what the worker saw last, or a look at every node now; behind the view nodes.slots';
 COMMENT ON FUNCTION nodes.observe_headroom() IS 'what the worker saw last, or a look at every node now; behind the view nodes.headroom';
 COMMENT ON FUNCTION nodes.explain(text) IS 'why a node or link is in its state: the chain of facts, and the next action';
-COMMENT ON FUNCTION nodes.test_node(text) IS 'connects to a node now and says, factor by factor, what works';
+COMMENT ON FUNCTION nodes.test_node(text) IS
+  'connects to a node now and says, factor by factor from the name of its host to its settings, what works; ok is NULL for what an earlier failure kept from being tested';
 COMMENT ON FUNCTION nodes.topology() IS 'the picture: every node with the links that lead from it';
 COMMENT ON FUNCTION nodes.wait_for_link(text, interval) IS 'returns when a link streams or is up, or fails when the time is over';
 COMMENT ON FUNCTION nodes.wait_for_node(text, interval) IS 'returns when a node answers, or fails when the time is over';

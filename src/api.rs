@@ -15,7 +15,7 @@ mod trust;
 mod wake;
 
 use crate::apply;
-use crate::catalog::Rows;
+use crate::catalog::{Origin, Rows};
 use crate::error::{Error, Result};
 use crate::pg::spi;
 use crate::pg::units::{self, Unit};
@@ -33,11 +33,17 @@ fn check_writable(call: &'static str) -> Result<()> {
     if spi::in_recovery() { Err(Error::InRecovery(call)) } else { Ok(()) }
 }
 
-/// The registry, for calls that change it: a passive copy stays as it is.
+/// A passive copy of a registry stays as it is.
+fn check_active(call: &'static str) -> Result<()> {
+    check_writable(call)?;
+    apply::check_active(&Origin::load()?)
+}
+
+/// The registry, for calls that change it.
 fn active_rows(call: &'static str) -> Result<Rows> {
     check_writable(call)?;
     let rows = Rows::load()?;
-    apply::check_active(&rows)?;
+    apply::check_active(&rows.origin)?;
     Ok(rows)
 }
 

@@ -11,9 +11,10 @@ pub mod failover;
 mod follow;
 pub mod identity;
 pub mod promote;
+mod reach;
 mod report;
 
-use crate::catalog::{self, Rows};
+use crate::catalog::{self, Origin, Rows};
 use crate::error::{Error, Result};
 use crate::libpq::reactor;
 use crate::observe::session::Target;
@@ -36,17 +37,17 @@ const MAX_ROUNDS: usize = 10;
 /// Reads the registry and refuses to act where it is passive.
 pub fn load_active() -> Result<Desired> {
     let rows = Rows::load()?;
-    check_active(&rows)?;
+    check_active(&rows.origin)?;
     Desired::from_rows(&rows)
 }
 
 /// A copy of a registry (a restored dump) must never act on the servers of the original.
-pub fn check_active(rows: &Rows) -> Result<()> {
-    match &rows.made_on {
-        Some(made_on) if *made_on != rows.here => {
-            Err(Error::Passive { made_on: made_on.clone(), here: rows.here.clone() })
+pub fn check_active(origin: &Origin) -> Result<()> {
+    match &origin.made_on {
+        Some(made_on) if *made_on != origin.here => {
+            Err(Error::Passive { made_on: made_on.clone(), here: origin.here.clone() })
         }
-        Some(_) if !rows.made_in_this_database => Err(Error::PassiveCopy),
+        Some(_) if !origin.made_in_this_database => Err(Error::PassiveCopy),
         Some(_) | None => Ok(()),
     }
 }

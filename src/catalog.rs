@@ -3,7 +3,8 @@
 
 use crate::error::{Error, Result};
 use crate::pg::spi;
-use nodes_plan::desired::{LinkId, LinkState, NodeId, Spec};
+use nodes_plan::desired::{Link, LinkId, LinkState, Node, NodeId, Registry, Spec};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -67,9 +68,9 @@ pub struct LinkRow {
     pub pending: bool,
 }
 
-/// Everything that the registry says.
+/// Which registry it is, and where this is.
 #[derive(Clone, Deserialize)]
-pub struct Rows {
+pub struct Origin {
     pub id: Option<String>,
     /// See [`crate::apply::digest`].
     pub key: Option<String>,
@@ -80,37 +81,101 @@ pub struct Rows {
     pub made_in_this_database: bool,
     /// System identifier of this server.
     pub here: String,
+}
+
+/// Everything that the registry says.
+#[derive(Clone, Deserialize)]
+pub struct Rows {
+    pub origin: Origin,
     pub nodes: Vec<NodeRow>,
     pub links: Vec<LinkRow>,
 }
 
-const LOAD: &str = "
-SELECT json_build_object(
-  'id', (SELECT id FROM nodes.registry),
-  'key', (SELECT key FROM nodes.registry),
-  'made_on', (SELECT system_identifier FROM nodes.registry),
-  'made_in_this_database', coalesce((SELECT r.database_oid = d.oid OR r.database_name = d.datname
-    FROM nodes.registry r, pg_database d WHERE d.datname = current_database()), true),
-  'here', (SELECT system_identifier::text FROM pg_control_system()),
-  'nodes', (SELECT coalesce(json_agg(json_build_object(
-      'id', n.id, 'name', n.name, 'conninfo', n.conninfo, 'admin_conninfo', n.admin_conninfo,
-      'registered_by', n.registered_by, 'removing', n.state <> 'active', 'gone', n.state = 'gone',
-      'options', n.options, 'system_identifier', n.system_identifier,
-      'password', s.password, 'admin_password', s.admin_password) ORDER BY n.id), '[]')
-    FROM nodes.node n LEFT JOIN nodes.secret s ON s.node = n.id),
-  'links', (SELECT coalesce(json_agg(json_build_object(
-      'id', id, 'name', name, 'from_node', from_node, 'to_node', to_node,
-      'spec', spec || jsonb_build_object('kind', kind), 'state', state,
-      'keep_data', keep_data, 'heal', heal, 'limits', limits, 'pending', pending)
-      ORDER BY id), '[]')
-    FROM nodes.link)
-)::text";
+/// The registry without addresses and secrets: all that views show, and quickly read.
+#[derive(Deserialize)]
+pub struct Outline {
+    pub origin: Origin,
+    pub nodes: Vec<(NodeId, String)>,
+    pub links: Vec<LinkRow>,
+}
+
+const ORIGIN: &str = "(SELECT json_build_object(
+    'id', r.id, 'key', r.key, 'made_on', r.system_identifier,
+    'made_in_this_database',
+      coalesce(r.database_oid = d.oid OR r.database_name = d.datname, true),
+    'here', (SELECT system_identifier::text FROM pg_control_system()))
+  FROM pg_database d LEFT JOIN nodes.registry r ON true WHERE d.datname = current_database())";
+
+const NODES: &str = "(SELECT coalesce(json_agg(json_build_object(
+    'id', n.id, 'name', n.name, 'conninfo', n.conninfo, 'admin_conninfo', n.admin_conninfo,
+    'registered_by', n.registered_by, 'removing', n.state <> 'active', 'gone', n.state = 'gone',
+    'options', n.options, 'system_identifier', n.system_identifier,
+    'password', s.password, 'admin_password', s.admin_password) ORDER BY n.id), '[]')
+  FROM nodes.node n LEFT JOIN nodes.secret s ON s.node = n.id)";
+
+const NODE_NAMES: &str =
+    "(SELECT coalesce(json_agg(json_build_array(id, name) ORDER BY id), '[]') FROM nodes.node)";
+
+const LINKS: &str = "(SELECT coalesce(json_agg(json_build_object(
+    'id', id, 'name', name, 'from_node', from_node, 'to_node', to_node,
+    'spec', spec || jsonb_build_object('kind', kind), 'state', state,
+    'keep_data', keep_data, 'heal', heal, 'limits', limits, 'pending', pending)
+    ORDER BY id), '[]')
+  FROM nodes.link)";
+
+impl Origin {
+    pub fn load() -> Result<Origin> {
+        read_json(&format!("SELECT {ORIGIN}::text"))
+    }
+}
+
+/// Reads the registry as the caller's transaction sees it.
+fn load<T: DeserializeOwned>(nodes: &str) -> Result<T> {
+    read_json(&format!(
+        "SELECT json_build_object('origin', {ORIGIN}, 'nodes', {nodes}, 'links', {LINKS})::text"
+    ))
+}
+
+fn read_json<T: DeserializeOwned>(sql: &str) -> Result<T> {
+    let text = spi::read_text(sql, &[])?.unwrap_or_default();
+    serde_json::from_str(&text).map_err(|source| Error::Json { context: "registry", source })
+}
+
+impl Outline {
+    pub fn load() -> Result<Outline> {
+        load(NODE_NAMES)
+    }
+
+    /// What the planner calls a registry, all addresses left out.
+    pub fn registry(&self) -> Registry {
+        let named = |(id, name): &(NodeId, String)| {
+            (*id, Node { id: *id, name: name.clone(), ..Node::default() })
+        };
+        Registry {
+            id: self.origin.id.clone().unwrap_or_default(),
+            nodes: self.nodes.iter().map(named).collect(),
+            links: self.links.iter().map(LinkRow::link).collect(),
+        }
+    }
+}
+
+impl LinkRow {
+    pub fn link(&self) -> Link {
+        Link {
+            id: self.id,
+            name: self.name.clone(),
+            from: self.from_node,
+            to: self.to_node,
+            state: self.state,
+            spec: self.spec.clone(),
+            keep_data: self.keep_data,
+        }
+    }
+}
 
 impl Rows {
-    /// Reads the registry as the caller's transaction sees it.
     pub fn load() -> Result<Rows> {
-        let text = spi::read_text(LOAD, &[])?.unwrap_or_default();
-        serde_json::from_str(&text).map_err(|source| Error::Json { context: "registry", source })
+        load(NODES)
     }
 
     pub fn node(&self, name: &str) -> Result<&NodeRow> {
@@ -167,6 +232,12 @@ pub fn ensure_registry() -> Result<()> {
          WHERE datname = current_database() ON CONFLICT DO NOTHING",
         &[],
     )
+}
+
+/// Whether a node of that name is on its way out.
+pub fn is_removing(node: &str) -> Result<bool> {
+    const REMOVING: &str = "SELECT name FROM nodes.node WHERE name = $1 AND state <> 'active'";
+    Ok(spi::read_text(REMOVING, &[Some(node)])?.is_some())
 }
 
 /// What `nodes.add_node()` and `nodes.alter_node()` store.
@@ -455,12 +526,8 @@ pub fn run_step(sql: &str) -> Result<()> {
     spi::write(sql, &[])
 }
 
-/// Something that changes with every row of the registry that is added, changed or removed;
-/// `None` where the extension is not there.
+/// Something that changes with every row of the registry that is added, changed or removed.
 pub fn fingerprint() -> Result<Option<String>> {
-    if !is_installed()? {
-        return Ok(None);
-    }
     spi::read_text(
         "SELECT concat_ws(' ', \
          (SELECT sum(hashtextextended(ctid::text, xmin::text::bigint)) FROM nodes.registry), \
@@ -476,13 +543,6 @@ pub fn here() -> Result<(Option<String>, String)> {
     let boot_id = spi::read_text("SELECT current_setting('pg_nodes.boot_id', true)", &[])?;
     let database = spi::read_text("SELECT current_database()::text", &[])?;
     Ok((boot_id, database.unwrap_or_default()))
-}
-
-/// Whether the extension is there.
-pub fn is_installed() -> Result<bool> {
-    let found =
-        spi::read_text("SELECT extname::text FROM pg_extension WHERE extname = 'pg_nodes'", &[])?;
-    Ok(found.is_some())
 }
 
 /// Notes which servers the nodes are, where that is not known yet.

@@ -71,6 +71,8 @@ pub enum Error {
     PassiveCopy,
     #[error("there is no registry yet")]
     NoRegistry,
+    #[error("extension \"pg_nodes\" does not exist")]
+    Dropped,
     #[error("{0} is for superusers")]
     SuperuserOnly(&'static str),
     #[error("{0} cannot run inside a transaction block")]
@@ -103,9 +105,10 @@ impl Error {
     fn code(&self) -> PgSqlErrorCode {
         use PgSqlErrorCode as C;
         match self {
-            Error::UnknownNode { .. } | Error::UnknownLink { .. } | Error::UnknownName { .. } => {
-                C::ERRCODE_UNDEFINED_OBJECT
-            }
+            Error::UnknownNode { .. }
+            | Error::UnknownLink { .. }
+            | Error::UnknownName { .. }
+            | Error::Dropped => C::ERRCODE_UNDEFINED_OBJECT,
             Error::DuplicateNode { .. }
             | Error::DuplicateLink { .. }
             | Error::AlreadyStandby(..)
@@ -169,6 +172,7 @@ impl Error {
                 Some("Another session has just made it.".into())
             }
             Error::BadName { why, .. } => Some(sentence(&why.to_string())),
+            Error::Dropped => Some("Another session has just dropped it.".into()),
             Error::SuperuserOnly(_) => {
                 Some("It leaves on a server what nobody will remove any more.".into())
             }

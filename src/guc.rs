@@ -1,7 +1,7 @@
 //! Settings of pg_nodes.
 
-use crate::pg::process;
 use crate::pg::shmem::Limits;
+use crate::pg::{disk, process};
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
 use std::ffi::CString;
 use std::time::Duration;
@@ -245,6 +245,7 @@ fn define_postmaster_settings() {
         GucFlags::NO_SHOW_ALL | GucFlags::DISALLOW_IN_FILE,
     );
     process::set_internal_setting(c"pg_nodes.boot_id", &random_id());
+    disk::define_setting();
 }
 
 /// 64 random bits: the standard library seeds every hasher with them.

@@ -10,3 +10,4 @@ mod guard;
 mod handle;
 pub mod reactor;
 mod resolve;
+pub mod trace;

@@ -109,10 +109,17 @@ fn check_identity(target: &Target, facts: &NodeFacts) -> Result<()> {
     }
 }
 
+/// The answer to a heartbeat, and the same in the node's own words.
+pub struct Beat {
+    pub pulse: Pulse,
+    pub answer: String,
+}
+
 /// One heartbeat.
-pub async fn pulse(session: &mut Session) -> Result<Pulse> {
-    let answer = session.ask_again(c"pulse", PULSE, &[]).await?;
-    from_json(answer.value(0, 0).unwrap_or("null"))
+pub async fn pulse(session: &mut Session) -> Result<Beat> {
+    let mut answer = session.ask_again(c"pulse", PULSE, &[]).await?;
+    let answer = answer.take_value(0, 0).unwrap_or_default();
+    Ok(Beat { pulse: from_json(&answer)?, answer })
 }
 
 /// What matters for a failover on top of a heartbeat.
@@ -126,7 +133,7 @@ pub async fn pulses(sessions: &mut Sessions) -> BTreeMap<NodeId, (Pulse, Duratio
     let asked = sessions.iter_mut().map(async |(node, session)| {
         let begun = Instant::now();
         let answer = pulse(session).await.ok();
-        answer.map(|answer| (*node, (answer, begun.elapsed())))
+        answer.map(|answer| (*node, (answer.pulse, begun.elapsed())))
     });
     join_all(asked).await.into_iter().flatten().collect()
 }

@@ -2,6 +2,8 @@
 
 pub mod child;
 pub mod databases;
+pub mod disk;
+pub mod extension;
 pub mod fd;
 pub mod hooks;
 pub mod latch;

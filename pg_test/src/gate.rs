@@ -2,6 +2,7 @@
 //! sends something: a trigger on that table waits there for a lock that the test holds. No
 //! product code knows of it.
 use crate::client::Psql;
+use crate::names::literal;
 use crate::server::Server;
 use crate::wait::{LONG, wait_until};
 use postgres::Client;
@@ -10,9 +11,12 @@ use std::thread::JoinHandle;
 const GATE: &str = "
     CREATE SCHEMA gate;
     CREATE SEQUENCE gate.passed;
-    CREATE TABLE gate.closed (at bigint NOT NULL);
+    CREATE TABLE gate.closed (at bigint NOT NULL, node text);
     CREATE FUNCTION gate.pass() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
+      IF (SELECT c.node IS NOT NULL AND c.node IS DISTINCT FROM NEW.node FROM gate.closed c) THEN
+        RETURN NEW;
+      END IF;
       IF current_setting('gate.xact', true) IS DISTINCT FROM pg_current_xact_id()::text THEN
         PERFORM set_config('gate.xact', pg_current_xact_id()::text, false);
         IF nextval('gate.passed') = (SELECT at FROM gate.closed) THEN
@@ -38,7 +42,32 @@ pub struct Stopped {
 /// Runs a procedure until it stops at the `n`-th transaction that writes the step log. `None`:
 /// it ended before, and the gate is gone.
 pub fn stop_at(registry: &Server, n: u32, call: &str) -> Option<Stopped> {
-    registry.sql("app", &format!("{GATE} INSERT INTO gate.closed VALUES ({n})"));
+    stop(registry, &n.to_string(), call)
+}
+
+/// The same, where only transactions about one node count. The first one comes before anything
+/// is sent to that node, the last one after its last answer.
+pub fn stop_at_node(registry: &Server, node: &str, n: u32, call: &str) -> Option<Stopped> {
+    stop(registry, &format!("{n}, {}", literal(node)), call)
+}
+
+/// Runs a procedure to its end; returns how many transactions wrote the step log of one node.
+pub fn count_stops(registry: &Server, node: &str, call: &str) -> u32 {
+    close_gate(registry, &format!("0, {}", literal(node)));
+    let said = registry.psql("app", call);
+    assert!(said.ok, "{call} failed:\n{said}");
+    let passed = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END::text FROM gate.passed";
+    let count = registry.query_one_text("app", passed);
+    open_gate(registry);
+    count.parse().expect("a number")
+}
+
+fn close_gate(registry: &Server, closed: &str) {
+    registry.sql("app", &format!("{GATE} INSERT INTO gate.closed VALUES ({closed})"));
+}
+
+fn stop(registry: &Server, closed: &str, call: &str) -> Option<Stopped> {
+    close_gate(registry, closed);
     let mut keeper = registry.client("app");
     keeper.batch_execute("SELECT pg_advisory_lock(4711)").expect("the gate is free");
     let background = registry.psql_in_background("app", call);

@@ -13,6 +13,7 @@ pub mod gate;
 mod home;
 mod install;
 mod leftover;
+pub mod lies;
 pub mod names;
 mod process;
 mod proxy;

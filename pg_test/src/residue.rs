@@ -1,5 +1,5 @@
-//! What pg_nodes must not leave behind when its links are gone.
-use crate::Server;
+//! What links are made of, and what pg_nodes must not leave behind when they are gone.
+use crate::{LONG, Server, wait_until};
 
 /// Each query names what is left, one text a row.
 const QUERIES: &[(&str, &str)] = &[
@@ -26,7 +26,29 @@ const QUERIES: &[(&str, &str)] = &[
     ),
 ];
 
+/// Marks differ from run to run.
+const LINK_OBJECTS: &str = "
+    SELECT regexp_replace(thing, 'nodes_[0-9a-f]+_[0-9]+', 'MARK', 'g') FROM (
+    SELECT format('slot %s %s', slot_name, slot_type) FROM pg_replication_slots
+    UNION ALL SELECT format('publication %s: %s.%s', pubname, schemaname, tablename)
+      FROM pg_publication_tables
+    UNION ALL SELECT format('subscription %s %s %s %s', subname, subenabled, subslotname,
+      subpublications) FROM pg_subscription
+    UNION ALL SELECT format('copied %s %s', srrelid::regclass, srsubstate)
+      FROM pg_subscription_rel
+    UNION ALL SELECT format('server %s %s', srvname, srvoptions) FROM pg_foreign_server
+    UNION ALL SELECT format('mapping %s %s', srvname, umoptions) FROM pg_user_mappings
+    UNION ALL SELECT format('table %s', ftrelid::regclass) FROM pg_foreign_table
+    UNION ALL SELECT format('%s = %s', name, setting) FROM pg_settings
+      WHERE name IN ('primary_slot_name', 'primary_conninfo')) made(thing) ORDER BY 1";
+
 impl Server {
+    /// What links are made of on this server, one object a line.
+    #[track_caller]
+    pub fn link_objects(&self, db: &str) -> Vec<String> {
+        self.query_texts(db, LINK_OBJECTS)
+    }
+
     /// Fails unless this server's database `db` is free of everything pg_nodes makes.
     #[track_caller]
     pub fn assert_no_residue(&self, db: &str) {
@@ -50,5 +72,15 @@ impl Server {
             }
         }
         left
+    }
+    /// Waits until a standby that was let go is free of all that was made on it. Its catalogs
+    /// stay as its primary's were at that moment.
+    #[track_caller]
+    pub fn await_no_standby_residue(&self, db: &str) {
+        let own = ["replication slots", "settings", "the file"];
+        wait_until(&format!("{} is clean", self.name()), LONG, || {
+            let left = self.residue(db);
+            !left.iter().any(|line| own.iter().any(|what| line.starts_with(what)))
+        });
     }
 }

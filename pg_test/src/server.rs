@@ -1,5 +1,6 @@
 //! One Postgres server: its directory, its process, its life and death.
 use crate::home::Home;
+use crate::tls::Identity;
 use crate::user::{self, Life};
 use crate::wait::{LONG, wait_until};
 use crate::{Builder, Install, names, process};
@@ -104,6 +105,11 @@ impl Server {
     pub fn write_file(&self, name: &str, text: &str) -> PathBuf {
         self.home.write(name, text);
         self.data_dir().join(name)
+    }
+
+    /// Another certificate and key, which count from the next reload or start on.
+    pub fn set_identity(&self, identity: &Identity) {
+        identity.write_into(&self.home);
     }
 
     /// Has the server read its configuration again.

@@ -2,6 +2,7 @@
 use crate::home::Home;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
+    date_time_ymd,
 };
 
 /// What makes a server use the files that [`Identity::write_into`] writes.
@@ -48,6 +49,14 @@ impl Authority {
     /// For a server of that DNS name.
     pub fn server(&self, host_name: &str) -> Identity {
         let params = CertificateParams::new(vec![host_name.to_owned()]).expect("a DNS name");
+        self.sign(params)
+    }
+
+    /// For a server of that DNS name, and no longer valid.
+    pub fn expired_server(&self, host_name: &str) -> Identity {
+        let mut params = CertificateParams::new(vec![host_name.to_owned()]).expect("a DNS name");
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2021, 1, 1);
         self.sign(params)
     }
 

@@ -17,11 +17,11 @@ pub fn preloaded(name: &str) -> Builder {
 }
 
 impl Server {
-    /// The worker of a database, if it is there and has read the registry.
+    /// The worker of a database, if it is there.
     pub fn worker(&self, db: &str) -> Option<u32> {
         let query = format!(
             "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_nodes worker'
-             AND datname = '{db}' AND query LIKE 'watching %'"
+             AND datname = '{db}'"
         );
         self.query_texts("postgres", &query).first().and_then(|pid| pid.parse().ok())
     }

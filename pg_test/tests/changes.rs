@@ -214,3 +214,45 @@ fn a_password_changed_by_a_role_without_superuser() {
     paris.assert_no_residue("app");
     london.assert_no_residue("app");
 }
+
+/// She is to keep neither the old password nor, for a moment, the new one.
+#[test]
+fn a_role_is_taken_off_while_the_password_changes() {
+    let paris = Server::builder("paris").start();
+    let london = Server::builder("london").password(OLD).start();
+    for server in [&paris, &london] {
+        server.create_db("app");
+    }
+    london.sql("app", "CREATE SCHEMA inventory; CREATE TABLE inventory.items AS SELECT 1 AS id");
+    paris.sql("app", "CREATE EXTENSION pg_nodes; CREATE ROLE alice");
+    let mut client = paris.client("app");
+    let add = "SELECT nodes.add_node('paris', $1), nodes.add_node('london', $2, password => $3)";
+    let (own, other) = (paris.conninfo("app"), london.conninfo("app"));
+    client.query(add, &[&own, &other, &OLD]).expect("add_node");
+    paris.sql(
+        "app",
+        "SELECT nodes.add_foreign_schema('stock', 'london', 'inventory', on_node => 'paris');
+         SELECT nodes.alter_link('stock', roles => '{postgres,alice}')",
+    );
+    pg_test::trio::apply(&paris);
+    let items = "SELECT id FROM stock.items";
+    paris.caller("alice").allowed(items);
+
+    london.sql("app", &format!("ALTER ROLE postgres PASSWORD {}", literal(NEW)));
+    client.query("SELECT nodes.set_password('london', $1)", &[&NEW]).expect("set_password");
+    paris.sql("app", "SELECT nodes.alter_link('stock', roles => '{postgres}')");
+    let plan = pg_test::trio::plan(&paris);
+    let of_alice: Vec<&String> = plan.iter().filter(|row| row.contains("\"alice\"")).collect();
+    assert_eq!(of_alice.len(), 3, "{plan:#?}");
+    let harmless = |row: &&String| row.contains("REVOKE") || row.contains("DROP USER MAPPING");
+    assert!(of_alice.iter().all(harmless), "{of_alice:#?}");
+    pg_test::trio::apply(&paris);
+    assert_eq!(pg_test::trio::plan(&paris), [""; 0], "after apply the plan is empty");
+    let mapped = "SELECT usename FROM pg_user_mappings";
+    assert_eq!(paris.query_texts("app", mapped), ["postgres"]);
+    paris.caller("alice").refused(items, "42501", "permission denied");
+    assert_eq!(paris.query_texts("app", items), ["1"]);
+    paris.sql("app", "CALL nodes.teardown()");
+    paris.assert_no_residue("app");
+    london.assert_no_residue("app");
+}

@@ -26,6 +26,14 @@ fn sqlstate(server: &Server, sql: &str) -> String {
     error.code().map(|code| code.code().to_owned()).unwrap_or_default()
 }
 
+/// The registry that acts takes all away that it made.
+fn end(trio: &Trio) {
+    trio.paris.sql("app", "CALL nodes.teardown()");
+    trio.paris.assert_no_residue("app");
+    trio.london.assert_no_residue("app");
+    trio.oslo.await_no_standby_residue("app");
+}
+
 #[test]
 fn a_copy_elsewhere_is_passive_until_it_takes_over() {
     let trio = Trio::start();
@@ -35,6 +43,9 @@ fn a_copy_elsewhere_is_passive_until_it_takes_over() {
     let text = dump(&trio.paris, &[]);
     let elsewhere = Server::builder("elsewhere").start();
     restore(&elsewhere, &text);
+    let brought = elsewhere.residue("app");
+    let slots = brought.iter().filter(|line| line.starts_with("replication slots")).count();
+    assert!(!brought.is_empty() && slots == 0, "{brought:#?}");
 
     let rows = plan(&elsewhere);
     assert_eq!(rows.len(), 1, "{rows:#?}");
@@ -84,9 +95,12 @@ fn a_copy_elsewhere_is_passive_until_it_takes_over() {
     assert_eq!(drops.count(), 0, "what the original made is not its own: {rows:#?}");
     assert!(rows.iter().any(|row| row.contains("was not made by this registry")), "{rows:#?}");
 
-    trio.paris.sql("app", "CALL nodes.teardown()");
-    trio.paris.assert_no_residue("app");
-    trio.london.assert_no_residue("app");
+    // It has made nothing, and takes nothing away: neither there, nor what the dump brought.
+    elsewhere.sql("app", "CALL nodes.teardown()");
+    assert_eq!(elsewhere.residue("app"), brought);
+    assert_eq!(elsewhere.query_texts("app", "SELECT name FROM nodes.node"), [""; 0]);
+    assert_eq!(trio.plan(), [""; 0], "the original is untouched");
+    end(&trio);
 }
 
 /// A standby carries the registry too: it shows, and says why it changes nothing.
@@ -123,9 +137,7 @@ fn a_standby_shows_and_changes_nothing() {
     assert_eq!(plan(&trio.oslo), [""; 0]);
     let standby = "SELECT role FROM nodes.status WHERE is_self";
     assert_eq!(trio.oslo.query_texts("app", standby), ["standby"]);
-    trio.paris.sql("app", "CALL nodes.teardown()");
-    trio.paris.assert_no_residue("app");
-    trio.london.assert_no_residue("app");
+    end(&trio);
 }
 
 #[test]
@@ -145,9 +157,7 @@ fn restored_where_it_was_made_it_goes_on() {
     trio.apply();
     trio.paris.sql("app", "SELECT nodes.add_node('later', 'host=127.0.0.1 port=1')");
     trio.paris.sql("app", "SELECT nodes.remove_node('later')");
-    trio.paris.sql("app", "CALL nodes.teardown()");
-    trio.paris.assert_no_residue("app");
-    trio.london.assert_no_residue("app");
+    end(&trio);
 }
 
 #[test]

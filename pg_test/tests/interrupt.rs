@@ -3,7 +3,8 @@
 
 use pg_test::gate::{open_gate, stop_at};
 use pg_test::trio::Trio;
-use pg_test::{LONG, Server, wait_until};
+use pg_test::{LONG, Psql, Server, wait_until};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Nobody should wait longer for an answer, or for a process to go.
@@ -40,8 +41,7 @@ fn finish(trio: &Trio) {
     trio.paris.sql("app", "CALL nodes.teardown()");
     trio.paris.assert_no_residue("app");
     trio.london.assert_no_residue("app");
-    let left = "SELECT setting FROM pg_settings WHERE name LIKE 'primary\\_%' AND setting <> ''";
-    wait_until("oslo is alone", LONG, || trio.oslo.query_texts("app", left).is_empty());
+    trio.oslo.await_no_standby_residue("app");
 }
 
 #[test]
@@ -81,40 +81,165 @@ fn the_publisher_crashes() {
     }
 }
 
-#[test]
-fn a_statement_timeout_ends_a_wait_on_a_node() {
-    a_wait_ends("SET statement_timeout = '1s'; CALL nodes.apply()", |_| {});
+/// How a run is told to end.
+#[derive(Clone, Copy)]
+enum Interrupt {
+    /// By `statement_timeout`.
+    Timeout,
+    /// By `pg_cancel_backend()`.
+    Cancel,
 }
 
-#[test]
-fn a_cancelled_run_ends_at_once() {
-    a_wait_ends("CALL nodes.apply()", |paris| {
-        let cancel = "SELECT pg_cancel_backend(pid)::text FROM pg_stat_activity
-            WHERE query = 'CALL nodes.apply();' OR query = 'CALL nodes.apply()'";
-        assert_eq!(paris.query_texts("app", cancel), ["true"]);
+impl Interrupt {
+    /// Starts a run; it ends at once after [`Interrupt::come`], or by itself after that time.
+    fn run(self, trio: &Trio) -> JoinHandle<Psql> {
+        let settings = match self {
+            Interrupt::Timeout => "SET statement_timeout = '3s'",
+            Interrupt::Cancel => "SET statement_timeout = 0",
+        };
+        let call = format!("SET pg_nodes.connect_timeout = '60s'; {settings}; CALL nodes.apply()");
+        trio.paris.psql_in_background("app", &call)
+    }
+
+    /// Has the run end and sees that it does.
+    fn come(self, trio: &Trio, run: JoinHandle<Psql>) {
+        if let Interrupt::Cancel = self {
+            let cancel = "SELECT pg_cancel_backend(pid)::text FROM pg_stat_activity
+                WHERE query LIKE 'CALL nodes.apply()%'";
+            assert_eq!(trio.paris.query_texts("app", cancel), ["true"]);
+        }
+        let started = Instant::now();
+        let said = run.join().expect("psql ran");
+        assert!(started.elapsed() < SOON, "it took {:?}", started.elapsed());
+        assert!(!said.ok && said.output.contains("canceling statement"), "{said}");
+    }
+}
+
+/// Waits until a statement like this one waits on a server for something of that type.
+fn await_wait(server: &Server, wait: &str, query: &str) {
+    let waits = format!(
+        "SELECT 1 FROM pg_stat_activity WHERE application_name = 'pg_nodes'
+         AND wait_event_type = '{wait}' AND query LIKE '%{query}%'"
+    );
+    wait_until(&format!("{query} waits for a {wait}"), LONG, || {
+        !server.query_texts("app", &waits).is_empty()
     });
 }
 
-/// A logical slot cannot be made while a transaction of its server is open. `interrupt` comes
-/// when apply waits for that.
-fn a_wait_ends(call: &str, interrupt: impl FnOnce(&Server)) {
+const APPLYING: &str = "SELECT wait_event_type FROM pg_stat_activity
+    WHERE query LIKE 'CALL nodes.apply()%'";
+
+/// A logical slot cannot be made while a transaction of its server is open.
+fn while_a_slot_waits(interrupt: Interrupt) {
     let trio = linked();
     let mut writer = trio.london.client("app");
     writer.batch_execute("BEGIN; INSERT INTO customers VALUES (2000, 'slow')").expect("a write");
-    let background = trio.paris.psql_in_background("app", call);
-    let waits = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'pg_nodes'
-        AND wait_event_type = 'Lock' AND query LIKE '%slot%'";
-    wait_until("the slot waits for the transaction", LONG, || {
-        !trio.london.query_texts("app", waits).is_empty()
-    });
-    interrupt(&trio.paris);
-    let started = Instant::now();
-    let said = background.join().expect("psql ran");
-    assert!(started.elapsed() < SOON, "it took {:?}", started.elapsed());
-    assert!(!said.ok && said.output.contains("canceling statement"), "{said}");
+    let run = interrupt.run(&trio);
+    await_wait(&trio.london, "Lock", "slot");
+    interrupt.come(&trio, run);
     assert_nobody_is_left(&trio.london);
     let slots = "SELECT slot_name FROM pg_replication_slots";
     assert_eq!(trio.london.query_texts("app", slots), [""; 0], "the slot was not made");
     writer.batch_execute("COMMIT").expect("the writer goes on");
     finish(&trio);
+}
+
+/// A step runs for long on another server: somebody holds a lock that it needs.
+fn while_a_step_runs(interrupt: Interrupt) {
+    let trio = linked();
+    let mut holder = trio.london.client("app");
+    holder.batch_execute("BEGIN; LOCK pg_publication IN SHARE MODE").expect("a lock");
+    let run = interrupt.run(&trio);
+    await_wait(&trio.london, "Lock", "CREATE PUBLICATION");
+    interrupt.come(&trio, run);
+    assert_nobody_is_left(&trio.london);
+    holder.batch_execute("COMMIT").expect("the lock is free");
+    let publications = "SELECT pubname FROM pg_publication";
+    assert_eq!(trio.london.query_texts("app", publications), [""; 0], "it ended before it began");
+    finish(&trio);
+}
+
+/// A server takes connections, and says nothing.
+fn while_a_server_hangs(interrupt: Interrupt) {
+    let mut trio = linked();
+    trio.london.pause();
+    let run = interrupt.run(&trio);
+    wait_until("apply waits", LONG, || trio.paris.query_texts("app", APPLYING) == ["Extension"]);
+    interrupt.come(&trio, run);
+    trio.london.resume();
+    for server in [&trio.paris, &trio.london] {
+        assert_nobody_is_left(server);
+    }
+    finish(&trio);
+}
+
+/// The copy of a table takes long; it goes on whether anybody waits for it or not.
+fn while_a_table_is_copied(interrupt: Interrupt) {
+    let trio = linked();
+    trio.paris.sql(
+        "app",
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$
+           BEGIN PERFORM pg_advisory_xact_lock_shared(4712); RETURN NEW; END $$;
+         CREATE TRIGGER wait BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION wait();
+         ALTER TABLE orders ENABLE ALWAYS TRIGGER wait",
+    );
+    let mut holder = trio.paris.client("app");
+    holder.batch_execute("SELECT pg_advisory_lock(4712)").expect("the lock is free");
+    let run = interrupt.run(&trio);
+    let copies = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+    wait_until("the copy waits", LONG, || !trio.paris.query_texts("app", copies).is_empty());
+    // As nodes.forget_node() says.
+    let identifier = "SELECT system_identifier::text FROM pg_control_system()";
+    let slot = format!(
+        r"SELECT slot_name FROM pg_replication_slots WHERE slot_name LIKE 'pg\_%\_sync\_%\_{}'",
+        trio.paris.query_one_text("app", identifier)
+    );
+    assert!(!trio.london.query_texts("app", &slot).is_empty(), "its slot is called otherwise");
+    interrupt.come(&trio, run);
+    for server in [&trio.paris, &trio.london] {
+        assert_nobody_is_left(server);
+    }
+    assert!(!trio.paris.query_texts("app", copies).is_empty(), "the copy is still there");
+    drop(holder);
+    finish(&trio);
+}
+
+#[test]
+fn a_timeout_ends_the_wait_for_a_slot() {
+    while_a_slot_waits(Interrupt::Timeout);
+}
+
+#[test]
+fn a_cancel_ends_the_wait_for_a_slot() {
+    while_a_slot_waits(Interrupt::Cancel);
+}
+
+#[test]
+fn a_timeout_ends_a_long_step() {
+    while_a_step_runs(Interrupt::Timeout);
+}
+
+#[test]
+fn a_cancel_ends_a_long_step() {
+    while_a_step_runs(Interrupt::Cancel);
+}
+
+#[test]
+fn a_timeout_ends_the_wait_for_a_hanging_server() {
+    while_a_server_hangs(Interrupt::Timeout);
+}
+
+#[test]
+fn a_cancel_ends_the_wait_for_a_hanging_server() {
+    while_a_server_hangs(Interrupt::Cancel);
+}
+
+#[test]
+fn a_timeout_ends_the_wait_for_a_copy() {
+    while_a_table_is_copied(Interrupt::Timeout);
+}
+
+#[test]
+fn a_cancel_ends_the_wait_for_a_copy() {
+    while_a_table_is_copied(Interrupt::Cancel);
 }

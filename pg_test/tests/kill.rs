@@ -35,26 +35,12 @@ fn apply_again(trio: &Trio) {
 }
 
 /// What the links are made of, on each of the three, once oslo has replayed that every table
-/// is copied; marks differ from run to run.
+/// is copied.
 fn made(trio: &Trio) -> Vec<String> {
-    const MADE: &str = "
-        SELECT regexp_replace(thing, 'nodes_[0-9a-f]+_[0-9]+', 'MARK', 'g') FROM (
-        SELECT format('slot %s %s', slot_name, slot_type) FROM pg_replication_slots
-        UNION ALL SELECT format('publication %s: %s.%s', pubname, schemaname, tablename)
-          FROM pg_publication_tables
-        UNION ALL SELECT format('subscription %s %s %s %s', subname, subenabled, subslotname,
-          subpublications) FROM pg_subscription
-        UNION ALL SELECT format('copied %s %s', srrelid::regclass, srsubstate)
-          FROM pg_subscription_rel
-        UNION ALL SELECT format('server %s %s', srvname, srvoptions) FROM pg_foreign_server
-        UNION ALL SELECT format('mapping %s %s', srvname, umoptions) FROM pg_user_mappings
-        UNION ALL SELECT format('table %s', ftrelid::regclass) FROM pg_foreign_table
-        UNION ALL SELECT format('%s = %s', name, setting) FROM pg_settings
-          WHERE name IN ('primary_slot_name', 'primary_conninfo')) made(thing) ORDER BY 1";
     let mut made = Vec::new();
     wait_until("copied tables are streaming", LONG, || {
         let servers = [&trio.paris, &trio.london, &trio.oslo].into_iter();
-        made = servers.flat_map(|server| server.query_texts("app", MADE)).collect();
+        made = servers.flat_map(|server| server.link_objects("app")).collect();
         made.iter().filter(|line| line.starts_with("copied") && line.ends_with(" r")).count() == 4
     });
     made
@@ -75,13 +61,7 @@ fn assert_all_work(trio: &Trio, expected: &[String]) {
 fn assert_nothing_left(trio: &Trio) {
     trio.paris.assert_no_residue("app");
     trio.london.assert_no_residue("app");
-    // Its catalogs are as far as paris' were when it was let go.
-    wait_until("oslo forgets its primary", LONG, || {
-        let left = trio.oslo.residue("app");
-        !left.iter().any(|line| {
-            ["replication slots", "settings", "the file"].iter().any(|what| line.starts_with(what))
-        })
-    });
+    trio.oslo.await_no_standby_residue("app");
     assert_eq!(trio.paris.query_one_text("app", "SELECT count(*)::text FROM nodes.node"), "0");
     // What was replicated stays; the next run copies again.
     trio.paris.sql("app", "TRUNCATE orders, customers");

@@ -1,12 +1,14 @@
 //! A network that lies, between a server that watches and its peers: whatever it does to one
 //! node, that node's health is right, everybody else's goes on, and the worker stays as it is.
 
+use pg_test::lies::Lies;
 use pg_test::names::Draws;
 use pg_test::tls::Authority;
 use pg_test::trio::add_node;
 use pg_test::watcher::watching;
 use pg_test::{Builder, Fault, LONG, Phase, Proxy, Server, wait_until};
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// What the network can do wrong, and what that means for a node.
@@ -133,14 +135,23 @@ impl World {
 
 /// Each fault has a node and a proxy of its own, all at the same time.
 #[track_caller]
-fn tell(phase: Phase) {
-    let world = World::new();
+fn tell(world: &World, options: &str, phase: Phase) {
     add_node(&world.paris, "london", &world.london);
-    let proxies: Vec<Proxy> =
-        (0..FAULTS.len()).map(|place| world.proxied(&format!("fault {place}"))).collect();
+    let proxies: Vec<Proxy> = (0..FAULTS.len())
+        .map(|place| {
+            let proxy = Proxy::to(world.london.port());
+            let at = format!("host=127.0.0.1 port={} {options}", proxy.port());
+            world.add_at(&format!("fault {place}"), &at);
+            proxy
+        })
+        .collect();
     world.await_all("%", "up");
     for (proxy, (fault, _)) in proxies.iter().zip(FAULTS) {
         proxy.set_at(phase, fault);
+        if phase == Phase::Tls {
+            // Sessions that are encrypted already may go on; the next one meets it.
+            proxy.cut();
+        }
     }
     for (place, (fault, outcome)) in FAULTS.into_iter().enumerate() {
         let node = format!("fault {place}");
@@ -158,7 +169,7 @@ fn tell(phase: Phase) {
     world.await_all("%", "up");
     world.await_heartbeats("%");
     for (place, (fault, outcome)) in FAULTS.into_iter().enumerate() {
-        if outcome == Outcome::Bearable {
+        if outcome == Outcome::Bearable && phase != Phase::Tls {
             let events = world.paris.events(&format!("fault {place}"));
             assert_eq!(events, ["up"], "{fault:?} at {phase:?}");
         }
@@ -169,27 +180,27 @@ fn tell(phase: Phase) {
 
 #[test]
 fn faults_from_the_start() {
-    tell(Phase::Connect);
+    tell(&World::new(), "", Phase::Connect);
 }
 
 #[test]
 fn faults_while_the_server_lets_us_in() {
-    tell(Phase::Authentication);
+    tell(&World::new(), "", Phase::Authentication);
 }
 
 #[test]
 fn faults_before_the_first_query() {
-    tell(Phase::FirstQuery);
+    tell(&World::new(), "", Phase::FirstQuery);
 }
 
 #[test]
 fn faults_in_the_steady_state() {
-    tell(Phase::SteadyState);
+    tell(&World::new(), "", Phase::SteadyState);
 }
 
 #[test]
 fn faults_in_the_middle_of_a_result() {
-    tell(Phase::MidResult);
+    tell(&World::new(), "", Phase::MidResult);
 }
 
 #[test]
@@ -200,27 +211,7 @@ fn faults_while_tls_is_agreed_on() {
     }
     let london = Server::builder("london").tls(&Authority::new(), "london.test");
     let world = World::with(watching("paris"), london);
-    let faults = [Fault::Reset, Fault::HalfOpen, Fault::Garbage(7)];
-    let proxies = faults.map(|fault| {
-        let proxy = Proxy::to(world.london.port());
-        let place = format!("host=127.0.0.1 port={} sslmode=require", proxy.port());
-        world.add_at(&format!("{fault:?}"), &place);
-        proxy
-    });
-    world.await_all("%", "up");
-    for (proxy, fault) in proxies.iter().zip(faults) {
-        proxy.set_at(Phase::Tls, fault);
-        // Sessions that are encrypted already may go on; the next one does not.
-        proxy.cut();
-    }
-    for fault in faults {
-        world.paris.await_health(&format!("{fault:?}"), "down");
-    }
-    for proxy in &proxies {
-        proxy.set(Fault::None);
-    }
-    world.await_all("%", "up");
-    world.assert_undisturbed();
+    tell(&world, "sslmode=require", Phase::Tls);
 }
 
 #[test]
@@ -238,12 +229,100 @@ fn a_name_that_does_not_resolve_delays_nobody() {
     world.assert_undisturbed();
 }
 
+/// Look-ups without an end, as with a name server that is down: each in a thread, and not one
+/// more for asking again.
 #[test]
-fn half_of_the_peers_are_black_holes() {
-    let world = World::new();
+fn a_name_server_that_does_not_answer_delays_nobody() {
+    let lies = Lies::new(Path::new(env!("CARGO_TARGET_TMPDIR")), "silent");
+    let mut world = World::with(watching("paris").lies(&lies), Server::builder("london"));
+    add_node(&world.paris, "london", &world.london);
+    for n in 0..3 {
+        world.add_at(&format!("silent {n}"), &format!("host=silent{n}.invalid port=5432"));
+    }
+    world.await_all("silent %", "down");
+    world.await_all("london", "up");
+    world.await_heartbeats("london");
+    let tasks = || fs::read_dir(format!("/proc/{}/task", world.worker)).expect("it runs").count();
+    assert_eq!(tasks(), 4, "a thread for each name");
+    for n in 0..3 {
+        world.paris.sql("app", &format!("SELECT nodes.remove_node('silent {n}')"));
+        world.add_at(&format!("silent {n}"), &format!("host=silent{n}.invalid port=5433"));
+    }
+    world.await_all("silent %", "down");
+    assert_eq!(tasks(), 4, "asking again takes no more threads");
+    assert_eq!(world.paris.events("london"), ["up"]);
+    world.assert_undisturbed();
+    let begun = Instant::now();
+    world.paris.stop();
+    assert!(begun.elapsed() < Duration::from_secs(5), "the shutdown took {:?}", begun.elapsed());
+}
+
+#[test]
+fn a_certificate_expires() {
+    if !Server::supports_tls() {
+        println!("skipped: this PostgreSQL was built without TLS");
+        return;
+    }
+    let authority = Authority::new();
+    let london = Server::builder("london").tls(&authority, "london.test");
+    let mut world = World::with(watching("paris"), london);
+    let root = world.paris.write_file("root.crt", &authority.pem());
+    let place = format!(
+        "host=london.test hostaddr=127.0.0.1 port={} sslmode=verify-full sslrootcert={}",
+        world.london.port(),
+        root.display()
+    );
+    world.add_at("london", &place);
+    world.await_all("london", "up");
+    world.london.set_identity(&authority.expired_server("london.test"));
+    world.london.restart();
+    world.await_all("london", "refused");
+    let why = "SELECT format('%s; %s', error, hint) FROM nodes.status WHERE node = 'london'";
+    let why = world.paris.query_one_text("app", why);
+    assert!(why.contains("certificate verify failed"), "{why}");
+    assert!(why.contains("still valid"), "{why}");
+    world.london.set_identity(&authority.server("london.test"));
+    world.london.restart();
+    world.await_all("london", "up");
+    world.assert_undisturbed();
+}
+
+/// Hours, forward and back: what is measured by the clock of a wall is shown, and nothing is
+/// decided by it.
+#[test]
+fn a_clock_jumps() {
+    let lies = Lies::new(Path::new(env!("CARGO_TARGET_TMPDIR")), "clock");
+    let mut world = World::with(watching("paris").lies(&lies), Server::builder("london"));
+    add_node(&world.paris, "london", &world.london);
+    world.await_all("%", "up");
+    let fresh = "SELECT bool_and(abs(extract(epoch FROM clock_timestamp() - last_seen)) < 60)::text
+        FROM nodes.status";
+    for hours in [2, -48, 24 * 20, 0] {
+        lies.set_clock_wrong_by(hours * 3600);
+        wait_until("heartbeats go on", LONG, || world.paris.query_one_text("app", fresh) == "true");
+        world.await_all("%", "up");
+    }
+    assert_eq!(world.paris.events("london"), ["up"]);
+    lies.set_clock_wrong_by(-3600);
+    world.london.crash();
+    world.await_all("london", "down");
+    lies.set_clock_wrong_by(3600);
+    world.london.start_again();
+    world.await_all("london", "up");
+    assert_eq!(world.paris.events("london"), ["up", "down", "up"]);
+    world.assert_undisturbed();
+}
+
+#[test]
+fn half_of_two_hundred_peers_are_black_holes() {
+    let paris = watching("paris")
+        .conf("pg_nodes.max_nodes", "300")
+        .conf("pg_nodes.heartbeat_interval", "1s")
+        .conf("pg_nodes.node_timeout", "3s");
+    let world = World::with(paris, Server::builder("london").conf("max_connections", "300"));
     let hole = Proxy::to(world.london.port());
     hole.set(Fault::BlackHole);
-    for n in 0..20 {
+    for n in 0..100 {
         world.add(&format!("hole {n}"), &hole);
         add_node(&world.paris, &format!("living {n}"), &world.london);
     }

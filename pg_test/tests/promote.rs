@@ -195,6 +195,14 @@ fn the_one_with_less_wal_is_promoted_by_force_only() {
 #[test]
 fn a_primary_that_a_standby_sees_is_not_dead() {
     let cluster = cluster();
+    // One that lets nobody in lives.
+    cluster.paris.sql(
+        "app",
+        "UPDATE nodes.node SET admin_conninfo = conninfo || ' user=nobody_there'
+         WHERE name = 'paris'",
+    );
+    cluster.await_replay();
+    refused(&cluster.oslo, "CALL nodes.promote('oslo')", &["primary \"paris\" answers"]);
     // The registry is given a wrong address; rome streams on.
     cluster.paris.sql(
         "app",

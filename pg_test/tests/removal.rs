@@ -7,6 +7,8 @@ use pg_test::{LONG, Server, wait_until};
 const ADD_BACK: &str = "SELECT nodes.add_subscription('back', publisher => 'paris',
     subscriber => 'london', tables => '{visitors}')";
 
+const IDENTIFIER: &str = "SELECT system_identifier::text FROM pg_control_system()";
+
 fn start() -> Trio {
     let trio = Trio::start();
     trio.register();
@@ -192,7 +194,11 @@ fn a_node_that_is_gone_for_good_is_given_up() {
     let forget = "SELECT nodes.forget_node('london')";
     trio.paris.caller("manager").refused(forget, "42501", "is for superusers");
     let told = trio.paris.query_one_text("app", forget);
-    for left in ["publication \"orders_feed\"", "subscription \"back\"", "slot \"nodes_"] {
+    let paris = trio.paris.query_one_text("app", IDENTIFIER);
+    let copies =
+        format!(r"slots LIKE 'pg\_%\_sync\_%\_{paris}' of tables whose copy had not ended");
+    let left = ["publication \"orders_feed\"", "subscription \"back\"", "slot \"nodes_", &copies];
+    for left in left {
         assert!(told.contains(left), "{told}");
     }
     assert!(trio.plan().iter().all(|row| row.starts_with("forget")), "{:#?}", trio.plan());

@@ -219,6 +219,31 @@ fn a_worker_tells_nothing_twice() {
 }
 
 #[test]
+fn a_slot_that_nobody_reads_has_so_much_time_left() {
+    let Pair { paris, london } = pair();
+    for server in [&paris, &london] {
+        server.sql("app", "SELECT pg_create_physical_replication_slot('forgotten', true)");
+    }
+    let free = "SELECT (current_setting('pg_nodes.wal_free_bytes')::bigint > 0)::text";
+    assert_eq!(paris.query_one_text("app", free), "true");
+    // Only where the library is preloaded is the disk known.
+    let growing = "SELECT format('%s %s %s %s', node, owner, danger LIKE 'nobody reads it%',
+        time_left > '0'::interval) FROM nodes.slots WHERE bytes_per_second > 1 ORDER BY node";
+    wait_until("both slots are seen to grow", LONG, || {
+        for server in [&paris, &london] {
+            server.sql("app", "SELECT pg_logical_emit_message(false, '', repeat('x', 100000))");
+        }
+        paris.query_texts("app", growing) == ["london nobody t ", "paris nobody t t"]
+    });
+    london.sql("app", "ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'");
+    london.reload();
+    wait_until("its slot is to be lost", LONG, || {
+        london.sql("app", "SELECT pg_logical_emit_message(false, '', repeat('x', 100000))");
+        paris.query_texts("app", growing).first().is_some_and(|row| row == "london nobody t t")
+    });
+}
+
+#[test]
 fn events_are_told_to_listeners_and_kept_for_a_while() {
     let mut pair = pair();
     let mut client = pair.paris.client("app");

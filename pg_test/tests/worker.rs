@@ -40,14 +40,75 @@ fn a_worker_comes_and_goes_with_the_extension() {
 }
 
 #[test]
+fn however_the_extension_goes_its_worker_goes_too() {
+    let paris = paris();
+    paris.sql("app", "CREATE ROLE owner SUPERUSER");
+    for goes in [
+        "DROP EXTENSION pg_nodes CASCADE; DROP SCHEMA nodes",
+        "DROP SCHEMA nodes CASCADE",
+        "DROP OWNED BY owner CASCADE",
+        "BEGIN; DROP EXTENSION pg_nodes; DROP SCHEMA nodes; COMMIT",
+    ] {
+        paris.sql("app", &format!("SET ROLE owner; {EXTENSION}"));
+        let worker = paris.await_worker("app");
+        paris.sql("app", goes);
+        soon(goes, || is_gone(worker));
+    }
+}
+
+/// Whoever drops the extension wants locks on all that the worker reads and writes.
+#[test]
+fn the_extension_is_dropped_while_its_worker_is_busy() {
+    let paris = paris();
+    for round in 0..20 {
+        paris.sql("app", EXTENSION);
+        add_node(&paris, "paris", &paris);
+        match round % 3 {
+            0 => {}
+            1 => drop(paris.await_worker("app")),
+            _ => paris.await_health("paris", "up"),
+        }
+        paris.sql("app", "SELECT nodes.rename_node('paris', 'lutetia')");
+        let dropped = paris.psql("app", "DROP EXTENSION pg_nodes; DROP SCHEMA nodes");
+        assert!(dropped.ok, "round {round}: {dropped}");
+    }
+    let log = paris.log();
+    assert!(!log.contains("deadlock detected"), "somebody met a deadlock:\n{log}");
+}
+
+/// A DBA who left a transaction open at lunch.
+#[test]
+fn rows_that_a_session_has_locked_do_not_stop_the_watch() {
+    let paris = paris();
+    let mut london = Server::builder("london").start();
+    london.create_db("app");
+    paris.sql("app", EXTENSION);
+    add_node(&paris, "paris", &paris);
+    add_node(&paris, "london", &london);
+    london.sql("app", "CREATE TABLE items (id int)");
+    let mut session = paris.client("app");
+    session
+        .batch_execute(
+            "BEGIN; SELECT nodes.set_password('london', 'unused');
+             LOCK TABLE nodes.node, nodes.link IN EXCLUSIVE MODE",
+        )
+        .expect("it is the registry's owner");
+    paris.await_health("london", "up");
+    london.crash();
+    paris.await_health("london", "down");
+    london.start_again();
+    paris.await_health("london", "up");
+    session.batch_execute("ROLLBACK").expect("the session goes on");
+    let learnt = "SELECT count(*)::text FROM nodes.node WHERE system_identifier IS NULL";
+    wait_until("identities are learnt", LONG, || paris.query_one_text("app", learnt) == "0");
+}
+
+#[test]
 fn workers_are_there_after_a_restart_and_not_elsewhere() {
     let mut paris = paris();
     paris.create_db("other");
     for db in ["app", "other"] {
         paris.sql(db, EXTENSION);
-    }
-    for db in ["app", "other"] {
-        paris.await_worker(db);
     }
     paris.sql("other", "DROP EXTENSION pg_nodes");
     paris.restart();

@@ -1,6 +1,7 @@
-//! How long the planner takes: a registry of n nodes, each publishing to, and showing tables
-//! of, its neighbours (10 links a node), with nothing of it made yet and with all of it made;
-//! and one node that has all links.
+//! How long the planner takes, for registries each ten times as large as the one before: a
+//! spread one, of nodes that each publish to, and show tables of, their neighbours (10 links a
+//! node), and a hub, two nodes that have all links; both with nothing made yet and with all of
+//! it made. `cargo bench --bench plan -- hub` runs those with that word in their name.
 
 use nodes_plan::conninfo::Conninfo;
 use nodes_plan::desired::*;
@@ -12,27 +13,44 @@ use std::time::{Duration, Instant};
 
 const RUNS: usize = 11;
 const LINKS_PER_NODE: i32 = 10;
+const LINKS: [i32; 3] = [100, 1000, 10_000];
 const TABLES: [&str; 3] = ["orders", "customers", "items"];
 const GOAL: Duration = Duration::from_millis(50);
 
+type Input = (Registry, World);
+type MakeInput = fn(i32) -> Input;
+
+/// The worlds, each made for a number of links.
+const WORLDS: [(&str, MakeInput); 4] = [
+    ("spread, to be made", spread),
+    ("spread, made", |links| made(spread(links))),
+    ("hub, to be made", hub),
+    ("hub, made", |links| made(hub(links))),
+];
+
 fn main() {
-    println!("planner, median of {RUNS} runs; goal: 10000 links under {GOAL:?}, and linear");
-    measure("new", [10, 100, 1000].map(|nodes| (ring(nodes), world(nodes))));
-    measure("made", [10, 100, 1000].map(|nodes| made(ring(nodes), world(nodes))));
-    measure("hub", [90, 1000, 10_000].map(|links| made(hub(links), world(2))));
+    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let chosen = |name: &str| filter.as_ref().is_none_or(|filter| name.contains(filter));
+    println!("planner, median of {RUNS} runs; goal: {} links under {GOAL:?}, and linear", LINKS[2]);
+    for (name, world) in WORLDS.into_iter().filter(|(name, _)| chosen(name)) {
+        measure(name, LINKS.map(world));
+    }
 }
 
-/// Times the planner on ever larger registries; a link should cost the same in each.
-fn measure(what: &str, sizes: [(Registry, World); 3]) {
-    let mut per_link = Vec::new();
+/// Times the planner on ever larger registries; ten times the links should cost ten times as
+/// much.
+fn measure(what: &str, sizes: [Input; 3]) {
+    let mut before: Option<Duration> = None;
     for (registry, world) in sizes {
         let steps = plan(&registry, &world).steps.len();
         let took = median(|| plan(&registry, &world));
         let (nodes, links) = (registry.nodes.len(), registry.links.len());
-        per_link.push(took.as_secs_f64() / links as f64);
-        println!("{what:>5} {nodes:>5} nodes {links:>6} links {steps:>6} steps: {took:>10.2?}");
+        print!("{what:>18}: {nodes:>4} nodes {links:>6} links {steps:>6} steps {took:>10.2?}");
+        match before.replace(took) {
+            Some(before) => println!("  {:>5.1} x", took.as_secs_f64() / before.as_secs_f64()),
+            None => println!(),
+        }
     }
-    println!("      cost of a link, largest against smallest: {:.2}", per_link[2] / per_link[0]);
 }
 
 fn median<T>(work: impl Fn() -> T) -> Duration {
@@ -61,22 +79,25 @@ fn empty(nodes: i32) -> Registry {
 }
 
 /// Every node linked to those after it.
-fn ring(nodes: i32) -> Registry {
+fn spread(links: i32) -> Input {
+    let nodes = links / LINKS_PER_NODE;
     let mut registry = empty(nodes);
-    for id in 0..nodes {
-        for offset in 1..=LINKS_PER_NODE.min(nodes - 1) {
-            let link_id = id * LINKS_PER_NODE + offset;
-            registry.links.push(link(link_id, id, (id + offset) % nodes));
-        }
-    }
-    registry
+    registry.links = (0..links)
+        .map(|id| {
+            let (from, offset) = (id / LINKS_PER_NODE, id % LINKS_PER_NODE + 1);
+            // Ten nodes have nine others each: the last link goes to the first of them again.
+            let to = from + (offset - 1) % (nodes - 1) + 1;
+            link(id + 1, from, to % nodes)
+        })
+        .collect();
+    (registry, world(nodes))
 }
 
 /// Two nodes and all links between them.
-fn hub(links: i32) -> Registry {
+fn hub(links: i32) -> Input {
     let mut registry = empty(2);
     registry.links = (1..=links).map(|id| link(id, 0, 1)).collect();
-    registry
+    (registry, world(2))
 }
 
 fn link(id: i32, from: NodeId, to: NodeId) -> Link {
@@ -136,7 +157,7 @@ fn relation(name: &str) -> Relation {
 }
 
 /// The same with everything made.
-fn made(registry: Registry, mut world: World) -> (Registry, World) {
+fn made((registry, mut world): Input) -> Input {
     for link in &registry.links {
         let there = registry.nodes[&link.from].conninfo.clone();
         let mark = registry.mark(link);

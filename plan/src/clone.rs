@@ -3,6 +3,7 @@
 
 use crate::conninfo::{Conninfo, Secret};
 use crate::desired::{Link, Registry, Spec};
+use crate::index::Index;
 use crate::observed::{NodeFacts, World};
 use crate::others::Others;
 use crate::rule::Context;
@@ -26,14 +27,15 @@ pub struct Recipe {
 pub fn recipe(registry: &Registry, link: &Link, major: i32) -> Option<Recipe> {
     let Spec::Standby(spec) = &link.spec else { return None };
     let (world, others) = (World::default(), Others::of(registry));
-    let ctx = Context::new(registry, &world, &others, link)?;
+    let index = Index::new(registry, &world);
+    let ctx = Context::new(registry, &index, &others, link)?;
     let target = NodeFacts { version: major * 10_000, ..NodeFacts::default() };
     let mut settings = vec![("primary_conninfo", standby::wanted_conninfo(&ctx, &target).render())];
     let simple = standby::wanted_settings(&ctx, &target).into_iter();
     settings.extend(simple.filter_map(|(name, value)| Some((name, value?))));
     let own = ctx.from.conninfo.clone().without("password");
     Some(Recipe {
-        mark: ctx.slot(),
+        mark: ctx.slot().to_owned(),
         slot: spec.slot,
         conninfo: standby::replication_conninfo(own),
         passfile: standby::wanted_passfile(&ctx),

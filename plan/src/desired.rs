@@ -129,18 +129,22 @@ impl SubscriptionSpec {
 
     /// The options that belong to the publication.
     pub fn publication_options(&self) -> BTreeMap<String, String> {
-        self.options_in(PUBLICATION_OPTIONS)
+        owned(self.options_in(PUBLICATION_OPTIONS))
     }
 
     /// The options that belong to the subscription.
     pub fn subscription_options(&self) -> BTreeMap<String, String> {
-        self.options_in(SUBSCRIPTION_OPTIONS)
+        owned(self.options_in(SUBSCRIPTION_OPTIONS))
     }
 
-    fn options_in(&self, names: &[&str]) -> BTreeMap<String, String> {
-        let wanted = self.options.iter().filter(|(k, _)| names.contains(&k.as_str()));
-        wanted.map(|(k, v)| (k.clone(), v.clone())).collect()
+    pub(crate) fn options_in(&self, names: &[&str]) -> impl Iterator<Item = (&str, &str)> {
+        let options = self.options.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        options.filter(|(key, _)| names.contains(key))
     }
+}
+
+fn owned<'a>(options: impl Iterator<Item = (&'a str, &'a str)>) -> BTreeMap<String, String> {
+    options.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 impl Registry {
@@ -153,8 +157,12 @@ impl Registry {
         self.nodes.get(&id).map_or("?", |node| node.name.as_str())
     }
 
+    /// Quickly where the links are in order of their ids, as a registry lists them.
     pub fn link(&self, id: LinkId) -> Option<&Link> {
-        self.links.iter().find(|link| link.id == id)
+        match self.links.binary_search_by_key(&id, |link| link.id) {
+            Ok(place) => Some(&self.links[place]),
+            Err(_) => self.links.iter().find(|link| link.id == id),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! the next action.
 
 use crate::desired::{Link, LinkId, LinkState, NodeId, Registry, Spec};
-use crate::growth::time_left;
+use crate::growth::{self, End};
 use crate::headroom::Room;
 use crate::link_health::{LinkHealth, LinkStatus};
 use crate::node_health::NodeState;
@@ -269,7 +269,8 @@ fn wal_kept_for(known: &Known<'_>, id: NodeId) -> Vec<String> {
     for link in known.registry.links.iter().filter(|link| link.to == id) {
         let retained = known.links.get(&link.id).and_then(|found| found.health.retained_bytes);
         let Some(retained) = retained else { continue };
-        let left = slot_time_left(known, link).map(|left| format!(", for {} more", time(left)));
+        let left =
+            slot_time_left(known, link).map(|(left, _)| format!(", for {} more", time(left)));
         facts.push(format!(
             "\"{}\" keeps {} of WAL for it{}",
             known.registry.node_name(link.from),
@@ -306,20 +307,29 @@ fn numbers(health: &LinkHealth) -> Vec<String> {
     facts
 }
 
-/// When the link's slot is lost at the present rate.
-fn slot_time_left(known: &Known<'_>, link: &Link) -> Option<Duration> {
+/// When the link's slot comes to its end at the present rate.
+fn slot_time_left(known: &Known<'_>, link: &Link) -> Option<(Duration, End)> {
     let source = known.nodes.get(&link.from)?;
-    let slot = source.pulse?.slot(&known.registry.mark(link).slot_name())?;
-    time_left(slot.safe_wal_size?, source.growth.get(&slot.name).copied().unwrap_or_default())
+    let pulse = source.pulse?;
+    let slot = pulse.slot(&known.registry.mark(link).slot_name())?;
+    let rate = source.growth.get(&slot.name).copied().unwrap_or_default();
+    growth::slot_time_left(pulse, slot, rate)
 }
 
 fn slot_loss(known: &Known<'_>, link: &Link) -> Option<String> {
-    let left = slot_time_left(known, link)?;
-    let source = known.registry.node_name(link.from);
-    Some(format!(
-        "at the present rate its slot on \"{source}\" is lost in {} (max_slot_wal_keep_size)",
-        time(left)
-    ))
+    // A disk that is full in a month is no news at night.
+    const SOON: Duration = Duration::from_secs(7 * 24 * 3600);
+    let (left, end) = slot_time_left(known, link)?;
+    if end == End::DiskFull && left > SOON {
+        return None;
+    }
+    let (source, left) = (known.registry.node_name(link.from), time(left));
+    Some(match end {
+        End::SlotLost => format!(
+            "at the present rate its slot on \"{source}\" is lost in {left} (max_slot_wal_keep_size)"
+        ),
+        End::DiskFull => format!("at the present rate the disk of \"{source}\" is full in {left}"),
+    })
 }
 
 /// What links of the same kind between the same nodes tell about the way between them.

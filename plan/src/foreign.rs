@@ -5,17 +5,28 @@
 mod rights;
 mod tables;
 
+pub(crate) use tables::Shown;
+
+use crate::claims::{Lacking, Leftover};
 use crate::conninfo::Conninfo;
 use crate::desired::{ForeignSpec, Spec};
+use crate::index::{Indexed, find, find_named};
 use crate::name::TableName;
-use crate::observed::{NodeFacts, Owner, Relation, Schema, Server, find_marked, owner};
+use crate::observed::{NodeFacts, Owner, Relation, Schema, Server, owner};
 use crate::refuse::{FREE_LATER, name_taken, read_only};
 use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::{Operation, OptionChange, role_name};
 use std::collections::{BTreeMap, BTreeSet};
 
-pub(crate) const TABLE: Table =
-    Table { forbid: FORBID, follow: FOLLOW, refuse: REFUSE, keep: KEEP, remove: REMOVE };
+pub(crate) const TABLE: Table = Table {
+    forbid: FORBID,
+    follow: FOLLOW,
+    refuse: REFUSE,
+    keep: KEEP,
+    remove: REMOVE,
+    lacking: |_| Lacking::default(),
+    leftover: |_| Leftover::default(),
+};
 
 const FORBID: &[Rule] = &[
     Rule { id: "FO01", when: "the node with the schema is read-only", then: target_read_only },
@@ -24,6 +35,11 @@ const FORBID: &[Rule] = &[
 
 const FOLLOW: &[Rule] = &[
     Rule { id: "FO21", when: "the server's options are not right", then: alter_server },
+    Rule {
+        id: "FO37",
+        when: "a role has a mapping of ours from before and should not",
+        then: rights::lock_out,
+    },
     Rule { id: "FO23", when: "a user mapping's options are not right", then: alter_mappings },
     Rule { id: "FO36", when: "the server's mark is of another conninfo", then: mark_server },
 ];
@@ -90,7 +106,7 @@ fn spec<'a>(ctx: &Context<'a>) -> Option<&'a ForeignSpec> {
 }
 
 /// What the rules need nearly always: the facts of `to` and the spec.
-fn target<'a>(ctx: &Context<'a>) -> Option<(&'a NodeFacts, &'a ForeignSpec)> {
+fn target<'a>(ctx: &Context<'a>) -> Option<(&'a Indexed<'a>, &'a ForeignSpec)> {
     Some((ctx.target?, spec(ctx)?))
 }
 
@@ -101,7 +117,7 @@ fn server<'a>(ctx: &Context<'a>) -> Option<&'a Server> {
 
 /// Our server, where our mark proves it, whatever it is called now.
 fn marked_server<'a>(ctx: &Context<'a>) -> Option<&'a Server> {
-    find_marked(&ctx.target?.servers, &ctx.mark, &ctx.link.name)
+    find_named(ctx.made_here.servers, &ctx.link.name)
 }
 
 /// The local schema: the one with our mark, else the one with the name.
@@ -112,18 +128,15 @@ fn schema<'a>(ctx: &Context<'a>) -> Option<&'a Schema> {
 
 /// The local schema, where our mark proves that it is ours, whatever it is called now.
 fn marked_schema<'a>(ctx: &Context<'a>) -> Option<&'a Schema> {
-    let (facts, spec) = target(ctx)?;
-    find_marked(&facts.schemas, &ctx.mark, &spec.local_schema)
+    find_named(ctx.made_here.schemas, &spec(ctx)?.local_schema)
 }
 
 /// What is in the local schema now.
-fn relations<'a>(ctx: &Context<'a>) -> impl Iterator<Item = &'a Relation> {
-    let find = || {
-        let (facts, spec) = target(ctx)?;
-        let home = schema(ctx).map_or(spec.local_schema.as_str(), |schema| &schema.name);
-        Some(facts.relations_in(home).collect())
+fn relations<'a>(ctx: &Context<'a>) -> &'a [&'a Relation] {
+    let Some((facts, spec)) = target(ctx) else {
+        return &[];
     };
-    ctx.relations.get_or_init(|| find().unwrap_or_default()).iter().copied()
+    facts.relations_in(schema(ctx).map_or(&spec.local_schema, |schema| &schema.name))
 }
 
 /// What the link's server is called now.
@@ -172,7 +185,8 @@ fn server_taken(ctx: &Context<'_>) -> Vec<Verdict> {
 /// Relations of the local schema that are not foreign tables of this link.
 fn strangers<'a>(ctx: &Context<'a>) -> Vec<&'a Relation> {
     let server = Some(server_name(ctx));
-    relations(ctx).filter(|relation| relation.server.as_deref() != server).collect()
+    let all = relations(ctx).iter().copied();
+    all.filter(|relation| relation.server.as_deref() != server).collect()
 }
 
 fn schema_taken(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -251,8 +265,8 @@ fn remote_table_missing(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     };
     let listed = spec.tables.iter().flatten();
-    let missing = listed
-        .filter(|table| source.relation(&TableName::new(&spec.remote_schema, *table)).is_none());
+    let missing =
+        listed.filter(|table| find(source.relations_in(&spec.remote_schema), table).is_none());
     let refuse = |table: &String| {
         let name = TableName::new(&spec.remote_schema, table);
         let message = format!("table {name} does not exist on node \"{}\"", ctx.from.name);
@@ -335,15 +349,17 @@ fn belongs_to_mapping(key: &str) -> bool {
 }
 
 /// The options of the server: the node's conninfo, then what the link adds.
-fn wanted_server_options(ctx: &Context<'_>, spec: &ForeignSpec) -> BTreeMap<String, String> {
+fn wanted_server_options<'a>(
+    ctx: &Context<'a>,
+    spec: &'a ForeignSpec,
+) -> BTreeMap<&'a str, &'a str> {
     // postgres_fdw sets these two itself and refuses to be told.
     let own = |key: &str| key == "client_encoding" || key == "fallback_application_name";
     let pairs = ctx.from.conninfo.iter().filter(|(key, _)| !belongs_to_mapping(key) && !own(key));
-    let mut options: BTreeMap<String, String> =
-        pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-    options.extend(spec.options.iter().map(|(key, value)| (key.clone(), value.clone())));
+    let mut options: BTreeMap<&str, &str> = pairs.collect();
+    options.extend(spec.options.iter().map(|(key, value)| (key.as_str(), value.as_str())));
     if !spec.writable {
-        options.insert("updatable".to_owned(), "false".to_owned());
+        options.insert("updatable", "false");
     }
     options
 }
@@ -355,19 +371,27 @@ fn wanted_mapping_options(ctx: &Context<'_>) -> Conninfo {
 }
 
 /// Who gets a mapping: the role that imports, the roles of the link, PUBLIC when asked.
-fn wanted_roles(facts: &NodeFacts, spec: &ForeignSpec) -> BTreeSet<Option<String>> {
-    let mut roles: BTreeSet<Option<String>> = spec.roles.iter().cloned().map(Some).collect();
-    roles.insert(Some(facts.role.clone()));
-    if spec.public {
-        roles.insert(None);
-    }
-    roles
+fn wanted_roles<'a>(facts: &'a NodeFacts, spec: &'a ForeignSpec) -> BTreeSet<Option<&'a str>> {
+    let named = spec.roles.iter().chain([&facts.role]).map(|role| Some(role.as_str()));
+    named.chain(spec.public.then_some(None)).collect()
+}
+
+/// Whether the link gives a role a mapping.
+fn is_wanted(role: Option<&str>, facts: &NodeFacts, spec: &ForeignSpec) -> bool {
+    role.map_or(spec.public, |role| role == facts.role || spec.roles.contains(role))
 }
 
 /// Who gets rights: all of those but the role that imports, whose the tables are.
-fn grantees(facts: &NodeFacts, spec: &ForeignSpec) -> BTreeSet<Option<String>> {
-    let roles = wanted_roles(facts, spec).into_iter();
-    roles.filter(|role| role.as_ref() != Some(&facts.role)).collect()
+fn grantees<'a>(
+    facts: &'a NodeFacts,
+    spec: &'a ForeignSpec,
+) -> impl Iterator<Item = Option<&'a str>> {
+    let named = spec.roles.iter().filter(|role| **role != facts.role);
+    spec.public.then_some(None).into_iter().chain(named.map(|role| Some(role.as_str())))
+}
+
+fn owned(options: BTreeMap<&str, &str>) -> BTreeMap<String, String> {
+    options.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 /// What is missing is made only when both nodes answer: a server without tables helps nobody.
@@ -407,7 +431,7 @@ fn create_server(ctx: &Context<'_>) -> Vec<Verdict> {
     };
     let operation = Operation::CreateServer {
         name: ctx.link.name.clone(),
-        options: wanted_server_options(ctx, spec),
+        options: owned(wanted_server_options(ctx, spec)),
         comment: ctx.comment(),
     };
     vec![Verdict::act(ctx.to.id, operation, format!("how to reach \"{}\"", ctx.from.name))]
@@ -417,9 +441,8 @@ fn alter_server(ctx: &Context<'_>) -> Vec<Verdict> {
     let (Some((_, spec)), Some(found)) = (target(ctx), marked_server(ctx)) else {
         return vec![];
     };
-    let options = |map: BTreeMap<String, String>| Conninfo::new(map);
-    let have = options(found.options.clone());
-    let change = OptionChange::between(&have, &options(wanted_server_options(ctx, spec)));
+    let have = found.options.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let change = OptionChange::between(&have, &wanted_server_options(ctx, spec));
     if change.is_empty() {
         return vec![];
     }
@@ -435,21 +458,20 @@ fn create_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
     let Some((facts, spec)) = target(ctx) else {
         return vec![];
     };
-    let mapped: BTreeSet<&Option<String>> =
-        server(ctx).map_or(BTreeSet::new(), |s| s.mappings.iter().map(|m| &m.role).collect());
+    let mappings = server(ctx).map_or(&[][..], |server| &server.mappings);
+    let mapped: BTreeSet<Option<&str>> = mappings.iter().map(|m| m.role.as_deref()).collect();
     let roles = wanted_roles(facts, spec);
-    let missing = roles.iter().filter(|role| !mapped.contains(role));
-    let create = |role: &Option<String>| {
+    let create = |role: &Option<&str>| {
         let operation = Operation::CreateMapping {
             server: ctx.link.name.clone(),
-            role: role.clone(),
+            role: role.map(str::to_owned),
             options: wanted_mapping_options(ctx),
         };
         let user = ctx.from.conninfo.get("user").unwrap_or("its own name");
         let reason = format!("connects to \"{}\" as {user}", ctx.from.name);
         Verdict::act(ctx.to.id, operation, reason)
     };
-    missing.map(create).collect()
+    roles.difference(&mapped).map(create).collect()
 }
 
 fn alter_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -457,9 +479,13 @@ fn alter_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     };
     let wanted = wanted_mapping_options(ctx);
-    let roles = wanted_roles(facts, spec);
+    // Where roles are yet to be locked out, nothing else tells that their mappings are ours.
+    let waits = ctx.source.is_none() && !formerly_let_in(ctx).is_empty();
     let mut verdicts = Vec::new();
-    for mapping in found.mappings.iter().filter(|mapping| roles.contains(&mapping.role)) {
+    for mapping in found.mappings.iter().filter(|m| is_wanted(m.role.as_deref(), facts, spec)) {
+        if waits && mapping.role.as_ref() == Some(&facts.role) {
+            continue;
+        }
         let (server, role) = (found.name.clone(), mapping.role.clone());
         let Some(have) = &mapping.options else {
             if !ctx.is_current(found.comment.as_deref()) {
@@ -469,7 +495,7 @@ fn alter_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
             }
             continue;
         };
-        let change = OptionChange::between(have, &wanted);
+        let change = OptionChange::between(&have.iter().collect(), &wanted.iter().collect());
         if !change.is_empty() {
             let reason = format!("not what the registry says: {}", change.keys());
             let operation = Operation::AlterMapping { server, role, change };
@@ -491,25 +517,49 @@ fn mark_server(ctx: &Context<'_>) -> Vec<Verdict> {
     }
 }
 
-/// Roles that a mapping lets in with the node's credentials although the link does not, or no
-/// longer, name them. A mapping with credentials of its own was made by somebody else.
-fn unwanted_roles<'a>(ctx: &Context<'a>) -> Vec<&'a Option<String>> {
-    let (Some(_), Some((facts, spec)), Some(found)) = (ctx.source, target(ctx), server(ctx)) else {
+/// Roles that a mapping lets in with these credentials although the link does not, or no longer,
+/// name them. A mapping with credentials of its own was made by somebody else.
+fn let_in<'a>(ctx: &Context<'a>, credentials: &Conninfo) -> Vec<Option<&'a str>> {
+    let (Some((facts, spec)), Some(found)) = (target(ctx), server(ctx)) else {
         return vec![];
     };
-    let (roles, ours) = (wanted_roles(facts, spec), wanted_mapping_options(ctx));
-    let unwanted = found.mappings.iter().filter(|mapping| !roles.contains(&mapping.role));
-    unwanted.filter(|m| m.options.as_ref() == Some(&ours)).map(|m| &m.role).collect()
+    let unwanted = found.mappings.iter().filter(|m| !is_wanted(m.role.as_deref(), facts, spec));
+    let let_in = unwanted.filter(|m| m.options.as_ref() == Some(credentials));
+    let_in.map(|mapping| mapping.role.as_deref()).collect()
+}
+
+/// Roles that the node's credentials of now let in.
+fn unwanted_roles<'a>(ctx: &Context<'a>) -> Vec<Option<&'a str>> {
+    match ctx.source {
+        Some(_) => let_in(ctx, &wanted_mapping_options(ctx)),
+        None => vec![],
+    }
+}
+
+/// Roles that the credentials let in which are no longer the node's: those in the mapping of the
+/// role that imports, which is altered after these are gone.
+fn formerly_let_in<'a>(ctx: &Context<'a>) -> Vec<Option<&'a str>> {
+    let (Some((facts, _)), Some(found)) = (target(ctx), marked_server(ctx)) else {
+        return vec![];
+    };
+    let mut own = found.mappings.iter().filter(|m| m.role.as_ref() == Some(&facts.role));
+    match own.next().and_then(|mapping| mapping.options.as_ref()) {
+        Some(before) if *before != wanted_mapping_options(ctx) => let_in(ctx, before),
+        Some(_) | None => vec![],
+    }
 }
 
 fn drop_unwanted(ctx: &Context<'_>) -> Vec<Verdict> {
-    let drop = |role: &Option<String>| {
-        let (server, name) = (ctx.link.name.clone(), role_name(role));
-        let operation = Operation::DropMapping { server, role: role.clone() };
-        Verdict::act(ctx.to.id, operation, format!("the link does not name {name}"))
-            .danger(format!("{name} can no longer use the foreign tables"))
-    };
+    let drop = |role: Option<&str>| drop_mapping(ctx, &ctx.link.name, role);
     unwanted_roles(ctx).into_iter().map(drop).collect()
+}
+
+fn drop_mapping(ctx: &Context<'_>, server: &str, role: Option<&str>) -> Verdict {
+    let name = role_name(role);
+    let operation =
+        Operation::DropMapping { server: server.to_owned(), role: role.map(str::to_owned) };
+    Verdict::act(ctx.to.id, operation, format!("the link does not name {name}"))
+        .danger(format!("{name} can no longer use the foreign tables"))
 }
 
 fn create_schema(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -579,7 +629,7 @@ fn drop_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
     };
     let drop = |role: &Option<String>| {
         let operation = Operation::DropMapping { server: found.name.clone(), role: role.clone() };
-        let name = role_name(role);
+        let name = role_name(role.as_deref());
         Verdict::act(ctx.to.id, operation, "the link is being removed")
             .danger(format!("{name} can no longer reach \"{}\" through it", ctx.from.name))
     };
@@ -605,7 +655,7 @@ fn drop_schema(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     };
     let name = found.name.clone();
-    if relations(ctx).count() == doomed_tables(ctx).len() {
+    if relations(ctx).len() == doomed_tables(ctx).len() {
         let reason = "only this link's tables were in it";
         vec![Verdict::act(ctx.to.id, Operation::DropSchema { name }, reason)]
     } else {

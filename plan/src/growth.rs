@@ -1,5 +1,6 @@
 //! How fast the WAL that a slot keeps grows, and when that hurts.
 
+use crate::pulse::{Pulse, SlotPulse};
 use std::time::Duration;
 
 /// What happened so long ago counts for about a third of what happens now.
@@ -40,16 +41,34 @@ impl Growth {
     }
 }
 
-/// How long until `safe_wal_size` bytes are used up; `None`: not at this rate.
-pub fn time_left(safe_wal_size: i64, per_second: f64) -> Option<Duration> {
-    if safe_wal_size <= 0 {
+/// What happens when a slot retains too much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum End {
+    /// Postgres gives the slot up (`max_slot_wal_keep_size`).
+    SlotLost,
+    /// The server stops.
+    DiskFull,
+}
+
+/// When a slot comes to an end at the present rate, and to which; `None`: not at this rate, or
+/// nobody knows.
+pub fn slot_time_left(pulse: &Pulse, slot: &SlotPulse, per_second: f64) -> Option<(Duration, End)> {
+    let lost = slot.safe_wal_size.map(|bytes| (bytes, End::SlotLost));
+    let full = pulse.wal_free.map(|bytes| (bytes, End::DiskFull));
+    let (bytes, end) = lost.into_iter().chain(full).min()?;
+    Some((time_left(bytes, per_second)?, end))
+}
+
+/// How long until so many bytes are used up; `None`: not at this rate.
+fn time_left(bytes: i64, per_second: f64) -> Option<Duration> {
+    if bytes <= 0 {
         return Some(Duration::ZERO);
     }
     // Less than a byte a second is noise.
     if per_second < 1.0 {
         return None;
     }
-    Duration::try_from_secs_f64(safe_wal_size as f64 / per_second).ok()
+    Duration::try_from_secs_f64(bytes as f64 / per_second).ok()
 }
 
 #[cfg(test)]
@@ -115,5 +134,18 @@ mod tests {
         for rate in [0.0, 0.5, -3.0, f64::NAN] {
             assert_eq!(time_left(1_000, rate), None, "{rate}");
         }
+    }
+    #[test]
+    fn a_slot_ends_with_whatever_is_used_up_first() {
+        let left = |safe_wal_size, wal_free| {
+            let pulse = Pulse { wal_free, ..Pulse::default() };
+            let slot = SlotPulse { safe_wal_size, ..SlotPulse::default() };
+            slot_time_left(&pulse, &slot, 10.0).map(|(left, end)| (left.as_secs(), end))
+        };
+        assert_eq!(left(Some(1_000), Some(2_000)), Some((100, End::SlotLost)));
+        assert_eq!(left(Some(1_000), Some(500)), Some((50, End::DiskFull)));
+        assert_eq!(left(None, Some(500)), Some((50, End::DiskFull)));
+        assert_eq!(left(Some(1_000), None), Some((100, End::SlotLost)));
+        assert_eq!(left(None, None), None);
     }
 }

@@ -32,7 +32,9 @@ pub mod topology;
 pub mod transition;
 pub mod units;
 
+mod claims;
 mod foreign;
+mod index;
 mod order;
 mod others;
 mod refuse;

@@ -1,18 +1,20 @@
 //! What state a link is in, from what both its nodes said last and what the planner would do:
 //! numbered rules, the first that holds wins.
 
+mod why;
+
 use crate::desired::{Link, LinkId, LinkState, NodeId, Registry, Spec, StandbySpec};
-use crate::explain::with_name;
 use crate::node_health::NodeState;
 use crate::pulse::{Pulse, Sender, SlotPulse, SubscriptionPulse};
 use crate::rule::RuleId;
 use crate::step::{Plan, Problem, ProblemKind};
 use crate::transition::Severity;
-use crate::units::{bytes, time};
+use crate::units::bytes;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use LinkStatus::*;
+use why::Why;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -224,28 +226,6 @@ pub struct LinkHealth {
     pub copied_bytes: Option<i64>,
 }
 
-/// What a rule finds: why, and what to do.
-#[derive(Debug, Default)]
-struct Why {
-    reason: Option<String>,
-    hint: Option<String>,
-}
-
-impl Why {
-    fn new(reason: impl Into<String>, hint: impl Into<String>) -> Option<Self> {
-        Some(Why { reason: Some(reason.into()), hint: Some(hint.into()) })
-    }
-
-    fn told(told: &Told) -> Option<Self> {
-        Why::new(told.message.clone(), told.hint.clone())
-    }
-
-    /// Nothing needs to be said.
-    fn well() -> Option<Self> {
-        Some(Why::default())
-    }
-}
-
 pub(crate) struct LinkRule {
     pub id: &'static str,
     pub when: &'static str,
@@ -270,31 +250,34 @@ const fn certain(rule: LinkRule) -> LinkRule {
 }
 
 pub(crate) const RULES: &[LinkRule] = &[
-    rule("LH01", "something stands in the way of a removal", Removing, removal_stuck),
-    rule("LH02", "the link is being removed", Removing, removing),
-    certain(rule("LH03", "the planner refuses the link", Broken, refused)),
-    rule("LH04", "a node of the link does not answer", Waiting, silent_side),
-    rule("LH05", "the planner waits for something else first", Waiting, waiting),
-    rule("LH06", "the link is to be made", Missing, unmade),
-    rule("LH07", "the slot or the subscription is gone and can be made again", Missing, gone),
-    certain(rule("LH08", "the slot is gone or lost with changes in it", Broken, slot_lost)),
-    certain(rule("LH09", "the standby is not in recovery", Broken, promoted)),
-    rule("LH10", "the subscription was disabled by hand or by an error", Drifted, disabled),
-    rule("LH11", "an object is not as the link says", Drifted, drifted),
-    rule("LH12", "replay is paused on the standby", Paused, replay_paused),
-    rule("LH13", "its reader is connecting", Initializing, connecting),
-    rule("LH14", "nobody reads from it", Broken, unread),
-    rule("LH15", "its slot is read, but not by its target", Broken, read_by_another),
-    rule("LH16", "its slot keeps more WAL than max_retained_wal", Lagging, retains_too_much),
-    rule("LH17", "the subscription is paused", Paused, paused),
-    rule("LH18", "the initial copy is not done", Copying, copying),
-    rule("LH19", "it is behind by more than max_lag_bytes or max_lag", Lagging, lags_too_much),
-    rule("LH20", "the foreign server does not answer as the mapped role", Broken, probe_failed),
-    rule("LH21", "both nodes of a foreign link answer", Up, foreign),
+    rule("LH01", "something stands in the way of a removal", Removing, why::removal_stuck),
+    rule("LH02", "the link is being removed", Removing, why::removing),
+    certain(rule("LH03", "the planner refuses the link", Broken, why::refused)),
+    rule("LH04", "a node of the link does not answer", Waiting, why::silent_side),
+    rule("LH05", "the planner waits for something else first", Waiting, why::waiting),
+    rule("LH06", "the link is to be made", Missing, why::unmade),
+    rule("LH07", "the slot or the subscription is gone and can be made again", Missing, why::gone),
+    certain(rule("LH08", "the slot is gone or lost with changes in it", Broken, why::slot_lost)),
+    certain(rule("LH09", "the standby is not in recovery", Broken, why::promoted)),
+    rule("LH10", "the subscription was disabled by hand or by an error", Drifted, why::disabled),
+    rule("LH11", "an object is not as the link says", Drifted, why::drifted),
+    rule("LH12", "replay is paused on the standby", Paused, why::replay_paused),
+    rule("LH13", "its reader is connecting", Initializing, why::connecting),
+    rule("LH14", "nobody reads from it", Broken, why::unread),
+    rule("LH15", "its slot is read, but not by its target", Broken, why::read_by_another),
+    rule("LH16", "its slot keeps more WAL than max_retained_wal", Lagging, why::retains_too_much),
+    rule("LH17", "the subscription is paused", Paused, why::paused),
+    rule("LH18", "the initial copy is not done", Copying, why::copying),
+    rule("LH19", "it is behind by more than max_lag_bytes or max_lag", Lagging, why::lags_too_much),
+    rule(
+        "LH20",
+        "the foreign server does not answer as the mapped role",
+        Broken,
+        why::probe_failed,
+    ),
+    rule("LH21", "both nodes of a foreign link answer", Up, why::foreign),
     rule("LH22", "it streams", Streaming, |_| Why::well()),
 ];
-
-const APPLY: &str = "See nodes.plan(), then CALL nodes.apply().";
 
 /// How long a link may take to get a reader: PostgreSQL 15 starts one apply worker every
 /// `wal_retrieve_retry_interval` (5 s).
@@ -460,267 +443,4 @@ impl<'a> Scene<'a> {
     fn see_log(&self) -> String {
         format!("The server log of \"{}\" says why.", self.to())
     }
-}
-
-fn removal_stuck(scene: &Scene<'_>) -> Option<Why> {
-    let obstacle = scene.e.plan.refused.as_ref().or(scene.e.plan.waiting.as_ref());
-    obstacle.filter(|_| scene.is_removing()).and_then(Why::told)
-}
-
-fn removing(scene: &Scene<'_>) -> Option<Why> {
-    scene.is_removing().then(|| Why::new("nodes.apply() has not run since", APPLY)).flatten()
-}
-
-fn refused(scene: &Scene<'_>) -> Option<Why> {
-    scene.e.plan.refused.as_ref().and_then(Why::told)
-}
-
-fn silent_side(scene: &Scene<'_>) -> Option<Why> {
-    let link = scene.e.link;
-    let sides = [(link.from, scene.e.from), (link.to, scene.e.to)];
-    let silent =
-        |side: &Side<'_>| !side.state.answers() || (side.pulse.is_none() && !scene.is_foreign());
-    let (node, side) = sides.into_iter().find(|(_, side)| silent(side))?;
-    let name = scene.name(node);
-    let why = side.why.map(|why| format!(": {why}")).unwrap_or_default();
-    let reason = match side.state {
-        NodeState::Up | NodeState::Suspect | NodeState::Unknown => {
-            format!("node \"{name}\" has not been heard yet{why}")
-        }
-        NodeState::Down | NodeState::Refused | NodeState::WrongIdentity => {
-            format!("node \"{name}\" is {}{why}", side.state.label())
-        }
-    };
-    Why::new(reason, format!("See nodes.explain({}).", crate::quote::literal(name)))
-}
-
-/// That a node did not answer is known better from its heartbeats.
-const NO_ANSWER: &str = "RG03";
-
-fn waiting(scene: &Scene<'_>) -> Option<Why> {
-    let told = scene.e.plan.waiting.as_ref().filter(|told| told.rule != NO_ANSWER);
-    told.and_then(Why::told)
-}
-
-fn unmade(scene: &Scene<'_>) -> Option<Why> {
-    let step = scene.e.plan.step.as_ref().filter(|step| step.creates)?;
-    Why::new(step.reason.clone(), APPLY)
-}
-
-fn gone(scene: &Scene<'_>) -> Option<Why> {
-    if scene.is_subscription() && scene.subscription.is_none() {
-        let reason = format!("there is no subscription of its name on \"{}\"", scene.to());
-        return Why::new(reason, APPLY);
-    }
-    if scene.is_standby() && scene.has_slot() && scene.slot.is_none() {
-        let reason = format!("there is no slot \"{}\" on \"{}\"", scene.slot_name, scene.from());
-        return Why::new(reason, APPLY);
-    }
-    None
-}
-
-fn slot_lost(scene: &Scene<'_>) -> Option<Why> {
-    let lost = |slot: &SlotPulse| slot.wal_status.as_deref() == Some("lost");
-    let what = match scene.slot {
-        Some(slot) if lost(slot) => "has lost its WAL",
-        Some(_) => return None,
-        None if scene.is_subscription() => "is gone",
-        None => return None,
-    };
-    let reason = format!(
-        "its slot \"{}\" on \"{}\" {what}: changes have been missed",
-        scene.slot_name,
-        scene.from()
-    );
-    let hint = if scene.is_standby() {
-        format!(
-            "Drop that slot with pg_drop_replication_slot(), CALL nodes.apply(), and clone \
-             \"{}\" anew if its server log asks for WAL that is gone.",
-            scene.to()
-        )
-    } else {
-        "Remove the link, run nodes.apply(), empty the tables on the subscriber and add the \
-         subscription again: it copies them anew."
-            .to_owned()
-    };
-    Why::new(reason, hint)
-}
-
-fn promoted(scene: &Scene<'_>) -> Option<Why> {
-    let target = scene.target.filter(|target| scene.is_standby() && !target.in_recovery)?;
-    let reason =
-        format!("node \"{}\" is a primary of its own (timeline {})", scene.to(), target.timeline);
-    let hint = "If it was promoted on purpose, remove the link with nodes.remove_link(); if it is \
-                to follow again, nodes.plan() says how.";
-    Why::new(reason, hint)
-}
-
-fn disabled(scene: &Scene<'_>) -> Option<Why> {
-    let found = scene.subscription.filter(|found| !found.enabled && !scene.is_paused())?;
-    let errors = match found.apply_errors {
-        0 => String::new(),
-        errors => format!(" after {errors} errors"),
-    };
-    let reason = format!(
-        "its subscription on \"{}\" was disabled by hand or by disable_on_error{errors}{}",
-        scene.to(),
-        scene.keeps()
-    );
-    let name = crate::quote::literal(&scene.e.link.name);
-    let hint = format!(
-        "When the maintenance is over, or its error in the server log of \"{}\" mended: CALL \
-         nodes.apply(). If it is to rest for longer: nodes.pause_link({name}).",
-        scene.to()
-    );
-    Why::new(reason, hint)
-}
-
-fn drifted(scene: &Scene<'_>) -> Option<Why> {
-    Why::new(scene.e.plan.step.as_ref()?.reason.clone(), APPLY)
-}
-
-fn replay_paused(scene: &Scene<'_>) -> Option<Why> {
-    scene.target.filter(|target| scene.is_standby() && target.replay_paused)?;
-    let reason = format!("replay is paused on \"{}\"{}", scene.to(), scene.keeps());
-    Why::new(reason, "Run SELECT pg_wal_replay_resume() there to go on.")
-}
-
-fn connecting(scene: &Scene<'_>) -> Option<Why> {
-    if scene.is_paused() || scene.has_reader() != Some(false) {
-        return None;
-    }
-    let unread = scene.e.unread;
-    let is_new = unread.is_some_and(|unread| !unread.was_read);
-    let is_late = unread.is_some_and(|unread| unread.length >= READER_LIMIT);
-    if is_late || !(is_new || scene.is_receiving() == Some(true)) {
-        return None;
-    }
-    let reason =
-        format!("the {} of \"{}\" connects to \"{}\"", scene.receiver(), scene.to(), scene.from());
-    Why::new(reason, format!("If it lasts: {}", scene.see_log()))
-}
-
-fn unread(scene: &Scene<'_>) -> Option<Why> {
-    if scene.is_paused() || scene.has_reader() != Some(false) {
-        return None;
-    }
-    let failures = match scene.subscription.map_or(0, |found| found.apply_errors) {
-        0 => String::new(),
-        1 => "; its apply worker has failed once".to_owned(),
-        errors => format!("; its apply worker has failed {errors} times"),
-    };
-    let reason = if scene.has_slot() {
-        let keeps = match scene.retained {
-            Some(retained) => format!(", which keeps {} of WAL", bytes(retained)),
-            None => String::new(),
-        };
-        format!("nobody reads its slot on \"{}\"{keeps}{failures}", scene.from())
-    } else {
-        format!("no walreceiver runs on \"{}\"", scene.to())
-    };
-    let hint = format!(
-        "The server log of \"{}\" says why its {} does not stay connected to \"{}\".",
-        scene.to(),
-        scene.receiver(),
-        scene.from()
-    );
-    Why::new(reason, hint)
-}
-
-fn read_by_another(scene: &Scene<'_>) -> Option<Why> {
-    let pid = scene.slot?.active_pid.filter(|_| !scene.is_paused())?;
-    if scene.has_reader() != Some(true) || scene.is_receiving() != Some(false) {
-        return None;
-    }
-    let reason = format!(
-        "no {} runs on \"{}\", yet process {pid} on \"{}\" holds its slot",
-        scene.receiver(),
-        scene.to(),
-        scene.from()
-    );
-    let hint = format!(
-        "pg_stat_replication on \"{}\" shows who that is: a connection that is already dead goes \
-         after wal_sender_timeout, a copy of \"{}\" must be stopped.",
-        scene.from(),
-        scene.to()
-    );
-    Why::new(reason, hint)
-}
-
-fn retains_too_much(scene: &Scene<'_>) -> Option<Why> {
-    let limit = scene.e.limits.max_retained_wal?;
-    let retained = scene.retained.filter(|retained| *retained > limit && scene.has_slot())?;
-    let paused = if scene.is_paused() { "it is paused and " } else { "" };
-    let reason = format!(
-        "{paused}its slot on \"{}\" keeps {} of WAL, more than max_retained_wal ({})",
-        scene.from(),
-        bytes(retained),
-        bytes(limit)
-    );
-    let hint = if scene.is_paused() {
-        let name = crate::quote::literal(&scene.e.link.name);
-        format!("Run nodes.resume_link({name}), or see to the disk of \"{}\".", scene.from())
-    } else {
-        slow_hint(scene)
-    };
-    Why::new(reason, hint)
-}
-
-fn slow_hint(scene: &Scene<'_>) -> String {
-    let what = if scene.is_standby() {
-        "for queries that hold replay up (pg_stat_database_conflicts, max_standby_streaming_delay)"
-    } else {
-        "for a large transaction, locks, or tables without an index for their replica identity"
-    };
-    format!("Look on \"{}\" {what}, and at the network.", scene.to())
-}
-
-fn paused(scene: &Scene<'_>) -> Option<Why> {
-    if !scene.is_paused() {
-        return None;
-    }
-    let name = crate::quote::literal(&scene.e.link.name);
-    let reason = format!("it was paused with nodes.pause_link(){}", scene.keeps());
-    Why::new(reason, format!("Run nodes.resume_link({name}) to go on."))
-}
-
-fn copying(scene: &Scene<'_>) -> Option<Why> {
-    let found = scene.subscription.filter(|found| found.ready < found.tables)?;
-    let mut reason = format!("{} of {} tables are copied", found.ready, found.tables);
-    if found.sync_errors == 0 {
-        return Why::new(reason, "It goes on by itself.");
-    }
-    reason.push_str(&format!("; copies have failed {} times", found.sync_errors));
-    Why::new(reason, scene.see_log())
-}
-
-fn lags_too_much(scene: &Scene<'_>) -> Option<Why> {
-    let limits = scene.e.limits;
-    let far = |lag: u64| {
-        let limit = limits.max_lag_bytes.filter(|limit| lag > *limit)?;
-        Some(format!("{} behind, more than max_lag_bytes ({})", bytes(lag), bytes(limit)))
-    };
-    let late = |lag: f64| {
-        let limit = limits.max_lag.filter(|limit| lag > limit.as_secs_f64())?;
-        let lag = time(Duration::try_from_secs_f64(lag).ok()?);
-        Some(format!("{lag} behind, more than max_lag ({})", time(limit)))
-    };
-    let beyond = scene.lag_bytes.and_then(far).or_else(|| scene.lag_seconds.and_then(late))?;
-    Why::new(format!("\"{}\" is {beyond}", scene.to()), slow_hint(scene))
-}
-
-fn probe_failed(scene: &Scene<'_>) -> Option<Why> {
-    let error = scene.e.probe.filter(|_| scene.is_foreign())?.error.as_ref()?;
-    let reason = format!("\"{}\" cannot query \"{}\": {error}", scene.to(), scene.from());
-    let hint = format!(
-        "Let \"{}\" in on \"{}\" (pg_hba.conf, rights), or correct that node with \
-         nodes.alter_node() or nodes.set_password(), then CALL nodes.apply().",
-        scene.to(),
-        scene.from()
-    );
-    Why::new(reason, with_name(&hint, scene.from()))
-}
-
-fn foreign(scene: &Scene<'_>) -> Option<Why> {
-    scene.is_foreign().then(Why::well).flatten()
 }

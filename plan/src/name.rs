@@ -111,7 +111,7 @@ impl Mark {
 
     /// How the comments of one registry's marks begin.
     pub fn prefix(registry: &str) -> String {
-        format!("managed by pg_nodes: registry {registry}, link ")
+        format!("{MANAGED}{registry}{LINK}")
     }
 
     /// The same with the digest of the conninfo that was put into the object: a role that may not
@@ -125,30 +125,42 @@ impl Mark {
 
     /// Reads a comment back, whatever may follow; `None` for anything that is no mark.
     pub fn parse(comment: &str) -> Option<Mark> {
-        let rest = comment.strip_prefix("managed by pg_nodes: registry ")?;
-        let (registry, rest) = rest.split_once(", link ")?;
-        let link = rest.split_once(", ").map_or(rest, |(link, _)| link);
-        Some(Mark { registry: registry.to_owned(), link: link.parse().ok()? })
+        let (registry, _) = comment.strip_prefix(MANAGED)?.split_once(',')?;
+        let link = Mark::link_of(registry, comment)?;
+        Some(Mark { registry: registry.to_owned(), link })
     }
 
-    /// Whether a comment is this mark: [`Mark::parse`] without making another.
-    pub fn is(&self, comment: &str) -> bool {
-        let rest = comment.strip_prefix("managed by pg_nodes: registry ");
-        let link = rest.and_then(|rest| rest.strip_prefix(&self.registry)?.strip_prefix(", link "));
+    /// The link of this registry whose mark a comment is.
+    pub fn link_of(registry: &str, comment: &str) -> Option<i32> {
+        let rest = comment.strip_prefix(MANAGED)?.strip_prefix(registry)?;
+        let link = rest.strip_prefix(LINK)?;
         // A digest may follow.
-        let number = link.map(|link| link.split_once(", ").map_or(link, |(number, _)| number));
-        number.is_some_and(|number| number.parse() == Ok(self.link))
+        link.split_once(',').map_or(link, |(link, _)| link).parse().ok()
+    }
+
+    /// Whether a comment is this mark.
+    pub fn is(&self, comment: &str) -> bool {
+        Mark::link_of(&self.registry, comment) == Some(self.link)
     }
 
     /// The name of the link's replication slot: `nodes_<8 hex of the registry id>_<link id>`.
     /// It stays within the slot alphabet (`ReplicationSlotValidateName`, slot.c) whatever the
     /// link is called. The same text is the `application_name` that marks `primary_conninfo`.
     pub fn slot_name(&self) -> String {
-        let hex: String = self.registry.chars().filter(char::is_ascii_hexdigit).take(8).collect();
-        format!("nodes_{}_{}", hex.to_ascii_lowercase(), self.link)
+        Mark::slot_prefix(&self.registry) + &self.link.to_string()
+    }
+
+    /// How the names of one registry's slots begin.
+    pub fn slot_prefix(registry: &str) -> String {
+        let hex = registry.chars().filter(char::is_ascii_hexdigit).take(8);
+        let mut prefix = String::from("nodes_");
+        prefix.extend(hex.map(|digit| digit.to_ascii_lowercase()));
+        prefix + "_"
     }
 }
 
+const MANAGED: &str = "managed by pg_nodes: registry ";
+const LINK: &str = ", link ";
 const DIGEST: &str = ", conninfo ";
 
 /// The digest in a comment by [`Mark::comment_with`].

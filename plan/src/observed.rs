@@ -158,15 +158,6 @@ impl NodeFacts {
     pub fn role(&self, name: &str) -> Option<&Role> {
         self.roles.iter().find(|role| role.name == name)
     }
-
-    /// Whether anything here bears a link's mark.
-    pub(crate) fn bears(&self, mark: &Mark) -> bool {
-        let comments = (self.publications.iter().map(|p| &p.comment))
-            .chain(self.subscriptions.iter().map(|s| &s.comment))
-            .chain(self.servers.iter().map(|s| &s.comment))
-            .chain(self.schemas.iter().map(|s| &s.comment));
-        comments.flatten().any(|comment| mark.is(comment))
-    }
 }
 
 /// How much of its limits a server uses now.
@@ -360,10 +351,10 @@ pub enum Owner {
 
 /// Reads the owner of an object from its comment.
 pub fn owner(comment: Option<&str>, mark: &Mark) -> Owner {
-    match comment.and_then(Mark::parse) {
-        Some(found) if found == *mark => Owner::Ours,
-        Some(found) if found.registry == mark.registry => Owner::OtherLink(found.link),
-        Some(_) | None => Owner::Foreign,
+    match comment.and_then(|comment| Mark::link_of(&mark.registry, comment)) {
+        Some(link) if link == mark.link => Owner::Ours,
+        Some(link) => Owner::OtherLink(link),
+        None => Owner::Foreign,
     }
 }
 
@@ -411,21 +402,4 @@ impl Marked for Subscription {
     fn comment(&self) -> Option<&str> {
         self.comment.as_deref()
     }
-}
-
-/// The objects that bear a link's mark, whatever they are called now.
-pub(crate) fn marked<'a, T: Marked>(objects: &'a [T], mark: &Mark) -> Vec<&'a T> {
-    objects.iter().filter(|object| object.comment().is_some_and(|c| mark.is(c))).collect()
-}
-
-/// The link's object: the one of this name if it bears the mark, else one that was renamed.
-pub(crate) fn find_marked<'a, T: Marked>(
-    objects: &'a [T],
-    mark: &Mark,
-    name: &str,
-) -> Option<&'a T> {
-    let named = objects.iter().find(|object| object.name() == name);
-    named
-        .filter(|object| object.comment().is_some_and(|comment| mark.is(comment)))
-        .or_else(|| marked(objects, mark).first().copied())
 }

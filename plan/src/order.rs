@@ -2,6 +2,7 @@
 //! in order.
 
 use crate::desired::{Link, LinkId, LinkState, Node, NodeId, Registry, Spec};
+use crate::index::Index;
 use crate::name::extension_comment;
 use crate::observed::{NodeFacts, World};
 use crate::others::Others;
@@ -25,16 +26,26 @@ pub(crate) const RULES: &[(&str, &str)] = &[
 /// The difference between what should be and what is. The same input gives the same plan.
 pub fn plan(registry: &Registry, world: &World) -> Plan {
     let mut plan = Plan::default();
+    let index = Index::new(registry, world);
     let mut others = Others::of(registry);
+    free_leftovers(registry, &index, &mut others);
     // Links that go are asked last: what takes their place is known then.
     let (leaving, staying): (Vec<&Link>, Vec<&Link>) =
         registry.links.iter().partition(|link| link.state == LinkState::Removing);
     for link in staying.into_iter().chain(leaving) {
         let (steps, problems) = (plan.steps.len(), plan.problems.len());
-        if let Some(ctx) = Context::new(registry, world, &others, link) {
-            plan_link(&ctx, &mut plan);
+        let mut lacking = None;
+        if let Some(ctx) = Context::new(registry, &index, &others, link) {
+            plan_link(&ctx, world, &mut plan);
+            // A link to a node that is not heard gets nothing yet.
+            let is_next = link.state != LinkState::Removing && ctx.both().is_some();
+            lacking = is_next.then(|| (table(link).lacking)(&ctx));
         }
-        others.note(link, &plan.steps[steps..], &plan.problems[problems..]);
+        let problems = &plan.problems[problems..];
+        others.note(link, &plan.steps[steps..], problems);
+        if let Some(lacking) = lacking {
+            others.ledger.claim(link, lacking, problems);
+        }
     }
     let mut uses = Uses::of(registry, &plan);
     for (id, node) in &registry.nodes {
@@ -50,19 +61,24 @@ pub fn plan(registry: &Registry, world: &World) -> Plan {
             forget_node(node, &mut plan);
         }
     }
-    plan.steps = in_phases(plan.steps);
+    // Within a phase the registry's own rows come last: what they stand for is gone then.
+    plan.steps.sort_by_key(|step| (step.phase, step.node.is_none()));
     plan.problems.sort_by_key(|problem| problem.kind);
     plan
 }
 
-/// Steps by phase, in their order within each; a sort would move these large values often.
-/// Within a phase the registry's own rows come last: what they stand for is gone then.
-fn in_phases(steps: Vec<Step>) -> Vec<Step> {
-    let mut phases: BTreeMap<(Phase, bool), Vec<Step>> = BTreeMap::new();
-    for step in steps {
-        phases.entry((step.phase, step.node.is_none())).or_default().push(step);
+/// What removed links give back counts from the start, and so does the slot of a standby that
+/// should have none.
+fn free_leftovers(registry: &Registry, index: &Index<'_>, others: &mut Others<'_>) {
+    let gives =
+        |link: &&Link| link.state == LinkState::Removing || matches!(link.spec, Spec::Standby(_));
+    for link in registry.links.iter().filter(gives) {
+        let leftover =
+            Context::new(registry, index, others, link).map(|ctx| (table(link).leftover)(&ctx));
+        if let Some(leftover) = leftover {
+            others.ledger.free(link, leftover);
+        }
     }
-    phases.into_values().flatten().collect()
 }
 
 fn table(link: &Link) -> &'static Table {
@@ -73,7 +89,7 @@ fn table(link: &Link) -> &'static Table {
     }
 }
 
-fn plan_link(ctx: &Context<'_>, plan: &mut Plan) {
+fn plan_link(ctx: &Context<'_>, world: &World, plan: &mut Plan) {
     let table = table(ctx.link);
     let before = plan.problems.len();
     let steps = plan.steps.len();
@@ -95,7 +111,7 @@ fn plan_link(ctx: &Context<'_>, plan: &mut Plan) {
             }
         }
     }
-    wait_for_silent_nodes(ctx, plan);
+    wait_for_silent_nodes(ctx, world, plan);
 }
 
 fn ask(rules: &'static [Rule], ctx: &Context<'_>, plan: &mut Plan) {
@@ -132,8 +148,8 @@ fn record(rule: &'static str, ctx: &Context<'_>, verdict: Verdict, plan: &mut Pl
 }
 
 /// A removed link of which there is nothing to remove is forgotten when both its nodes have
-/// said so and nothing there bears its mark: never in the plan that still removes something, since that may leave what only a
-/// new look finds.
+/// said so and nothing there bears its mark: never in the plan that still removes something,
+/// since that may leave what only a new look finds.
 fn forget_link(ctx: &Context<'_>, plan: &mut Plan) {
     // All that a foreign link makes is on one node.
     let only_target = matches!(ctx.link.spec, Spec::Foreign(_));
@@ -143,9 +159,8 @@ fn forget_link(ctx: &Context<'_>, plan: &mut Plan) {
     if unknown {
         return;
     }
-    let sides = [(ctx.from, ctx.source), (ctx.to, ctx.target)];
-    let bears = |facts: Option<&NodeFacts>| facts.is_some_and(|facts| facts.bears(&ctx.mark));
-    if let Some((node, _)) = sides.into_iter().find(|(_, facts)| bears(*facts)) {
+    let sides = [(ctx.from, &ctx.made_there), (ctx.to, &ctx.made_here)];
+    if let Some((node, _)) = sides.into_iter().find(|(_, made)| !made.is_empty()) {
         let (link, comment) = (&ctx.link.name, ctx.mark.comment());
         let message = format!("something on \"{}\" still bears the mark of \"{link}\"", node.name);
         let hint = format!("It is none of the link's own: take the comment '{comment}' off it.");
@@ -176,7 +191,7 @@ fn forget_node(node: &Node, plan: &mut Plan) {
     });
 }
 
-fn wait_for_silent_nodes(ctx: &Context<'_>, plan: &mut Plan) {
+fn wait_for_silent_nodes(ctx: &Context<'_>, world: &World, plan: &mut Plan) {
     let removing = ctx.link.state == LinkState::Removing;
     let source_matters = !(removing && matches!(ctx.link.spec, Spec::Foreign(_)));
     let silent =
@@ -202,11 +217,7 @@ fn wait_for_silent_nodes(ctx: &Context<'_>, plan: &mut Plan) {
             rule: "RG03",
             link: Some(ctx.link.id),
             node: Some(node.id),
-            message: format!(
-                "node \"{}\" did not answer: {}",
-                node.name,
-                ctx.world.silence(node.id)
-            ),
+            message: format!("node \"{}\" did not answer: {}", node.name, world.silence(node.id)),
             hint,
         });
     }

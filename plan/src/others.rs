@@ -1,6 +1,7 @@
 //! What a link must know of the other links: who follows whom next, whose a schema is to be,
-//! and what the plan has already asked for of a server's limits.
+//! and what they take of the limits of servers.
 
+use crate::claims::Ledger;
 use crate::desired::{Link, LinkState, NodeId, Registry, Spec};
 use crate::step::{Operation, Problem, ProblemKind, Step};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,16 +13,8 @@ pub(crate) struct Others<'a> {
     standbys: BTreeMap<NodeId, &'a Link>,
     /// The first link that wants a schema of its name on a node.
     schemas: BTreeMap<(NodeId, &'a str), &'a Link>,
-    claims: BTreeMap<NodeId, Claims>,
+    pub ledger: Ledger,
     dropped_slots: BTreeSet<(NodeId, String)>,
-}
-
-/// What this plan's new objects will use of a server.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Claims {
-    /// Slots, each with a reader.
-    pub slots: i64,
-    pub subscriptions: i64,
 }
 
 impl<'a> Others<'a> {
@@ -49,35 +42,20 @@ impl<'a> Others<'a> {
         self.schemas.get(&(node, schema)).copied()
     }
 
-    pub fn claims(&self, node: NodeId) -> Claims {
-        self.claims.get(&node).copied().unwrap_or_default()
-    }
-
     /// Whether another link of this plan drops the slot already.
     pub fn drops_slot(&self, node: NodeId, slot: &str) -> bool {
         self.dropped_slots.contains(&(node, slot.to_owned()))
     }
 
-    /// Takes note of what a link's part of the plan is: what it uses, or that it goes nowhere.
+    /// Takes note of what a link's part of the plan is: what it drops, or that it goes nowhere.
     pub fn note(&mut self, link: &Link, steps: &[Step], problems: &[Problem]) {
         let refused = problems.iter().any(|problem| problem.kind == ProblemKind::Refused);
         if refused && self.standby(link.to).is_some_and(|standby| standby.id == link.id) {
             self.standbys.remove(&link.to);
         }
         for step in steps {
-            let Some(node) = step.node else { continue };
-            if let Operation::DropSlot { slot } = &step.operation {
+            if let (Some(node), Operation::DropSlot { slot }) = (step.node, &step.operation) {
                 self.dropped_slots.insert((node, slot.clone()));
-            }
-            let slot = matches!(
-                step.operation,
-                Operation::CreatePhysicalSlot { .. } | Operation::CreateLogicalSlot { .. }
-            );
-            let subscription = matches!(step.operation, Operation::CreateSubscription { .. });
-            if slot || subscription {
-                let claims = self.claims.entry(node).or_default();
-                claims.slots += i64::from(slot);
-                claims.subscriptions += i64::from(subscription);
             }
         }
     }

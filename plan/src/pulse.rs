@@ -20,6 +20,8 @@ pub struct Pulse {
     pub boot_id: Option<String>,
     /// The database of the session.
     pub database: String,
+    /// Bytes that are free on the disk of its WAL, where pg_nodes is preloaded there.
+    pub wal_free: Option<i64>,
     /// How far its WAL is: written on a primary, replayed on a standby.
     pub lsn: Option<Lsn>,
     /// On a standby: how far it has received WAL by streaming.
@@ -144,15 +146,30 @@ impl Pulse {
 
     /// What must be the same for an inventory of the server to be still true: everything that
     /// does not move by itself.
-    pub fn shape(&self) -> impl PartialEq + '_ {
-        let slots: Vec<_> = self.slots.iter().map(|slot| (&slot.name, &slot.wal_status)).collect();
-        let subscriptions: Vec<_> = self
-            .subscriptions
-            .iter()
-            .map(|found| (&found.name, found.enabled, found.tables, found.ready))
-            .collect();
-        let server = (self.version, self.timeline, self.in_recovery, self.started.to_bits());
-        (server, &self.system_identifier, &self.database, slots, subscriptions)
+    pub fn has_shape_of(&self, other: &Pulse) -> bool {
+        fn server(pulse: &Pulse) -> impl PartialEq {
+            let start = (pulse.started.to_bits(), pulse.version);
+            let place = (&pulse.system_identifier, pulse.timeline, pulse.in_recovery);
+            (start, place, &pulse.database, pulse.senders.len())
+        }
+        fn slots(pulse: &Pulse) -> impl Iterator<Item: PartialEq> {
+            pulse.slots.iter().map(|slot| (&slot.name, &slot.wal_status))
+        }
+        fn subscriptions(pulse: &Pulse) -> impl Iterator<Item: PartialEq> {
+            let found = pulse.subscriptions.iter();
+            found.map(|found| (&found.name, found.enabled, found.tables, found.ready))
+        }
+        server(self) == server(other)
+            && slots(self).eq(slots(other))
+            && subscriptions(self).eq(subscriptions(other))
+    }
+
+    /// What comes and goes with the connections that links have: whether each slot is read, the
+    /// server receives WAL, each subscription runs.
+    pub fn connections(&self) -> impl Iterator<Item = bool> {
+        let slots = self.slots.iter().map(|slot| slot.active);
+        let subscriptions = self.subscriptions.iter().map(|subscription| subscription.running);
+        slots.chain([self.receiver.is_some()]).chain(subscriptions)
     }
 
     /// WAL that is kept for a slot, in bytes.

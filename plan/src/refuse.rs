@@ -1,33 +1,54 @@
 //! Preconditions that several kinds of link share, each with its numbers and its way out.
 
+use crate::claims::{Account, Claims};
 use crate::desired::{Node, NodeId};
+use crate::index::Indexed;
 use crate::name::Mark;
 use crate::observed::{NodeFacts, Owner, owner};
 use crate::rule::Verdict;
 
-/// A limit that one more user would exceed.
+/// What a link lacks of the limits of one server, and what the others take and give back.
 pub(crate) struct Headroom<'a> {
-    pub node: NodeId,
-    pub node_name: &'a str,
-    pub setting: &'static str,
-    pub used: i64,
-    pub needed: i64,
-    pub purpose: &'a str,
+    pub node: &'a Node,
+    pub facts: &'a Indexed<'a>,
+    pub account: Account,
+    pub lacks: Claims,
 }
 
 impl Headroom<'_> {
-    /// Refuses when `used + needed` exceeds the setting; an unknown limit is not judged. Who
-    /// needs nothing is not refused for what others take.
-    pub fn check(&self, facts: &NodeFacts) -> Option<Verdict> {
-        let limit = facts.number(self.setting)?;
-        if self.needed == 0 || self.used + self.needed <= limit {
+    /// Refuses what does not fit in the end, and lets wait what does not fit yet; an unknown
+    /// limit is not judged. Who needs nothing is not refused for what others take.
+    pub fn check(
+        &self,
+        setting: &str,
+        used: i64,
+        limited: fn(&Claims) -> i64,
+        purpose: &str,
+    ) -> Option<Verdict> {
+        let limit = self.facts.number(setting)?;
+        let needed = limited(&self.lacks);
+        let with = |others: Claims| limited(&(others + self.lacks));
+        let now = used + with(self.account.taken);
+        let freed = limited(&self.account.freed);
+        let end = used - freed + with(self.account.promised);
+        if needed == 0 || now.max(end) <= limit {
             return None;
         }
+        let node = &self.node.name;
+        let hint = raise(setting, now.max(end));
+        if end <= limit {
+            let message = format!(
+                "{setting} on node \"{node}\" is {limit}; {purpose} waits for what removed links \
+                 still use of it"
+            );
+            return Some(Verdict::wait(self.node.id, message, hint));
+        }
+        let used = end - needed;
         let message = format!(
-            "{} on node \"{}\" is {limit}, of which {} are in use; {} needs {} more",
-            self.setting, self.node_name, self.used, self.purpose, self.needed
+            "{setting} on node \"{node}\" is {limit}, of which {used} are in use; \
+             {purpose} needs {needed} more"
         );
-        Some(Verdict::refuse(self.node, message, raise(self.setting, self.used + self.needed)))
+        Some(Verdict::refuse(self.node.id, message, hint))
     }
 }
 
@@ -86,14 +107,21 @@ pub(crate) fn read_only(node: NodeId, name: &str, facts: &NodeFacts) -> Option<V
 
 /// The role that pg_nodes uses on a server cannot make replication slots there. Where it is the
 /// role of the node's conninfo too, the rules about that one say so.
-pub(crate) fn cannot_make_slot(node: &Node, facts: &NodeFacts) -> Option<Verdict> {
+pub(crate) fn cannot_make_slot(node: &Node, facts: &Indexed<'_>) -> Option<Verdict> {
     let known = facts.role(&facts.role).is_some() && node.conninfo.get("user") == Some(&facts.role);
-    (!facts.can_replicate && !known).then(|| {
-        Verdict::refuse(
-            node.id,
-            format!("role \"{}\" on node \"{}\" may not make slots", facts.role, node.name),
-            "Run ALTER ROLE … REPLICATION there, or give the node an admin_conninfo of a \
-             superuser with nodes.alter_node().",
-        )
-    })
+    (!facts.can_replicate && !known).then(|| may_not(node, facts, "make"))
+}
+
+/// Nor can it drop one. Without its reader the slot would keep WAL until somebody else does.
+pub(crate) fn cannot_drop_slot(node: &Node, facts: &NodeFacts) -> Option<Verdict> {
+    (!facts.can_replicate).then(|| may_not(node, facts, "drop"))
+}
+
+fn may_not(node: &Node, facts: &NodeFacts, what: &str) -> Verdict {
+    Verdict::refuse(
+        node.id,
+        format!("role \"{}\" on node \"{}\" may not {what} slots", facts.role, node.name),
+        "Run ALTER ROLE … REPLICATION there, or give the node an admin_conninfo of a superuser \
+         with nodes.alter_node().",
+    )
 }

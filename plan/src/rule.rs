@@ -1,12 +1,17 @@
 //! Rules: numbered, explained, kept in ordered tables, one table per kind of link and purpose.
 //! All rules of a table are asked in order; each adds what it finds.
 
+use crate::claims::{Claims, Lacking, Leftover};
 use crate::desired::{Link, LinkState, Node, NodeId, Registry};
-use crate::name::{Mark, digest};
-use crate::observed::{NodeFacts, Relation, World};
+use crate::foreign::Shown;
+use crate::index::{Index, Indexed, Made};
+use crate::name::{Mark, TableName, digest};
 use crate::others::Others;
+use crate::refuse::Headroom;
 use crate::step::Operation;
+use std::borrow::Cow;
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 
 /// One numbered rule. `when` is the sentence that `nodes.rules()` shows.
 pub struct Rule {
@@ -79,43 +84,54 @@ impl Verdict {
 
 /// What a rule may look at: one link, its two nodes and what is known of them.
 pub(crate) struct Context<'a> {
-    pub world: &'a World,
     pub others: &'a Others<'a>,
     pub link: &'a Link,
     pub mark: Mark,
     pub from: &'a Node,
     pub to: &'a Node,
     /// Facts of `from`; `None`: unknown.
-    pub source: Option<&'a NodeFacts>,
+    pub source: Option<&'a Indexed<'a>>,
     /// Facts of `to`; `None`: unknown.
-    pub target: Option<&'a NodeFacts>,
-    /// What is in a foreign link's schema; nearly every rule asks, and a node may have much.
-    pub relations: OnceCell<Vec<&'a Relation>>,
+    pub target: Option<&'a Indexed<'a>>,
+    /// What bears the link's mark on `from`.
+    pub made_there: Made<'a>,
+    /// What bears it on `to`.
+    pub made_here: Made<'a>,
+    slot: OnceCell<String>,
+    /// The tables of a subscription link; nearly every rule asks, and there may be many.
+    pub tables: OnceCell<Cow<'a, BTreeSet<TableName>>>,
+    /// The tables of a foreign link, for the same reason.
+    pub shown: OnceCell<Vec<Shown<'a>>>,
 }
 
 impl<'a> Context<'a> {
     /// `None` where a node of the link is not registered, which the registry's keys forbid.
     pub fn new(
         registry: &'a Registry,
-        world: &'a World,
+        index: &'a Index<'_>,
         others: &'a Others<'a>,
         link: &'a Link,
     ) -> Option<Self> {
+        let (source, target) = (index.get(link.from), index.get(link.to));
         Some(Context {
-            world,
             others,
             link,
             mark: registry.mark(link),
             from: registry.nodes.get(&link.from)?,
             to: registry.nodes.get(&link.to)?,
-            source: world.facts(link.from),
-            target: world.facts(link.to),
-            relations: OnceCell::new(),
+            source,
+            target,
+            made_there: source.map_or_else(Made::default, |source| source.made(link.id)),
+            made_here: target.map_or_else(Made::default, |target| target.made(link.id)),
+            slot: OnceCell::new(),
+            tables: OnceCell::new(),
+            shown: OnceCell::new(),
         })
     }
 
-    pub fn slot(&self) -> String {
-        self.mark.slot_name()
+    /// The name of the link's slot.
+    pub fn slot(&self) -> &str {
+        self.slot.get_or_init(|| self.mark.slot_name())
     }
 
     /// The comment for what holds the conninfo of `from`.
@@ -128,12 +144,31 @@ impl<'a> Context<'a> {
         comment.and_then(digest).unwrap_or_default() == self.from.digest
     }
 
+    /// Room on `from` for what the link lacks of it.
+    pub fn headroom_there(&self, lacks: Claims) -> Option<Headroom<'a>> {
+        self.headroom(self.from, self.source, lacks)
+    }
+
+    /// Room on `to` for what the link lacks of it.
+    pub fn headroom_here(&self, lacks: Claims) -> Option<Headroom<'a>> {
+        self.headroom(self.to, self.target, lacks)
+    }
+
+    fn headroom(
+        &self,
+        node: &'a Node,
+        facts: Option<&'a Indexed<'a>>,
+        lacks: Claims,
+    ) -> Option<Headroom<'a>> {
+        Some(Headroom { node, facts: facts?, account: self.others.ledger.account(node.id), lacks })
+    }
+
     pub fn paused(&self) -> bool {
         self.link.state == LinkState::Paused
     }
 
     /// Both sides' facts, for rules that compare them.
-    pub fn both(&self) -> Option<(&'a NodeFacts, &'a NodeFacts)> {
+    pub fn both(&self) -> Option<(&'a Indexed<'a>, &'a Indexed<'a>)> {
         Some((self.source?, self.target?))
     }
 }
@@ -151,6 +186,10 @@ pub(crate) struct Table {
     pub keep: &'static [Rule],
     /// What takes a link away.
     pub remove: &'static [Rule],
+    /// What a link lacks of what its nodes limit.
+    pub lacking: fn(&Context<'_>) -> Lacking,
+    /// What it has of that and is to give back.
+    pub leftover: fn(&Context<'_>) -> Leftover,
 }
 
 /// A rule as people see it: what it belongs to (a kind of link, any link, a node, or the

@@ -2,16 +2,24 @@
 //! the standby. What is made: a physical slot there, `primary_conninfo`, `primary_slot_name`
 //! and a passfile here.
 
+use crate::claims::{Claims, Lacking, Leftover};
 use crate::conninfo::{Conninfo, Secret, passfile_line};
 use crate::desired::{Link, LinkState, Spec, StandbySpec};
 use crate::observed::NodeFacts;
-use crate::refuse::{Headroom, cannot_make_slot};
+use crate::refuse::{Headroom, cannot_drop_slot, cannot_make_slot};
 use crate::render::PASSFILE;
 use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::Operation;
 
-pub(crate) const TABLE: Table =
-    Table { forbid: FORBID, follow: FOLLOW, refuse: REFUSE, keep: KEEP, remove: REMOVE };
+pub(crate) const TABLE: Table = Table {
+    forbid: FORBID,
+    follow: FOLLOW,
+    refuse: REFUSE,
+    keep: KEEP,
+    remove: REMOVE,
+    lacking,
+    leftover,
+};
 
 const FORBID: &[Rule] = &[
     Rule { id: "ST01", when: "the standby is not a clone of its primary", then: not_a_clone },
@@ -19,6 +27,7 @@ const FORBID: &[Rule] = &[
     Rule { id: "ST07", when: "the role on the standby cannot alter its settings", then: no_rights },
     Rule { id: "ST08", when: "the role of the conninfo cannot replicate", then: no_replication },
     Rule { id: "ST10", when: "a directory is where the passfile should be", then: no_passfile },
+    Rule { id: "ST11", when: "the standby refuses ALTER SYSTEM", then: no_alter_system },
 ];
 
 const FOLLOW: &[Rule] = &[
@@ -44,6 +53,7 @@ const KEEP: &[Rule] = &[
 ];
 
 const REMOVE: &[Rule] = &[
+    Rule { id: "ST36", when: "the role on the primary may not drop the slot", then: no_slot_drop },
     Rule { id: "ST37", when: "the role may not reset the standby's settings", then: no_reset },
     Rule { id: "ST38", when: "another link makes the standby follow first", then: await_successor },
     Rule { id: "ST39", when: "the standby still streams", then: await_replay },
@@ -157,23 +167,14 @@ fn wal_level_minimal(ctx: &Context<'_>) -> Vec<Verdict> {
 
 /// Whether the standby already streams through our slot: then it needs nothing more.
 fn streams(ctx: &Context<'_>) -> bool {
-    ctx.source.and_then(|source| source.slot(&ctx.slot())).is_some_and(|slot| slot.active)
+    ctx.source.and_then(|source| source.slot(ctx.slot())).is_some_and(|slot| slot.active)
 }
 
 fn no_walsender(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(source) = ctx.source else {
-        return vec![];
+    let check = |room: Headroom<'_>| {
+        room.check("max_wal_senders", room.facts.walsenders_taken(), |c| c.walsenders, "a standby")
     };
-    let needed = i64::from(!streams(ctx) && !follows(ctx));
-    let headroom = Headroom {
-        node: ctx.from.id,
-        node_name: &ctx.from.name,
-        setting: "max_wal_senders",
-        used: source.walsenders + ctx.others.claims(ctx.from.id).slots,
-        needed,
-        purpose: "a standby",
-    };
-    headroom.check(source).into_iter().collect()
+    ctx.headroom_there(lacking(ctx).from).and_then(check).into_iter().collect()
 }
 
 /// Whether the standby's settings already point to the primary by our hand.
@@ -182,21 +183,31 @@ fn follows(ctx: &Context<'_>) -> bool {
 }
 
 fn no_slot_left(ctx: &Context<'_>) -> Vec<Verdict> {
-    let (Some(source), Some(spec)) = (ctx.source, spec(ctx)) else {
-        return vec![];
+    let check = |room: Headroom<'_>| {
+        let used = room.facts.slots.len() as i64;
+        room.check("max_replication_slots", used, |c| c.slots, "a standby")
     };
-    if !spec.slot || source.slot(&ctx.slot()).is_some() {
-        return vec![];
-    }
-    let headroom = Headroom {
-        node: ctx.from.id,
-        node_name: &ctx.from.name,
-        setting: "max_replication_slots",
-        used: source.slots.len() as i64 + ctx.others.claims(ctx.from.id).slots,
-        needed: 1,
-        purpose: "a standby",
+    ctx.headroom_there(lacking(ctx).from).and_then(check).into_iter().collect()
+}
+
+/// One that has a slot, or follows without, needs no further walsender.
+fn lacking(ctx: &Context<'_>) -> Lacking {
+    let found = ctx.source.and_then(|source| source.slot(ctx.slot()));
+    let wanted = spec(ctx).is_some_and(|spec| spec.slot);
+    let from = Claims {
+        slots: i64::from(wanted && found.is_none()),
+        walsenders: i64::from(found.is_none() && !follows(ctx)),
+        ..Claims::default()
     };
-    headroom.check(source).into_iter().collect()
+    Lacking { from, to: Claims::default() }
+}
+
+/// The slot of a removed link, and one that should not be there.
+fn leftover(ctx: &Context<'_>) -> Leftover {
+    let readers = ctx.link.state == LinkState::Removing;
+    let unwanted = readers || spec(ctx).is_some_and(|spec| !spec.slot);
+    let slot = ctx.source.filter(|_| unwanted).and_then(|source| source.slot(ctx.slot()));
+    Leftover { slot: slot.cloned(), readers, ..Leftover::default() }
 }
 
 fn no_rights(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -244,10 +255,31 @@ fn no_passfile(ctx: &Context<'_>) -> Vec<Verdict> {
     }
 }
 
+/// From 17 on an administrator can forbid it: then something else writes the files.
+fn no_alter_system(ctx: &Context<'_>) -> Vec<Verdict> {
+    let alters = |verdict: &Verdict| {
+        let Verdict::Do { operation, .. } = verdict else { return false };
+        matches!(operation, Operation::AlterSystem { .. } | Operation::SetPrimaryConninfo { .. })
+    };
+    let mut steps = follow_conninfo(ctx).into_iter().chain(alter_settings(ctx));
+    if steps.any(|step| alters(&step)) { refuses_alter_system(ctx) } else { vec![] }
+}
+
+fn refuses_alter_system(ctx: &Context<'_>) -> Vec<Verdict> {
+    match ctx.target.and_then(|target| target.setting("allow_alter_system")) {
+        Some("off") => vec![Verdict::refuse(
+            ctx.to.id,
+            format!("node \"{}\" refuses ALTER SYSTEM (allow_alter_system is off)", ctx.to.name),
+            "Turn allow_alter_system on there and reload, then run nodes.apply() again.",
+        )],
+        Some(_) | None => vec![],
+    }
+}
+
 fn no_slot_rights(ctx: &Context<'_>) -> Vec<Verdict> {
     let wanted = spec(ctx).is_some_and(|spec| spec.slot);
     match ctx.source {
-        Some(source) if wanted && source.slot(&ctx.slot()).is_none() => {
+        Some(source) if wanted && source.slot(ctx.slot()).is_none() => {
             cannot_make_slot(ctx.from, source).into_iter().collect()
         }
         Some(_) | None => vec![],
@@ -259,11 +291,15 @@ fn create_slot(ctx: &Context<'_>) -> Vec<Verdict> {
     let (Some((source, _)), Some(spec)) = (ctx.both(), spec(ctx)) else {
         return vec![];
     };
-    if !spec.slot || source.slot(&ctx.slot()).is_some() {
+    if !spec.slot || source.slot(ctx.slot()).is_some() {
         return vec![];
     }
     let reason = format!("keeps the WAL that \"{}\" has not received yet", ctx.to.name);
-    vec![Verdict::act(ctx.from.id, Operation::CreatePhysicalSlot { slot: ctx.slot() }, reason)]
+    vec![Verdict::act(
+        ctx.from.id,
+        Operation::CreatePhysicalSlot { slot: ctx.slot().to_owned() },
+        reason,
+    )]
 }
 
 /// The line that the standby's passfile should hold.
@@ -316,7 +352,7 @@ pub(crate) fn wanted_settings(
     ctx: &Context<'_>,
     target: &NodeFacts,
 ) -> Vec<(&'static str, Option<String>)> {
-    let slot = spec(ctx).is_some_and(|spec| spec.slot).then(|| ctx.slot());
+    let slot = spec(ctx).is_some_and(|spec| spec.slot).then(|| ctx.slot().to_owned());
     let mut settings = vec![("primary_slot_name", slot)];
     if target.major() >= 17 {
         settings.push(("hot_standby_feedback", Some("on".to_owned())));
@@ -372,7 +408,7 @@ fn set_conninfo(ctx: &Context<'_>, conninfo: Conninfo) -> Verdict {
     let step = Verdict::act(ctx.to.id, Operation::SetPrimaryConninfo { conninfo }, reason);
     let stranger = ctx.target.and_then(|target| target.primary_conninfo.as_ref());
     match stranger {
-        Some(now) if now.get("application_name") != Some(ctx.slot().as_str()) => {
+        Some(now) if now.get("application_name") != Some(ctx.slot()) => {
             step.danger(format!("\"{}\" stops following: {now}", ctx.to.name))
         }
         Some(_) | None => step,
@@ -409,7 +445,10 @@ fn remove_stale_passfile(ctx: &Context<'_>) -> Vec<Verdict> {
 fn drop_unwanted_slot(ctx: &Context<'_>) -> Vec<Verdict> {
     // A standby that is not heard may still need it.
     match (spec(ctx), ctx.both()) {
-        (Some(StandbySpec { slot: false }), Some(_)) => drop_slot(ctx),
+        (Some(StandbySpec { slot: false }), Some(_)) => {
+            let refused = no_slot_drop(ctx);
+            if refused.is_empty() { drop_slot(ctx) } else { refused }
+        }
         (Some(StandbySpec { .. }) | None, _) => vec![],
     }
 }
@@ -417,19 +456,24 @@ fn drop_unwanted_slot(ctx: &Context<'_>) -> Vec<Verdict> {
 /// Whether the standby's settings, in force or in the files, are ours. The slot's name is what
 /// a role that is no superuser sees of them.
 fn is_configured(ctx: &Context<'_>) -> bool {
+    is_in_force(ctx) || is_in_files(ctx)
+}
+
+fn is_in_files(ctx: &Context<'_>) -> bool {
+    let files = ctx.target.and_then(|target| target.file_settings.as_ref());
+    let slot = files.and_then(|files| files.get("primary_slot_name"));
+    is_told_to_follow(ctx) || slot.is_some_and(|slot| slot == ctx.slot())
+}
+
+fn is_in_force(ctx: &Context<'_>) -> bool {
     let Some(target) = ctx.target else { return false };
-    let slot = ctx.slot();
-    let files = target.file_settings.as_ref();
-    let in_files = files.and_then(|files| files.get("primary_slot_name"));
     is_marked(ctx, target.primary_conninfo.as_ref())
-        || is_marked(ctx, target.primary_conninfo_file.as_ref())
-        || target.setting("primary_slot_name") == Some(slot.as_str())
-        || in_files == Some(&slot)
+        || target.setting("primary_slot_name") == Some(ctx.slot())
 }
 
 /// Whether a `primary_conninfo` bears our mark.
 fn is_marked(ctx: &Context<'_>, conninfo: Option<&Conninfo>) -> bool {
-    conninfo.is_some_and(|c| c.get("application_name") == Some(ctx.slot().as_str()))
+    conninfo.is_some_and(|c| c.get("application_name") == Some(ctx.slot()))
 }
 
 /// The link that will make the standby follow somebody else. Until it has done so nothing is
@@ -440,11 +484,20 @@ fn successor<'a>(ctx: &Context<'a>) -> Option<&'a Link> {
 
 /// Whether the standby keeps following by our settings although the link is being removed.
 fn is_held(ctx: &Context<'_>) -> bool {
-    !no_reset(ctx).is_empty() || successor(ctx).is_some()
+    !no_slot_drop(ctx).is_empty() || !no_reset(ctx).is_empty() || successor(ctx).is_some()
+}
+
+fn no_slot_drop(ctx: &Context<'_>) -> Vec<Verdict> {
+    let source = ctx.source.filter(|source| source.slot(ctx.slot()).is_some());
+    source.and_then(|source| cannot_drop_slot(ctx.from, source)).into_iter().collect()
 }
 
 fn no_reset(ctx: &Context<'_>) -> Vec<Verdict> {
-    if is_configured(ctx) { no_rights(ctx) } else { vec![] }
+    let mut verdicts = if is_configured(ctx) { no_rights(ctx) } else { vec![] };
+    if is_in_files(ctx) {
+        verdicts.extend(refuses_alter_system(ctx));
+    }
+    verdicts
 }
 
 fn await_successor(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -463,16 +516,15 @@ fn await_replay(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     }
     let reason = format!("\"{}\" keeps all that was done until now", ctx.to.name);
-    vec![Verdict::act(ctx.from.id, Operation::AwaitReplay { slot: ctx.slot() }, reason)]
+    vec![Verdict::act(ctx.from.id, Operation::AwaitReplay { slot: ctx.slot().to_owned() }, reason)]
 }
 
 fn reset_settings(ctx: &Context<'_>) -> Vec<Verdict> {
     let Some(target) = ctx.target.filter(|_| is_configured(ctx) && !is_held(ctx)) else {
         return vec![];
     };
-    let slot = ctx.slot();
     let in_files = |setting: &str| target.file_settings.as_ref()?.get(setting);
-    let slot_is_ours = in_files("primary_slot_name") == Some(&slot);
+    let slot_is_ours = in_files("primary_slot_name").is_some_and(|slot| slot == ctx.slot());
     let conninfo_is_ours = is_marked(ctx, target.primary_conninfo_file.as_ref());
     let mut verdicts = Vec::new();
     let mut reset = |setting: &'static str| {
@@ -487,8 +539,11 @@ fn reset_settings(ctx: &Context<'_>) -> Vec<Verdict> {
     if conninfo_is_ours {
         reset("primary_conninfo");
     }
-    let reload = Verdict::act(ctx.to.id, Operation::Reload, "puts the settings in force");
-    verdicts.push(reload.danger(format!("\"{}\" stops following", ctx.to.name)));
+    // Settings that never were in force are gone with the files.
+    if is_in_force(ctx) {
+        let reload = Verdict::act(ctx.to.id, Operation::Reload, "puts the settings in force");
+        verdicts.push(reload.danger(format!("\"{}\" stops following", ctx.to.name)));
+    }
     verdicts
 }
 
@@ -525,7 +580,7 @@ fn drop_slot(ctx: &Context<'_>) -> Vec<Verdict> {
     if ctx.link.state == LinkState::Removing && is_held(ctx) {
         return vec![];
     }
-    let slot = ctx.source.and_then(|source| source.slot(&ctx.slot()));
+    let slot = ctx.source.and_then(|source| source.slot(ctx.slot()));
     match slot {
         // Somebody reads it and we cannot tell the standby to stop: it must answer first.
         Some(slot) if slot.active && ctx.target.is_none() && !ctx.to.gone => vec![],

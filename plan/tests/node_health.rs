@@ -2,11 +2,14 @@
 //!
 //! `SEEDS=100000` runs more random histories, `SEED=17` one. The failing seed is printed.
 
+mod common;
+
+use common::{for_every_seed, tells_little_and_all};
 use nodes_plan::node_health::*;
 use nodes_plan::rules;
 use nodes_plan::transition::{Severity, Transition};
+use rand::Rng;
 use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -372,30 +375,10 @@ fn random_history(rng: &mut SmallRng) {
         };
         story.tell(happening);
     }
-    let hour = Duration::from_secs(3_600);
-    for (start, _) in &story.told {
-        let within = |(at, _): &&(Duration, _)| *at >= *start && *at - *start < hour;
-        let events = story.told.iter().filter(within).count();
-        assert!(events <= MAX_EVENTS_AN_HOUR, "{events} events within an hour");
-    }
-    for pair in story.told.windows(2) {
-        assert_eq!(pair[0].1.to, pair[1].1.from, "a gap in what people were told");
-    }
+    tells_little_and_all(&story.told, MAX_EVENTS_AN_HOUR);
 }
 
 #[test]
 fn random_histories_keep_the_promises() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let seeds = match number("SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SEEDS").unwrap_or(10_000),
-    };
-    for seed in seeds {
-        let mut rng = SmallRng::seed_from_u64(seed);
-        let outcome = std::panic::catch_unwind(move || random_history(&mut rng));
-        if let Err(panic) = outcome {
-            eprintln!("failing seed: SEED={seed}");
-            std::panic::resume_unwind(panic);
-        }
-    }
+    for_every_seed(10_000, random_history);
 }

@@ -7,7 +7,7 @@ use nodes_plan::desired::*;
 use nodes_plan::headroom::headroom;
 use nodes_plan::name::{Mark, TableName, extension_comment};
 use nodes_plan::observed::*;
-use nodes_plan::step::Plan;
+use nodes_plan::step::{Plan, ProblemKind};
 use nodes_plan::{plan, rules};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -395,6 +395,13 @@ fn standby_cases() -> Vec<(&'static str, Case, &'static str)> {
             "the password for \"paris\" cannot be written on node \"oslo\"",
         ),
         (
+            "ST11",
+            made().password(PARIS).with(OSLO, |f| {
+                f.settings.insert("allow_alter_system".into(), "off".into());
+            }),
+            "node \"oslo\" refuses ALTER SYSTEM (allow_alter_system is off)",
+        ),
+        (
             "ST20",
             new(),
             "paris: SELECT pg_catalog.pg_create_physical_replication_slot('nodes_3f2504e0_1', true)",
@@ -442,6 +449,25 @@ fn standby_cases() -> Vec<(&'static str, Case, &'static str)> {
             "ST39",
             made().removing().with(PARIS, |f| f.slots[0].active = true),
             "replay_lsn < target",
+        ),
+        (
+            "ST25",
+            made()
+                .link(|l| l.spec = Spec::Standby(StandbySpec { slot: false }))
+                .with(PARIS, |f| f.can_replicate = false),
+            "role \"admin\" on node \"paris\" may not drop slots",
+        ),
+        (
+            "ST36",
+            made().removing().with(PARIS, |f| f.can_replicate = false),
+            "role \"admin\" on node \"paris\" may not drop slots — Run ALTER ROLE … REPLICATION",
+        ),
+        (
+            "ST37",
+            made().removing().with(OSLO, |f| {
+                f.settings.insert("allow_alter_system".into(), "off".into());
+            }),
+            "node \"oslo\" refuses ALTER SYSTEM",
         ),
         (
             "ST37",
@@ -732,6 +758,11 @@ fn subscription_removals() -> Vec<(&'static str, Case, &'static str)> {
     let read_only =
         |f: &mut NodeFacts| f.settings.insert("default_transaction_read_only".into(), "on".into());
     vec![
+        (
+            "SU37",
+            made().with(LONDON, |f| f.can_replicate = false),
+            "role \"admin\" on node \"london\" may not drop slots — Run ALTER ROLE … REPLICATION",
+        ),
         ("SU38", made().with(PARIS, |f| f.in_recovery = true), "node \"paris\" is a standby"),
         ("SU39", made().with(LONDON, read_only), "node \"london\" is read-only"),
         (
@@ -783,6 +814,15 @@ fn given_to_alice(case: Case) -> Case {
         stock.expect("the local schema").grants = grants(&[(alice, "USAGE")]);
         imported(f).grants = grants(&all);
     })
+}
+
+/// And then she is taken off the link while the node gets another password.
+fn locked_out() -> Case {
+    let case = given_to_alice(Case::foreign_made()).link(|link| match &mut link.spec {
+        Spec::Foreign(spec) => spec.roles.clear(),
+        Spec::Standby(_) | Spec::Subscription(_) => unreachable!("a foreign schema"),
+    });
+    case.password(LONDON)
 }
 
 fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
@@ -889,6 +929,13 @@ fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
             made().digest(LONDON).with(PARIS, |f| f.servers[0].mappings[0].options = None),
             "DROP USER MAPPING FOR \"admin\" SERVER \"feed\"; CREATE USER MAPPING FOR \"admin\"",
         ),
+        (
+            "FO37",
+            locked_out(),
+            "REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE \"stock\".\"items\" FROM \"alice\"",
+        ),
+        ("FO37", locked_out(), "REVOKE USAGE ON SCHEMA \"stock\" FROM \"alice\""),
+        ("FO37", locked_out(), "DROP USER MAPPING FOR \"alice\" SERVER \"feed\""),
         ("FO36", made().digest(LONDON), "COMMENT ON SERVER \"feed\" IS"),
         (
             "FO28",
@@ -1521,6 +1568,87 @@ fn what_cannot_be_removed_is_not_forgotten() {
         assert!(!lines.iter().any(|line| line.starts_with("RG01")), "{lines:#?}");
         assert!(!lines.iter().any(|line| line.contains(" paris: ")), "a step there: {lines:#?}");
     }
+}
+
+/// A subscription of which everything is made, on its way out, and two that come after it, on a
+/// publisher with so many slots; none copies.
+fn queue(slots: &'static str) -> Case {
+    let no_copy = |link: &mut Link| match &mut link.spec {
+        Spec::Subscription(spec) => spec.copy_data = false,
+        Spec::Standby(_) | Spec::Foreign(_) => {}
+    };
+    let third = |link: &mut Link| (link.id, link.name) = (3, "third".into());
+    Case::subscription_made()
+        .link(no_copy)
+        .removing()
+        .and_another(|_| ())
+        .and_another(third)
+        .with(LONDON, move |f| f.settings.insert("max_replication_slots".into(), slots.into()))
+}
+
+/// The problems of links with a rule, each with its link.
+fn problems(case: &Case, rule: &str) -> Vec<(Option<LinkId>, ProblemKind)> {
+    let problems = case.plan().problems.into_iter().filter(|problem| problem.rule == rule);
+    problems.map(|problem| (problem.link, problem.kind)).collect()
+}
+
+#[test]
+fn a_link_waits_for_what_removed_links_still_use() {
+    let case = queue("1");
+    let expected = [(Some(3), ProblemKind::Refused), (Some(2), ProblemKind::Waiting)];
+    assert_eq!(problems(&case, "SU06"), expected, "{:#?}", case.lines());
+    case.fires(
+        "SU06",
+        "max_replication_slots on node \"london\" is 1; a subscription waits for what removed \
+         links still use of it — Set max_replication_slots to at least 2",
+    );
+    let first = [(Some(3), ProblemKind::Waiting)];
+    assert_eq!(problems(&queue("2"), "SU06"), first, "the first has what is free");
+    assert_eq!(problems(&queue("3"), "SU06"), [], "there is room for all");
+}
+
+/// Who comes later does not take what somebody waits for who comes first.
+#[test]
+fn a_link_that_waits_for_a_name_keeps_its_place() {
+    let waiting = |slots| {
+        let mut case = queue(slots).with(LONDON, |f| f.slots[0].name = "somebody_s".into());
+        case.registry.links[1].name = "feed".into();
+        case
+    };
+    assert_eq!(problems(&waiting("2"), "SU09"), [(Some(2), ProblemKind::Waiting)]);
+    assert_eq!(problems(&waiting("2"), "SU06"), [(Some(3), ProblemKind::Refused)]);
+    assert_eq!(problems(&waiting("3"), "SU06"), []);
+}
+
+/// A copy needs a slot for its time: the next link leaves it that.
+#[test]
+fn the_slot_of_a_copy_is_not_given_away() {
+    let case = Case::subscription().and_another(|link| match &mut link.spec {
+        Spec::Subscription(spec) => spec.copy_data = false,
+        Spec::Standby(_) | Spec::Foreign(_) => {}
+    });
+    let case = case.with(LONDON, |f| f.settings.insert("max_replication_slots".into(), "2".into()));
+    assert_eq!(problems(&case, "SU06"), [(Some(2), ProblemKind::Refused)]);
+}
+
+/// A slot without its reader keeps WAL: who cannot drop it leaves the reader too.
+#[test]
+fn a_slot_that_cannot_be_dropped_keeps_its_reader() {
+    let no_rights = |f: &mut NodeFacts| f.can_replicate = false;
+    let subscription = Case::subscription_made().removing().with(LONDON, no_rights);
+    let standby = Case::standby_made().removing().with(PARIS, no_rights);
+    for case in [subscription, standby] {
+        let plan = case.plan();
+        assert_eq!(plan.steps, [], "{:#?}", plan.steps);
+        assert_eq!(plan.problems.len(), 1, "{:#?}", plan.problems);
+    }
+}
+
+/// What a standby need not be told does not matter.
+#[test]
+fn a_standby_that_is_right_may_refuse_alter_system() {
+    let off = |f: &mut NodeFacts| f.settings.insert("allow_alter_system".into(), "off".into());
+    assert_eq!(Case::standby_made().with(OSLO, off).lines(), [""; 0]);
 }
 
 #[test]

@@ -21,18 +21,18 @@ fn test_node(
         'static,
         (
             name!(factor, &'static str),
-            name!(ok, bool),
+            name!(ok, Option<bool>),
             name!(detail, String),
-            name!(hint, Option<&'static str>),
+            name!(hint, Option<String>),
         ),
     >,
     ErrorReport,
 > {
     let rows = Rows::load()?;
     let id = rows.node(name)?.id;
-    if let Err(passive) = apply::check_active(&rows) {
-        let hint = "nodes.take_over() lets this server act for the registry.";
-        let row = ("registry", false, passive.to_string(), Some(hint));
+    if let Err(passive) = apply::check_active(&rows.origin) {
+        let hint = "nodes.take_over() lets this server act for the registry.".to_owned();
+        let row = ("registry", Some(false), passive.to_string(), Some(hint));
         return Ok(TableIterator::once(row));
     }
     let desired = Desired::from_rows(&rows)?;
@@ -52,8 +52,8 @@ fn wait_for_link(
     timeout: default!(Interval, "'1 minute'"),
 ) -> std::result::Result<String, ErrorReport> {
     let state = wait(timeout, &format!("link \"{name}\""), || {
+        let id = Rows::load()?.link(name)?.id;
         let seen = Seen::looked()?;
-        let id = seen.rows.link(name)?.id;
         let state = seen.links.get(&id).map(|record| record.health.state);
         Ok(state.filter(|state| state.is_well()))
     })?;

@@ -3,9 +3,12 @@
 use super::seen::Seen;
 use crate::error::{Error, Result};
 use crate::record::{Epoch, LinkRecord, NodeRecord, epoch_now};
+use nodes_plan::desired::{Link, LinkState, NodeId};
 use nodes_plan::explain::{Known, KnownLink, KnownNode, Line, explain_link, explain_node};
+use nodes_plan::headroom::Room;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 #[pg_extern(volatile, parallel_unsafe)]
@@ -23,12 +26,14 @@ fn explain(
 
 /// Of the node and the link of that name, where there are both.
 fn lines(seen: &Seen, name: &str) -> Result<Vec<Line>> {
-    let known = known(seen);
-    let node = seen.rows.nodes.iter().find(|node| node.name == name);
-    let link = seen.rows.link(name).ok();
+    let rooms = seen.nodes.iter().map(|(id, record)| (*id, record.rooms())).collect();
+    let known = known(seen, &rooms);
+    let node = seen.registry.nodes.values().find(|node| node.name == name);
+    let live = |link: &&Link| link.state != LinkState::Removing;
+    let link = seen.registry.links.iter().filter(live).find(|link| link.name == name);
     if node.is_none() && link.is_none() {
-        let nodes = seen.rows.nodes.iter().map(|node| node.name.clone());
-        let links = seen.rows.links.iter().map(|link| link.name.clone());
+        let nodes = seen.registry.nodes.values().map(|node| node.name.clone());
+        let links = seen.registry.links.iter().map(|link| link.name.clone());
         return Err(Error::UnknownName {
             name: name.to_owned(),
             known: nodes.chain(links).collect(),
@@ -39,11 +44,15 @@ fn lines(seen: &Seen, name: &str) -> Result<Vec<Line>> {
     Ok(of_node.into_iter().chain(of_link).collect())
 }
 
-fn known(seen: &Seen) -> Known<'_> {
+fn known<'a>(seen: &'a Seen, rooms: &'a BTreeMap<NodeId, Vec<Room>>) -> Known<'a> {
     let now = epoch_now();
+    let node = |(id, record)| {
+        let rooms = rooms.get(id).map_or(&[][..], Vec::as_slice);
+        (*id, KnownNode { rooms, ..known_node(record, now) })
+    };
     Known {
-        registry: &seen.desired.registry,
-        nodes: seen.nodes.iter().map(|(id, record)| (*id, known_node(record, now))).collect(),
+        registry: &seen.registry,
+        nodes: seen.nodes.iter().map(node).collect(),
         links: seen.links.iter().map(|(id, record)| (*id, known_link(record, now))).collect(),
     }
 }
@@ -52,7 +61,7 @@ fn age(now: Epoch, at: Epoch) -> Option<Duration> {
     Duration::try_from_secs_f64(now - at).ok()
 }
 
-fn known_node(record: &NodeRecord, now: Epoch) -> KnownNode<'_> {
+fn known_node<'a>(record: &'a NodeRecord<'_>, now: Epoch) -> KnownNode<'a> {
     KnownNode {
         state: record.state,
         rule: &record.rule,
@@ -61,7 +70,7 @@ fn known_node(record: &NodeRecord, now: Epoch) -> KnownNode<'_> {
         reason: record.reason.as_deref(),
         hint: record.hint.as_deref(),
         pulse: record.pulse.as_ref(),
-        rooms: &record.rooms,
+        rooms: &[],
         growth: &record.growth,
     }
 }

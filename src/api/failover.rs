@@ -26,7 +26,7 @@ fn observe_failover() -> std::result::Result<
     ErrorReport,
 > {
     let rows = Rows::load()?;
-    apply::check_active(&rows)?;
+    apply::check_active(&rows.origin)?;
     let desired = Desired::from_rows(&rows)?;
     let verdicts = failover::judge(&desired, &failover::lag_limits(&rows));
     let registry = &desired.registry;

@@ -1,6 +1,6 @@
 //! `nodes.add_node()` and its kin.
 
-use super::{active_rows, checked_name, plain_options, trust, with_unit};
+use super::{active_rows, check_active, checked_name, plain_options, trust, with_unit};
 use crate::apply::conninfo;
 use crate::catalog::{self, LinkRow, NewNode, NodeOptions, NodeRow, Rows};
 use crate::error::{Error, Result};
@@ -31,8 +31,9 @@ fn register(
     options: Option<JsonB>,
 ) -> Result<String> {
     checked_name(name)?;
-    let rows = active_rows("nodes.add_node()")?;
-    if rows.nodes.iter().any(|node| node.name == name && node.removing) {
+    // Reads no other nodes: thousands are registered by one statement.
+    check_active("nodes.add_node()")?;
+    if catalog::is_removing(name)? {
         return Err(Error::NodeRemoving(name.to_owned()));
     }
     let parts = Parts::read(name, conninfo, admin_conninfo, password)?;
@@ -253,8 +254,8 @@ fn forget(name: &str) -> Result<String> {
         catalog::set_link_state(link.id, LinkState::Removing, false)?;
     }
     catalog::mark_node_gone(node.id)?;
-    let registry = rows.id.as_deref().unwrap_or_default();
-    let left = links.iter().flat_map(|link| left_behind(registry, link, node));
+    let registry = rows.origin.id.as_deref().unwrap_or_default();
+    let left = links.iter().flat_map(|link| left_behind(registry, link, node, &rows));
     let left: Vec<String> = left.collect();
     Ok(match left.is_empty() {
         true => format!("node \"{name}\" is given up; nodes.apply() cleans the others"),
@@ -266,7 +267,7 @@ fn forget(name: &str) -> Result<String> {
 }
 
 /// What a link may have made on one of its nodes, in words.
-fn left_behind(registry: &str, link: &LinkRow, node: &NodeRow) -> Vec<String> {
+fn left_behind(registry: &str, link: &LinkRow, node: &NodeRow, rows: &Rows) -> Vec<String> {
     let (name, source) = (&link.name, link.from_node == node.id);
     let slot = Mark { registry: registry.to_owned(), link: link.id }.slot_name();
     match (&link.spec, source) {
@@ -275,8 +276,13 @@ fn left_behind(registry: &str, link: &LinkRow, node: &NodeRow) -> Vec<String> {
             let schema = &spec.local_schema;
             vec![format!("server \"{name}\" with its user mappings, schema \"{schema}\"")]
         }
-        (Spec::Subscription(_), true) => {
-            vec![format!("publication \"{name}\""), format!("slot \"{slot}\"")]
+        (Spec::Subscription(spec), true) => {
+            let copies = copy_slots(link, rows);
+            let copies = format!("slots LIKE '{copies}' of tables whose copy had not ended");
+            [format!("publication \"{name}\""), format!("slot \"{slot}\"")]
+                .into_iter()
+                .chain(spec.copy_data.then_some(copies))
+                .collect()
         }
         (Spec::Subscription(_), false) => vec![format!("subscription \"{name}\"")],
         (Spec::Standby(_), true) => vec![format!("slot \"{slot}\"")],
@@ -284,6 +290,14 @@ fn left_behind(registry: &str, link: &LinkRow, node: &NodeRow) -> Vec<String> {
             vec!["primary_conninfo, primary_slot_name and pg_nodes.passfile".to_owned()]
         }
     }
+}
+
+/// What the slots of a subscription's initial copies are called, as a pattern of LIKE
+/// (`ReplicationSlotNameForTablesync`, tablesync.c). Postgres names them, after the subscriber.
+fn copy_slots(link: &LinkRow, rows: &Rows) -> String {
+    let subscriber = rows.nodes.iter().find(|node| node.id == link.to_node);
+    let identifier = subscriber.and_then(|node| node.system_identifier.as_deref());
+    format!(r"pg\_%\_sync\_%\_{}", identifier.unwrap_or("%"))
 }
 
 /// Marks everything for removal, for `nodes.teardown()`.

@@ -45,7 +45,7 @@ fn plan() -> std::result::Result<
     ErrorReport,
 > {
     let rows = Rows::load()?;
-    if let Err(passive) = apply::check_active(&rows) {
+    if let Err(passive) = apply::check_active(&rows.origin) {
         return Ok(TableIterator::once(passive_row(&passive)));
     }
     let desired = Desired::from_rows(&rows)?;
@@ -123,7 +123,7 @@ fn teardown(
 fn take_down(timeout: Option<Duration>) -> Result<()> {
     spi::in_own_transaction(|| {
         let rows = Rows::load()?;
-        apply::check_active(&rows)?;
+        apply::check_active(&rows.origin)?;
         remove_all(&rows)
     })?;
     let reasons = match apply::apply(timeout) {

@@ -8,12 +8,14 @@ use crate::catalog::Rows;
 use crate::error::Error;
 use crate::record::NodeRecord;
 use nodes_plan::desired::{Link, LinkState, NodeId, Spec};
-use nodes_plan::growth::time_left;
+use nodes_plan::growth::slot_time_left;
+use nodes_plan::lsn::Lsn;
 use nodes_plan::node_health::NodeState;
 use nodes_plan::pulse::{Pulse, SlotPulse};
 use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 #[pg_extern(volatile, parallel_unsafe)]
@@ -46,11 +48,12 @@ fn observe_nodes() -> std::result::Result<
     ErrorReport,
 > {
     let seen = Seen::now()?;
+    let groups = Groups::of(&seen);
     let mut rows = Vec::new();
-    for node in seen.desired.registry.nodes.values() {
+    for node in seen.registry.nodes.values() {
         let record = seen.node(node.id);
         let pulse = record.and_then(|record| record.pulse.as_ref());
-        let lag = pulse.and_then(|pulse| replay_lag(&seen, pulse));
+        let lag = pulse.and_then(|pulse| groups.replay_lag(pulse));
         let ms = |seconds: f64| (seconds * 1e6).round() / 1e3;
         let trip = record.and_then(|record| record.round_trip);
         rows.push((
@@ -59,7 +62,7 @@ fn observe_nodes() -> std::result::Result<
             pulse.map(|pulse| pulse.system_identifier.clone()),
             health(&seen, record),
             record.map(|record| timestamp(record.since)),
-            pulse.map(|pulse| role(&seen, node.id, pulse)),
+            pulse.map(|pulse| groups.role(&seen, node.id, pulse)),
             pulse.map(|pulse| format!("{}.{}", pulse.major(), pulse.version % 10_000)),
             pulse.map(|pulse| pulse.timeline),
             pulse.and_then(|pulse| pulse.lsn).map(|lsn| lsn.to_string()),
@@ -78,7 +81,7 @@ fn observe_nodes() -> std::result::Result<
     Ok(TableIterator::new(rows))
 }
 
-fn health(seen: &Seen, record: Option<&NodeRecord>) -> &'static str {
+fn health(seen: &Seen, record: Option<&NodeRecord<'_>>) -> &'static str {
     match (&seen.passive, record) {
         (Some(_), _) => PASSIVE,
         (None, Some(record)) => record.state.label(),
@@ -90,7 +93,7 @@ fn health(seen: &Seen, record: Option<&NodeRecord>) -> &'static str {
 const PASSIVE: &str = "passive";
 
 /// A node's own hint, or why nothing is known, or that nobody watches.
-fn hint(seen: &Seen, record: Option<&NodeRecord>) -> Option<String> {
+fn hint(seen: &Seen, record: Option<&NodeRecord<'_>>) -> Option<String> {
     let own = record.and_then(|record| record.hint.clone());
     let passive = || seen.passive.as_ref().and_then(Error::hint);
     own.or_else(passive).or_else(|| seen.unwatched.map(str::to_owned))
@@ -104,30 +107,45 @@ fn as_bigint(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// `cascaded`: a standby that follows a standby.
-fn role(seen: &Seen, node: NodeId, pulse: &Pulse) -> &'static str {
-    if !pulse.in_recovery {
-        return "primary";
-    }
-    let upstream = seen.desired.registry.links.iter().find(|link| {
-        link.to == node
-            && link.state != LinkState::Removing
-            && matches!(link.spec, Spec::Standby(_))
-    });
-    let upstream = upstream.and_then(|link| seen.node(link.from)?.pulse.as_ref());
-    if upstream.is_some_and(|upstream| upstream.in_recovery) { "cascaded" } else { "standby" }
+/// How the nodes of each group stand to each other.
+struct Groups<'a> {
+    /// Whom each standby is to follow.
+    upstream: BTreeMap<NodeId, NodeId>,
+    /// How far the primary of each group has written.
+    written: BTreeMap<&'a str, Lsn>,
 }
 
-/// How far a standby's replay is behind the primary of its group: bytes, and seconds since the
-/// last commit that it has replayed, none if it has replayed all there is.
-fn replay_lag(seen: &Seen, pulse: &Pulse) -> Option<(u64, Option<f64>)> {
-    let replayed = pulse.lsn.filter(|_| pulse.in_recovery)?;
-    let pulses = seen.nodes.values().filter_map(|record| record.pulse.as_ref());
-    let primaries = pulses
-        .filter(|other| other.system_identifier == pulse.system_identifier && !other.in_recovery);
-    let written = primaries.filter_map(|primary| primary.lsn).max()?;
-    let bytes = written.since(replayed);
-    Some((bytes, if bytes == 0 { Some(0.0) } else { pulse.replay_age }))
+impl<'a> Groups<'a> {
+    fn of(seen: &'a Seen) -> Self {
+        let links = seen.registry.links.iter().filter(|link| {
+            link.state != LinkState::Removing && matches!(link.spec, Spec::Standby(_))
+        });
+        let pulses = seen.nodes.values().filter_map(|record| record.pulse.as_ref());
+        let mut written = BTreeMap::new();
+        for pulse in pulses.filter(|pulse| !pulse.in_recovery) {
+            let Some(lsn) = pulse.lsn else { continue };
+            let most = written.entry(pulse.system_identifier.as_str()).or_insert(lsn);
+            *most = lsn.max(*most);
+        }
+        Groups { upstream: links.map(|link| (link.to, link.from)).collect(), written }
+    }
+
+    /// `cascaded`: a standby that follows a standby.
+    fn role(&self, seen: &Seen, node: NodeId, pulse: &Pulse) -> &'static str {
+        if !pulse.in_recovery {
+            return "primary";
+        }
+        let upstream = self.upstream.get(&node).and_then(|id| seen.node(*id)?.pulse.as_ref());
+        if upstream.is_some_and(|upstream| upstream.in_recovery) { "cascaded" } else { "standby" }
+    }
+
+    /// How far a standby's replay is behind the primary of its group: bytes, and seconds since
+    /// the last commit that it has replayed, none if it has replayed all there is.
+    fn replay_lag(&self, pulse: &Pulse) -> Option<(u64, Option<f64>)> {
+        let replayed = pulse.lsn.filter(|_| pulse.in_recovery)?;
+        let bytes = self.written.get(pulse.system_identifier.as_str())?.since(replayed);
+        Some((bytes, if bytes == 0 { Some(0.0) } else { pulse.replay_age }))
+    }
 }
 
 #[pg_extern(volatile, parallel_unsafe)]
@@ -162,7 +180,7 @@ fn observe_links() -> std::result::Result<
 > {
     let seen = Seen::now()?;
     let mut rows = Vec::new();
-    for link in &seen.desired.registry.links {
+    for link in &seen.registry.links {
         let record = seen.links.get(&link.id);
         let health = record.map(|record| &record.health);
         let probe = record.and_then(|record| record.probe.as_ref());
@@ -170,8 +188,8 @@ fn observe_links() -> std::result::Result<
         rows.push((
             link.name.clone(),
             link.spec.kind(),
-            seen.desired.registry.node_name(link.from).to_owned(),
-            seen.desired.registry.node_name(link.to).to_owned(),
+            seen.registry.node_name(link.from).to_owned(),
+            seen.registry.node_name(link.to).to_owned(),
             match (&seen.passive, health) {
                 (Some(_), _) => PASSIVE.to_owned(),
                 (None, health) => health.map_or("unknown", |h| h.state.label()).to_owned(),
@@ -180,7 +198,7 @@ fn observe_links() -> std::result::Result<
             health.and_then(|health| health.lag_bytes).map(as_bigint),
             health.and_then(|health| health.lag_seconds),
             health.and_then(|health| health.retained_bytes).map(as_bigint),
-            slot_time_left(&seen, link).map(interval),
+            link_time_left(&seen, link).map(interval),
             health.and_then(|health| health.tables),
             health.and_then(|health| health.tables_ready),
             copying.and_then(|health| health.copied_rows),
@@ -191,7 +209,7 @@ fn observe_links() -> std::result::Result<
             probe.map(|probe| probe.took.as_secs_f64() * 1e3),
             match &seen.passive {
                 Some(passive) => Some(passive.to_string()),
-                None => health.and_then(|h| h.reason.as_deref()).map(|r| seen.desired.redact(r)),
+                None => health.and_then(|health| health.reason.clone()),
             },
             match &seen.passive {
                 Some(passive) => passive.hint(),
@@ -208,11 +226,12 @@ fn interval(duration: Duration) -> Interval {
     Interval::from_seconds(seconds as f64)
 }
 
-/// When the link's slot is lost at the present rate.
-fn slot_time_left(seen: &Seen, link: &Link) -> Option<Duration> {
+/// When the link's slot comes to its end at the present rate.
+fn link_time_left(seen: &Seen, link: &Link) -> Option<Duration> {
     let record = seen.node(link.from)?;
-    let slot = record.pulse.as_ref()?.slot(&seen.desired.registry.mark(link).slot_name())?;
-    time_left(slot.safe_wal_size?, *record.growth.get(&slot.name)?)
+    let pulse = record.pulse.as_ref()?;
+    let slot = pulse.slot(&seen.registry.mark(link).slot_name())?;
+    slot_time_left(pulse, slot, *record.growth.get(&slot.name)?).map(|(left, _)| left)
 }
 
 #[pg_extern(volatile, parallel_unsafe)]
@@ -237,14 +256,15 @@ fn observe_slots() -> std::result::Result<
     ErrorReport,
 > {
     let seen = Seen::now()?;
+    let of_links = slots_of_links(&seen);
     let mut rows = Vec::new();
-    for node in seen.desired.registry.nodes.values() {
+    for node in seen.registry.nodes.values() {
         let Some(record) = seen.node(node.id) else { continue };
         let Some(pulse) = &record.pulse else { continue };
         for slot in &pulse.slots {
-            let link = owner(&seen, slot);
+            let link = of_links.get(&slot.name);
             let growth = record.growth.get(&slot.name).copied();
-            let left = slot.safe_wal_size.zip(growth).and_then(|(s, g)| time_left(s, g));
+            let left = growth.and_then(|rate| slot_time_left(pulse, slot, rate));
             rows.push((
                 node.name.clone(),
                 slot.name.clone(),
@@ -255,7 +275,7 @@ fn observe_slots() -> std::result::Result<
                 whose(slot, link.is_some()),
                 pulse.retained(slot).map(as_bigint),
                 growth,
-                left.map(interval),
+                left.map(|(left, _)| interval(left)),
                 danger(slot, pulse),
             ));
         }
@@ -263,9 +283,10 @@ fn observe_slots() -> std::result::Result<
     Ok(TableIterator::new(rows))
 }
 
-fn owner<'a>(seen: &'a Seen, slot: &SlotPulse) -> Option<&'a Link> {
-    let registry = &seen.desired.registry;
-    registry.links.iter().find(|link| registry.mark(link).slot_name() == slot.name)
+/// The links by what their slots are called.
+fn slots_of_links(seen: &Seen) -> BTreeMap<String, &Link> {
+    let links = seen.registry.links.iter();
+    links.map(|link| (seen.registry.mark(link).slot_name(), link)).collect()
 }
 
 /// Who made a slot, by what slots are called.
@@ -317,16 +338,16 @@ fn observe_headroom() -> std::result::Result<
 > {
     let seen = Seen::now()?;
     let mut rows = Vec::new();
-    for node in seen.desired.registry.nodes.values() {
-        for room in seen.node(node.id).map_or(&[][..], |record| &record.rooms) {
+    for node in seen.registry.nodes.values() {
+        for room in seen.node(node.id).map_or(vec![], NodeRecord::rooms) {
             rows.push((
                 node.name.clone(),
-                room.resource.to_owned(),
+                room.resource,
                 room.used,
                 room.needed,
                 room.limit,
-                room.setting.to_owned(),
-                room.hint.clone(),
+                room.setting,
+                room.hint,
             ));
         }
     }
@@ -337,7 +358,7 @@ fn observe_headroom() -> std::result::Result<
 fn topology() -> std::result::Result<String, ErrorReport> {
     let rows = Rows::load()?;
     let desired = Desired::from_rows(&rows)?;
-    match apply::check_active(&rows) {
+    match apply::check_active(&rows.origin) {
         Ok(()) => {
             let look = apply::look(&desired);
             Ok(nodes_plan::topology::draw(&desired.registry, &look.world))

@@ -1,40 +1,71 @@
 //! `nodes.test_node()`: connects now and says, factor by factor, what works.
 
 use super::desired::Desired;
+use super::reach;
 use crate::libpq::connection::Connection;
 use crate::libpq::reactor;
+use crate::libpq::trace::Trace;
 use crate::observe;
 use crate::observe::session::{Session, Target};
 use nodes_plan::desired::Interest;
 use nodes_plan::observed::NodeFacts;
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+/// Every factor, first cause first: where one fails, those that need it are not tested.
+const FACTORS: [&str; 13] = [
+    "dns",
+    "tcp",
+    "tls",
+    "authentication",
+    "session",
+    "version",
+    "rights",
+    "role",
+    "replication",
+    "wal_level",
+    "replication slots",
+    "walsenders",
+    "postgres_fdw",
+];
 
 /// One factor.
 pub struct Finding {
     pub factor: &'static str,
-    pub ok: bool,
+    /// `None`: not tested.
+    pub ok: Option<bool>,
     pub detail: String,
-    pub hint: Option<&'static str>,
+    pub hint: Option<String>,
 }
 
 impl Finding {
-    fn good(factor: &'static str, detail: impl Into<String>) -> Self {
-        Finding { factor, ok: true, detail: detail.into(), hint: None }
+    pub fn good(factor: &'static str, detail: impl Into<String>) -> Self {
+        Finding { factor, ok: Some(true), detail: detail.into(), hint: None }
     }
 
-    fn bad(factor: &'static str, detail: impl Into<String>, hint: &'static str) -> Self {
-        Finding { factor, ok: false, detail: detail.into(), hint: Some(hint) }
+    pub fn bad(factor: &'static str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
+        Finding { factor, ok: Some(false), detail: detail.into(), hint: Some(hint.into()) }
     }
 
     /// Good or bad, with a hint for the bad case.
     fn judge(factor: &'static str, ok: bool, detail: String, hint: &'static str) -> Self {
         if ok { Self::good(factor, detail) } else { Self::bad(factor, detail, hint) }
     }
+
+    fn not_tested(factor: &'static str) -> Self {
+        Finding { factor, ok: None, detail: "not tested".to_owned(), hint: None }
+    }
 }
 
-/// Tests one node, first cause first: what a failure makes moot is left out.
+/// Tests one node.
 pub fn test(desired: &Desired, target: &Target, interest: &Interest) -> Vec<Finding> {
     let mut findings = reactor::block_on(findings(target, interest));
+    for factor in FACTORS {
+        if !findings.iter().any(|finding| finding.factor == factor) {
+            findings.push(Finding::not_tested(factor));
+        }
+    }
+    let place = |finding: &Finding| FACTORS.iter().position(|factor| *factor == finding.factor);
+    findings.sort_by_key(place);
     for finding in &mut findings {
         finding.detail = desired.redact(&finding.detail);
     }
@@ -42,16 +73,22 @@ pub fn test(desired: &Desired, target: &Target, interest: &Interest) -> Vec<Find
 }
 
 async fn findings(target: &Target, interest: &Interest) -> Vec<Finding> {
-    let started = Instant::now();
-    let mut session = match Session::open(target).await {
+    let (started, mut trace) = (Instant::now(), Trace::default());
+    let opened = Session::open_traced(target, &mut trace).await;
+    let mut findings = reach::findings(&trace);
+    let mut session = match opened {
         Ok(session) => session,
         Err(error) => {
-            let hint = "The message tells whether it is the name, the address, TLS or the \
-                        password; pg_hba.conf of that server decides who may connect.";
-            return vec![Finding::bad("connection", error.to_string(), hint)];
+            if let Some(refused) = reach::refused(&trace, &error) {
+                findings.retain(|finding| finding.factor != refused.factor);
+                findings.push(refused);
+            }
+            return findings;
         }
     };
-    let mut findings = connection(&session.connection, started.elapsed());
+    let ms = started.elapsed().as_secs_f64() * 1000.0;
+    findings.push(Finding::good("session", format!("open after {ms:.1} ms")));
+    findings.push(version(session.connection.server_version()));
     match observe::facts(&mut session, interest).await {
         Ok(facts) => {
             findings.extend(rights(&facts));
@@ -59,7 +96,7 @@ async fn findings(target: &Target, interest: &Interest) -> Vec<Finding> {
             findings.extend(settings(&facts));
         }
         Err(error) => findings.push(Finding::bad(
-            "observation",
+            "rights",
             error.to_string(),
             "The role must be able to read the system catalogs.",
         )),
@@ -67,31 +104,23 @@ async fn findings(target: &Target, interest: &Interest) -> Vec<Finding> {
     findings
 }
 
-fn connection(connection: &Connection, took: Duration) -> Vec<Finding> {
-    let ms = took.as_secs_f64() * 1000.0;
-    let tls = if connection.ssl_in_use() { "on" } else { "off" };
-    let password = if connection.used_password() { "with" } else { "without" };
-    vec![
-        Finding::good("connection", format!("open after {ms:.1} ms")),
-        Finding::good("tls", tls),
-        Finding::good("authentication", format!("{password} a password")),
-    ]
+fn version(number: i32) -> Finding {
+    let major = number / 10_000;
+    Finding::judge(
+        "version",
+        (15..=18).contains(&major),
+        format!("PostgreSQL {major}.{}", number % 10_000),
+        "Versions 15 to 18 are known to work.",
+    )
 }
 
 fn rights(facts: &NodeFacts) -> Vec<Finding> {
-    let number = facts.version;
     let rights = match (facts.superuser, facts.can_create_subscription) {
         (true, _) => "superuser",
         (false, true) => "may create subscriptions",
         (false, false) => "neither superuser nor pg_create_subscription",
     };
     vec![
-        Finding::judge(
-            "version",
-            (15..=18).contains(&facts.major()),
-            format!("PostgreSQL {}.{}", facts.major(), number % 10_000),
-            "Versions 15 to 18 are known to work.",
-        ),
         Finding::good("role", format!("{} in database {}", facts.role, facts.database)),
         Finding::judge(
             "rights",

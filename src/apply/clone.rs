@@ -76,7 +76,7 @@ pub fn clone_standby(request: &Request) -> Result<()> {
 
 fn active_rows() -> Result<Rows> {
     let rows = Rows::load()?;
-    super::check_active(&rows)?;
+    super::check_active(&rows.origin)?;
     Ok(rows)
 }
 

@@ -2,11 +2,11 @@
 
 use super::conninfo;
 use super::digest::digest;
-use crate::catalog::{NodeRow, Rows};
+use crate::catalog::{LinkRow, NodeRow, Rows};
 use crate::error::Result;
 use crate::guc;
 use crate::observe::session::Target;
-use nodes_plan::desired::{Interest, Link, LinkId, Node, NodeId, Registry};
+use nodes_plan::desired::{Interest, LinkId, Node, NodeId, Registry};
 use nodes_plan::quote::MASK;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,12 +15,14 @@ pub struct Desired {
     /// Nodes of which it is not noted yet which servers they are.
     pub unlearnt: BTreeSet<NodeId>,
     targets: BTreeMap<NodeId, Target>,
+    /// The longest first: one may be part of another.
+    passwords: Vec<String>,
 }
 
 impl Desired {
     pub fn from_rows(rows: &Rows) -> Result<Desired> {
         let mut registry =
-            Registry { id: rows.id.clone().unwrap_or_default(), ..Registry::default() };
+            Registry { id: rows.origin.id.clone().unwrap_or_default(), ..Registry::default() };
         let mut targets = BTreeMap::new();
         for row in &rows.nodes {
             let conninfo = conninfo::stored(&row.name, &row.conninfo, row.password.as_deref())?;
@@ -31,29 +33,19 @@ impl Desired {
             let node = Node {
                 id: row.id,
                 name: row.name.clone(),
-                digest: digest(rows.key.as_deref(), &conninfo),
+                digest: digest(rows.origin.key.as_deref(), &conninfo),
                 conninfo,
                 removing: row.removing,
                 gone: row.gone,
             };
             registry.nodes.insert(row.id, node);
         }
-        registry.links = rows
-            .links
-            .iter()
-            .map(|row| Link {
-                id: row.id,
-                name: row.name.clone(),
-                from: row.from_node,
-                to: row.to_node,
-                state: row.state,
-                spec: row.spec.clone(),
-                keep_data: row.keep_data,
-            })
-            .collect();
+        registry.links = rows.links.iter().map(LinkRow::link).collect();
         let unlearnt = rows.nodes.iter().filter(|row| row.system_identifier.is_none());
         let unlearnt = unlearnt.map(|row| row.id).filter(|id| !rows.may_become_clone(*id));
-        Ok(Desired { registry, unlearnt: unlearnt.collect(), targets })
+        let unlearnt = unlearnt.collect();
+        let passwords = passwords(&registry, &targets);
+        Ok(Desired { registry, unlearnt, targets, passwords })
     }
 
     /// Every node to connect to, and what to ask it.
@@ -73,16 +65,21 @@ impl Desired {
         self.registry.link(link).map_or("?", |link| link.name.as_str())
     }
 
-    /// Masks every password of the registry in a peer's words, the longest first: one may be
-    /// part of another.
+    /// Masks every password of the registry in a peer's words.
     pub fn redact(&self, text: &str) -> String {
-        let nodes = self.registry.nodes.values().map(|node| &node.conninfo);
-        let conninfos = nodes.chain(self.targets.values().map(|target| &target.conninfo));
-        let passwords = conninfos.filter_map(|conninfo| conninfo.get("password"));
-        let mut passwords: Vec<&str> = passwords.filter(|password| !password.is_empty()).collect();
-        passwords.sort_by_key(|password| std::cmp::Reverse(password.len()));
-        passwords.iter().fold(text.to_owned(), |text, password| text.replace(password, MASK))
+        let mask = |text: String, password: &String| text.replace(password, MASK);
+        self.passwords.iter().fold(text.to_owned(), mask)
     }
+}
+
+fn passwords(registry: &Registry, targets: &BTreeMap<NodeId, Target>) -> Vec<String> {
+    let nodes = registry.nodes.values().map(|node| &node.conninfo);
+    let conninfos = nodes.chain(targets.values().map(|target| &target.conninfo));
+    let found: BTreeSet<&str> = conninfos.filter_map(|c| c.get("password")).collect();
+    let found = found.into_iter().filter(|password| !password.is_empty());
+    let mut passwords: Vec<String> = found.map(str::to_owned).collect();
+    passwords.sort_by_key(|password| std::cmp::Reverse(password.len()));
+    passwords
 }
 
 /// How this registry reaches a node. The password for `admin_conninfo` is its own, or the

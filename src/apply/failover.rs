@@ -56,7 +56,7 @@ type Sides = BTreeMap<NodeId, Result<Side, String>>;
 async fn sides(desired: &Desired, sessions: &mut Sessions) -> Sides {
     let asked = sessions.iter_mut().map(async |(node, session)| {
         let side = async {
-            let pulse = observe::pulse(session).await?;
+            let pulse = observe::pulse(session).await?.pulse;
             let readiness = observe::readiness(session).await?;
             Ok::<_, crate::error::Error>(Side { pulse, readiness })
         };

@@ -28,6 +28,9 @@ const STALL_LIMIT: Duration = Duration::from_secs(60);
 const FRUITLESS_LIMIT: usize = 3;
 /// A walreceiver tries again every `wal_retrieve_retry_interval`.
 const STREAM_LIMIT: Duration = Duration::from_secs(15);
+/// How long the worker of a copy may take to end after the copy is done.
+const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
+const LAST_WORDS_PAUSE: Duration = Duration::from_millis(2);
 
 type Shared = BTreeMap<NodeId, Mutex<Session>>;
 
@@ -147,8 +150,10 @@ async fn watch_copy(
             .map_err(|error| format!("the initial copy could not be followed: {error}"))?;
         let first = first.get_or_insert_with(|| now.clone());
         if now.ready == now.tables {
-            let tables = if now.tables == 1 { "table" } else { "tables" };
-            pgrx::notice!("link \"{}\": initial copy done, {} {tables}", link.name, now.tables);
+            let rows = rows_copied(session, &link.name).await;
+            let rows = rows.map_or(String::new(), |rows| format!(", {}", counted(rows, "row")));
+            let tables = counted(now.tables, "table");
+            pgrx::notice!("link \"{}\": initial copy done, {tables}{rows}", link.name);
             return Ok(());
         }
         if now.errors > first.errors {
@@ -180,6 +185,37 @@ async fn watch_copy(
         }
         reactor::sleep(PAUSE).await;
     }
+}
+
+fn counted(number: i64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// The rows of all tables of a subscription whose copies are done, by the statistics: their
+/// workers report what they did before they end. `None`: not known. The statistics of a table
+/// do not survive a crash, and to learn whether one without is empty takes a lock.
+async fn rows_copied(session: &Mutex<Session>, name: &str) -> Option<i64> {
+    const ROWS: &str = "SELECT CASE WHEN bool_and(live > 0 OR pg_relation_size(relid) = 0) \
+           THEN sum(live)::bigint END \
+         FROM pg_subscription s JOIN pg_subscription_rel r ON r.srsubid = s.oid \
+         CROSS JOIN LATERAL (SELECT r.srrelid UNION \
+           SELECT relid FROM pg_partition_tree(r.srrelid) WHERE isleaf) t (relid) \
+         CROSS JOIN LATERAL pg_stat_get_live_tuples(t.relid) AS live \
+         WHERE s.subname = $1 AND s.subdbid = \
+         (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let started = Instant::now();
+    while started.elapsed() < LAST_WORDS_LIMIT {
+        let now = progress(&mut *session.lock().await, name).await;
+        match now {
+            Ok(now) if now.copiers.is_empty() => break,
+            Ok(_) => reactor::sleep(LAST_WORDS_PAUSE).await,
+            Err(_) => return None,
+        }
+    }
+    let mut session = session.lock().await;
+    session.connection.simple("SET lock_timeout = '100ms'").await.ok()?;
+    let answer = session.connection.query(ROWS, &[Some(name)]).await.ok()?;
+    answer.value(0, 0).and_then(|rows| rows.parse().ok())
 }
 
 /// Postgres drops the slot of a table's copy before it is on disk that the copy is done. A crash

@@ -3,16 +3,21 @@
 
 use super::error::{Cause, Error};
 use super::handle::Handle;
+use super::trace::Lookup;
 use super::{reactor, resolve};
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// One try to connect: the parameters for a single address.
 pub type Attempt = Vec<(String, String)>;
 
+/// Nothing can listen here: the way to it ends in a file.
+pub const NOWHERE: &str = "/dev/null";
+
 pub struct Attempts {
     pub list: Vec<Attempt>,
-    /// Hosts that cannot even be tried: their names lead nowhere.
-    pub failures: Vec<Error>,
+    /// Names of hosts; those that lead nowhere cannot even be tried.
+    pub lookups: Vec<Lookup>,
     /// For each attempt.
     pub limit: Duration,
 }
@@ -30,6 +35,15 @@ pub fn describe(attempt: &Attempt) -> String {
     }
 }
 
+/// Whether libpq would refuse the parameters wherever they lead. It looks at all of them before it
+/// tries an address, and says which one it tried.
+pub fn is_unusable(attempt: &Attempt) -> bool {
+    let mut elsewhere = attempt.clone();
+    elsewhere.retain(|(key, _)| key != "host" && key != "hostaddr");
+    elsewhere.push(("host".to_owned(), NOWHERE.to_owned()));
+    Handle::start(&elsewhere).is_ok_and(|handle| !handle.failure().message.contains(NOWHERE))
+}
+
 /// Takes a conninfo of several hosts and addresses apart. The limit is `connect_timeout`, where
 /// the parameters say so.
 pub async fn all(params: &[(&str, &str)], limit: Duration) -> Result<Attempts, Error> {
@@ -41,28 +55,31 @@ pub async fn all(params: &[(&str, &str)], limit: Duration) -> Result<Attempts, E
     let get = |key: &str| wanted.iter().find(|(known, _)| known == key).map(|(_, v)| v.as_str());
     let own = get("connect_timeout").and_then(|seconds| seconds.parse().ok());
     let limit = own.filter(|seconds| *seconds > 0).map_or(limit, Duration::from_secs);
-    let mut failures = Vec::new();
+    let mut lookups = Vec::new();
     let mut places = Vec::new();
     for place in places_of(get("host"), get("hostaddr"), get("port")) {
         if !place.hostaddr.is_empty() || is_local(&place.host) {
             places.push(place);
             continue;
         }
-        match reactor::timeout(limit, resolve::addresses(&place.host)).await {
-            Ok(Ok(addresses)) => places
-                .extend(addresses.into_iter().map(|hostaddr| Place { hostaddr, ..place.clone() })),
-            Ok(Err(error)) => failures.push(error),
-            Err(_) => failures.push(Error::of(
-                Cause::Name,
-                format!(
-                    "host name \"{}\" did not resolve within {} ms",
-                    place.host,
-                    limit.as_millis()
-                ),
-            )),
+        if place.host.parse::<IpAddr>().is_ok() {
+            places.push(Place { hostaddr: place.host.clone(), ..place });
+            continue;
         }
+        let addresses = look_up(&place.host, limit).await;
+        let found = addresses.iter().flatten();
+        places.extend(found.map(|address| Place { hostaddr: address.clone(), ..place.clone() }));
+        lookups.push(Lookup { name: place.host, addresses });
     }
-    Ok(Attempts { list: passes(&base, &places, get("target_session_attrs")), failures, limit })
+    Ok(Attempts { list: passes(&base, &places, get("target_session_attrs")), lookups, limit })
+}
+
+async fn look_up(host: &str, limit: Duration) -> Result<Vec<String>, Error> {
+    let late = |_| {
+        let ms = limit.as_millis();
+        Error::of(Cause::Name, format!("host name \"{host}\" did not resolve within {ms} ms"))
+    };
+    reactor::timeout(limit, resolve::addresses(host)).await.map_err(late)?
 }
 
 /// The parameters together with what the environment and a service file add, as libpq reads

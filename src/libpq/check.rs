@@ -1,7 +1,7 @@
 //! Whether libpq could connect with certain parameters, as far as it can be told without
 //! connecting: by its own words where it can be asked.
 
-use super::attempt::Attempt;
+use super::attempt::{Attempt, NOWHERE};
 use super::error::Error;
 use super::guard;
 use super::handle::Handle;
@@ -26,10 +26,6 @@ const NUMBERS: &[&str] = &[
     "keepalives_count",
     "tcp_user_timeout",
 ];
-
-/// Nothing can listen here: the way to it ends in a file. libpq looks at all its parameters
-/// before it tries.
-const NOWHERE: &str = "/dev/null";
 
 /// Finds the first parameter that libpq would refuse. The error is libpq's message, or ours in
 /// its words.
@@ -62,6 +58,7 @@ fn places(pairs: &Pairs<'_>) -> Result<(), Error> {
     refusal(pairs.iter().filter(|(key, _)| is_place(key)).chain([&REFUSED]), REFUSED.0)
 }
 
+/// libpq looks at all its parameters before it tries an address.
 fn values(pairs: &Pairs<'_>) -> Result<(), Error> {
     let valid = |key: &str, value: &str| {
         VALID.iter().any(|(known, values)| *known == key && values.contains(&value))

@@ -3,6 +3,7 @@
 use super::attempt::{self, Attempt, Attempts};
 use super::error::{Cause, Error};
 use super::handle::{Handle, c_string};
+use super::trace::{Stage, Trace, Try};
 use super::{guard, reactor};
 use crate::pg::fd::{self, ExternalFd};
 use pq_sys::{ExecStatusType, PGVerbosity, PostgresPollingStatusType as Polling};
@@ -56,24 +57,40 @@ impl Connection {
     /// (or `connect_timeout`, where the parameters say so). All failures are in the error. The
     /// same limit is that of every answer later on.
     pub async fn connect(params: &[(&str, &str)], limit: Duration) -> Result<Self, Error> {
-        guard::check()?;
-        let attempts = attempt::all(params, limit).await?;
-        let Attempts { list, mut failures, limit: each } = attempts;
-        for attempt in list {
-            match reactor::timeout(each, Self::open(&attempt, limit)).await {
-                Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(error)) => failures.push(error),
-                Err(_) => {
-                    let (place, limit) = (attempt::describe(&attempt), each.as_millis());
-                    let message = format!("{place} did not answer within {limit} ms");
-                    failures.push(Error::of(Cause::Silent, message));
-                }
-            }
-        }
-        Err(Error::joined(failures))
+        Self::connect_traced(params, limit, &mut Trace::default()).await
     }
 
-    async fn open(attempt: &Attempt, limit: Duration) -> Result<Self, Error> {
+    /// The same, telling what happened on the way.
+    pub async fn connect_traced(
+        params: &[(&str, &str)],
+        limit: Duration,
+        trace: &mut Trace,
+    ) -> Result<Self, Error> {
+        guard::check()?;
+        let attempts = attempt::all(params, limit).await?;
+        let Attempts { list, lookups, limit: each } = attempts;
+        trace.lookups = lookups;
+        for attempt in list {
+            let place = attempt::describe(&attempt);
+            let mut this = Try::begin(place.clone());
+            let opened = reactor::timeout(each, Self::open(&attempt, limit, &mut this)).await;
+            let late = |_| {
+                let ms = each.as_millis();
+                Error::of(Cause::Silent, format!("{place} did not answer within {ms} ms"))
+            };
+            let opened = opened.unwrap_or_else(|elapsed| Err(late(elapsed)));
+            this.error = opened.as_ref().err().cloned();
+            trace.tries.push(this);
+            if let Ok(connection) = opened {
+                return Ok(connection);
+            }
+        }
+        let unknown = trace.lookups.iter().filter_map(|lookup| lookup.addresses.as_ref().err());
+        let failed = trace.tries.iter().filter_map(|each| each.error.as_ref());
+        Err(Error::joined(unknown.chain(failed).cloned().collect()))
+    }
+
+    async fn open(attempt: &Attempt, limit: Duration, this: &mut Try) -> Result<Self, Error> {
         let fd = ExternalFd::reserve().ok_or_else(|| Error {
             cause: Cause::Descriptors,
             sqlstate: Some("53000".to_owned()),
@@ -82,6 +99,10 @@ impl Connection {
             hint: Some(fd::EXHAUSTED_HINT.to_owned()),
         })?;
         let handle = Handle::start(attempt)?;
+        if handle.is_bad() && attempt::is_unusable(attempt) {
+            this.stage = Stage::Parameters;
+            return Err(handle.failure());
+        }
         let notices = Rc::new(Notices::default());
         let argument = Rc::as_ptr(&notices).cast_mut().cast();
         // SAFETY: the handle is valid; the receiver's argument is dropped after it.
@@ -91,22 +112,29 @@ impl Connection {
             pq_sys::PQsetErrorVerbosity(handle.raw(), PGVerbosity::PQERRORS_VERBOSE);
         }
         let mut connection = Connection { handle, notices, limit, silent: false, _fd: fd };
-        connection.finish_connecting().await?;
+        if let Err(error) = connection.finish_connecting(this).await {
+            this.fail(&connection.handle, &error);
+            return Err(error);
+        }
         // SAFETY: the connection is open.
         unsafe { pq_sys::PQsetnonblocking(connection.handle.raw(), 1) };
         Ok(connection)
     }
 
-    async fn finish_connecting(&mut self) -> Result<(), Error> {
+    async fn finish_connecting(&mut self, this: &mut Try) -> Result<(), Error> {
         let (mut read, mut write) = (false, true);
         loop {
+            this.look(&self.handle);
             if self.handle.is_bad() {
                 return Err(self.handle.failure());
             }
             reactor::socket(self.socket()?, read, write).await;
             // SAFETY: the handle is valid; nothing of Postgres is called meanwhile.
             match unsafe { pq_sys::PQconnectPoll(self.handle.raw()) } {
-                Polling::PGRES_POLLING_OK => return Ok(()),
+                Polling::PGRES_POLLING_OK => {
+                    this.look(&self.handle);
+                    return Ok(());
+                }
                 Polling::PGRES_POLLING_READING => (read, write) = (true, false),
                 Polling::PGRES_POLLING_WRITING => (read, write) = (false, true),
                 _ => return Err(self.handle.failure()),
@@ -325,14 +353,7 @@ impl Connection {
 
     /// Whether the peer asked for the password and got it.
     pub fn used_password(&self) -> bool {
-        // SAFETY: the handle is valid.
-        unsafe { pq_sys::PQconnectionUsedPassword(self.handle.raw()) == 1 }
-    }
-
-    /// Whether the connection is encrypted by TLS.
-    pub fn ssl_in_use(&self) -> bool {
-        // SAFETY: the handle is valid.
-        unsafe { pq_sys::PQsslInUse(self.handle.raw()) == 1 }
+        self.handle.used_password()
     }
 }
 
@@ -415,5 +436,10 @@ impl Rows {
     /// A value by position; `None` for NULL and beyond the end.
     pub fn value(&self, row: usize, column: usize) -> Option<&str> {
         self.0.get(row)?.get(column)?.as_deref()
+    }
+
+    /// The same for keeps.
+    pub fn take_value(&mut self, row: usize, column: usize) -> Option<String> {
+        self.0.get_mut(row)?.get_mut(column)?.take()
     }
 }

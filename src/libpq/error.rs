@@ -9,6 +9,8 @@ pub enum Cause {
     Refused,
     /// No answer in time.
     Silent,
+    /// One side does not take the other's certificate.
+    Certificate,
     /// Postgres allows this process no more descriptors.
     Descriptors,
     /// Anything else: a connection that broke, TLS, nonsense.
@@ -65,9 +67,14 @@ impl Error {
         });
         let message = one_line(&lines.collect::<Vec<_>>().join("\n"));
         let refused = [libc::ECONNREFUSED, libc::ENOENT].map(words_of);
-        let cause = match refused.iter().any(|words| message.contains(words)) {
-            true if sqlstate.is_none() => Cause::Refused,
-            true | false => Cause::Other,
+        let cause = if sqlstate.is_some() {
+            Cause::Other
+        } else if refused.iter().any(|words| message.contains(words)) {
+            Cause::Refused
+        } else if message.contains("certificate") {
+            Cause::Certificate
+        } else {
+            Cause::Other
         };
         Error { sqlstate, ..Error::of(cause, message) }
     }

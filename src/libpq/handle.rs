@@ -42,9 +42,40 @@ impl Handle {
         self.0
     }
 
-    pub fn is_bad(&self) -> bool {
+    pub fn status(&self) -> ConnStatusType {
         // SAFETY: the handle is valid.
-        unsafe { pq_sys::PQstatus(self.0) == ConnStatusType::CONNECTION_BAD }
+        unsafe { pq_sys::PQstatus(self.0) }
+    }
+
+    pub fn is_bad(&self) -> bool {
+        self.status() == ConnStatusType::CONNECTION_BAD
+    }
+
+    /// Whether the peer asked for the password and got it.
+    pub fn used_password(&self) -> bool {
+        // SAFETY: the handle is valid.
+        unsafe { pq_sys::PQconnectionUsedPassword(self.0) == 1 }
+    }
+
+    /// Whether the server has told its settings, as it does when a session begins.
+    pub fn has_settings(&self) -> bool {
+        // SAFETY: the handle is valid.
+        unsafe { !pq_sys::PQparameterStatus(self.0, c"server_version".as_ptr()).is_null() }
+    }
+
+    /// Protocol and cipher of TLS, where the connection is encrypted by it.
+    pub fn tls(&self) -> Option<String> {
+        // SAFETY: the handle is valid.
+        let encrypted = unsafe { pq_sys::PQsslInUse(self.0) == 1 };
+        let attribute = |name: &CStr| {
+            // SAFETY: as above; the answer is null or a C string that the connection holds.
+            unsafe {
+                let text = pq_sys::PQsslAttribute(self.0, name.as_ptr());
+                (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
+            }
+        };
+        let both = [attribute(c"protocol"), attribute(c"cipher")];
+        encrypted.then(|| both.into_iter().flatten().collect::<Vec<_>>().join(", "))
     }
 
     /// libpq's words for what is wrong with the connection.

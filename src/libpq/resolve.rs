@@ -4,7 +4,7 @@
 use super::error::{Cause, Error};
 use super::reactor;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -16,9 +16,6 @@ static RUNNING: Mutex<BTreeMap<String, Arc<OnceLock<Answer>>>> = Mutex::new(BTre
 
 /// All addresses of a host, in the resolver's order, as `hostaddr` takes them.
 pub async fn addresses(host: &str) -> Result<Vec<String>, Error> {
-    if host.parse::<IpAddr>().is_ok() {
-        return Ok(vec![host.to_owned()]);
-    }
     let failed = |why| {
         Error::of(
             Cause::Name,

@@ -11,6 +11,7 @@ SELECT json_build_object(
     ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint END,
   'started', extract(epoch FROM pg_postmaster_start_time())::float8,
   'boot_id', current_setting('pg_nodes.boot_id', true),
+  'wal_free', nullif(current_setting('pg_nodes.wal_free_bytes', true), '')::bigint,
   'database', current_database(),
   'lsn', CASE WHEN r.in_recovery THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,
   'received', pg_last_wal_receive_lsn(),

@@ -4,6 +4,7 @@
 use crate::error::{Error, Result};
 use crate::libpq::connection::{Connection, Rows};
 use crate::libpq::error::Error as PeerError;
+use crate::libpq::trace::Trace;
 use nodes_plan::conninfo::Conninfo;
 use nodes_plan::desired::NodeId;
 use std::collections::BTreeSet;
@@ -61,13 +62,19 @@ const QUIET: &str = "; SELECT set_config(name, value, false) FROM (VALUES \
 
 impl Session {
     pub async fn open(target: &Target) -> Result<Session> {
+        Self::open_traced(target, &mut Trace::default()).await
+    }
+
+    /// The same, telling what happened on the way.
+    pub async fn open_traced(target: &Target, trace: &mut Trace) -> Result<Session> {
         let conninfo = target.conninfo.clone().with("application_name", "pg_nodes");
         // Without one, libpq would take a password from our own user's files.
         if target.password_required && conninfo.get("password").is_none_or(str::is_empty) {
             return Err(Error::PasswordMissing(target.name.clone()));
         }
         let params: Vec<(&str, &str)> = conninfo.iter().collect();
-        let mut connection = Connection::connect(&params, target.connect_timeout).await?;
+        let limit = target.connect_timeout;
+        let mut connection = Connection::connect_traced(&params, limit, trace).await?;
         if target.password_required && !connection.used_password() {
             return Err(Error::PasswordUnused(target.name.clone()));
         }

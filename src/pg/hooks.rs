@@ -2,21 +2,25 @@
 //! themselves (`CountOtherDBBackends`, procarray.c): the worker leaves it for as long as they
 //! take. What is committed wakes whom it concerns.
 
-use super::process;
+use super::{extension, process};
 use crate::shmem;
 use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
 use pgrx::{PgList, pg_guard, pg_sys};
 use std::cell::RefCell;
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 
 static mut PREVIOUS: pg_sys::ProcessUtility_hook_type = None;
+static mut PREVIOUS_ACCESS: pg_sys::object_access_hook_type = None;
 
-/// Looks at every utility command from now on. Only from `_PG_init` in the postmaster.
+/// Looks at every utility command and every object from now on. Only from `_PG_init` in the
+/// postmaster.
 pub fn install() {
-    // SAFETY: the postmaster has one thread, and the hook is its own to chain.
+    // SAFETY: the postmaster has one thread, and the hooks are its own to chain.
     unsafe {
         PREVIOUS = pg_sys::ProcessUtility_hook;
         pg_sys::ProcessUtility_hook = Some(process_utility);
+        PREVIOUS_ACCESS = pg_sys::object_access_hook;
+        pg_sys::object_access_hook = Some(object_access);
     }
 }
 
@@ -71,6 +75,33 @@ unsafe extern "C-unwind" fn on_transaction_end(
     }
     if committed && end.wake {
         shmem::wake_worker(process::database());
+    }
+}
+
+/// An extension that was made may be this one, whoever made it; one that goes is, however it
+/// goes: by a name of its own, with its schema or with its owner.
+#[pg_guard]
+unsafe extern "C-unwind" fn object_access(
+    access: pg_sys::ObjectAccessType::Type,
+    class: pg_sys::Oid,
+    object: pg_sys::Oid,
+    sub: c_int,
+    argument: *mut c_void,
+) {
+    match access {
+        pg_sys::ObjectAccessType::OAT_POST_CREATE if class == pg_sys::ExtensionRelationId => {
+            at_end(|end| end.examine = true);
+        }
+        pg_sys::ObjectAccessType::OAT_DROP if extension::is(class, object) => {
+            wake_worker_at_commit();
+        }
+        _ => {}
+    }
+    // SAFETY: what Postgres passes goes on as it came.
+    unsafe {
+        if let Some(previous) = PREVIOUS_ACCESS {
+            pg_guard_ffi_boundary(|| previous(access, class, object, sub, argument));
+        }
     }
 }
 
@@ -140,18 +171,6 @@ unsafe fn look_at(node: *mut pg_sys::Node) {
                 let create = &*node.cast::<pg_sys::CreatedbStmt>();
                 let template = option(create.options, c"template");
                 hold(template.unwrap_or(c"template1".as_ptr()));
-            }
-            T::T_CreateExtensionStmt => {
-                let name = (*node.cast::<pg_sys::CreateExtensionStmt>()).extname;
-                if CStr::from_ptr(name) == c"pg_nodes" {
-                    at_end(|end| end.examine = true);
-                }
-            }
-            T::T_DropStmt => {
-                let drop = &*node.cast::<pg_sys::DropStmt>();
-                if drop.removeType == pg_sys::ObjectType::OBJECT_EXTENSION {
-                    wake_worker_at_commit();
-                }
             }
             _ => {}
         }

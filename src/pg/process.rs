@@ -66,6 +66,7 @@ pub extern "C-unwind" fn pg_nodes_worker_main(argument: pg_sys::Datum) {
         return;
     }
     begin(database);
+    limit_lock_waits();
     crate::worker::run(database.to_u32());
 }
 
@@ -88,6 +89,23 @@ fn begin(database: pg_sys::Oid) {
         pg_sys::BackgroundWorkerUnblockSignals();
         let nobody = pg_sys::InvalidOid;
         pg_sys::BackgroundWorkerInitializeConnectionByOid(database, nobody, 0);
+    }
+}
+
+/// Has this process give up a lock that it does not get soon: it has all nodes to watch, and a
+/// session that waits for it in turn goes on before it takes that for a deadlock.
+fn limit_lock_waits() {
+    const LIMIT: c_int = 100;
+    // SAFETY: reads a setting, and sets one of this process; Postgres copies the value.
+    unsafe {
+        let limit = LIMIT.min(pg_sys::DeadlockTimeout / 2).max(1);
+        let value = CString::new(limit.to_string()).unwrap_or_default();
+        pg_sys::SetConfigOption(
+            c"lock_timeout".as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_OVERRIDE,
+        );
     }
 }
 

@@ -1,8 +1,8 @@
 //! SQL in this server: parameters and answers are text, rights are the registry owner's.
 
 use super::user::as_owner;
-use super::xact;
-use crate::error::Result;
+use super::{extension, xact};
+use crate::error::{Error, Result};
 use pgrx::datum::DatumWithOid;
 use pgrx::{Spi, pg_sys};
 use std::ffi::{CStr, CString};
@@ -43,19 +43,12 @@ pub fn write_returning(sql: &str, args: &[Option<&str>]) -> Result<Option<String
     })
 }
 
-/// Runs `work` and commits, in a background worker or in a procedure that [`call_is_atomic`]
-/// has let through. The commit is asynchronous: what is written so (logs, events, forgotten
+/// Runs `work` on the registry and commits, in a background worker or in a procedure that
+/// [`call_is_atomic`] has let through; an error where the extension is gone. The commit is asynchronous: what is written so (logs, events, forgotten
 /// links) can be found out again, and a commit that waited for a synchronous standby could wait
 /// for the one being made.
 pub fn in_own_transaction<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    if xact::is_open() {
-        in_procedure(work)
-    } else {
-        xact::run(|| {
-            set_local(c"synchronous_commit", "off");
-            work()
-        })
-    }
+    if xact::is_open() { in_procedure(work) } else { xact::run(|| on_registry(work)) }
 }
 
 fn in_procedure<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -63,14 +56,21 @@ fn in_procedure<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     // are paired, and an error in between aborts the transaction, which closes the connection.
     unsafe {
         pg_sys::SPI_connect_ext(pg_sys::SPI_OPT_NONATOMIC as i32);
-        set_local(c"synchronous_commit", "off");
-        let result = work();
+        let result = on_registry(work);
         if result.is_ok() {
             pg_sys::SPI_commit();
         }
         pg_sys::SPI_finish();
         result
     }
+}
+
+fn on_registry<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    if !extension::hold() {
+        return Err(Error::Dropped);
+    }
+    set_local(c"synchronous_commit", "off");
+    work()
 }
 
 /// As `SET LOCAL`: until the end of the transaction.

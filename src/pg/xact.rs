@@ -13,20 +13,28 @@ pub fn is_open() -> bool {
 
 /// Runs `work` in a transaction of its own and commits it, or rolls back where `work` fails or
 /// Postgres raises an error, which becomes ours. A termination is none: it ends the process.
+///
+/// `work` runs in a subtransaction: the abort of a whole transaction would release the locks
+/// that the process holds as a session, too (`ProcReleaseLocks`, proc.c).
 pub fn run<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let work = AssertUnwindSafe(work);
-    let outcome = PgTryBuilder::new(AssertUnwindSafe(move || {
+    let outcome = catch(|| {
         begin();
-        let result = { work }.0()?;
+        let outcome = catch(work).flatten();
+        end_subtransaction(outcome.is_ok());
         commit();
-        Ok(result)
-    }))
-    .catch_others(|error| Err(of_caught(error)))
-    .execute();
+        outcome
+    });
     if outcome.is_err() {
         abort();
     }
-    outcome
+    outcome.flatten()
+}
+
+/// The outcome of `work`; an error that Postgres raises becomes ours.
+fn catch<T>(work: impl FnOnce() -> T) -> Result<T> {
+    PgTryBuilder::new(AssertUnwindSafe(|| Ok(work())))
+        .catch_others(|error| Err(of_caught(error)))
+        .execute()
 }
 
 fn of_caught(error: CaughtError) -> Error {
@@ -47,6 +55,18 @@ fn begin() {
         pg_sys::SetCurrentStatementStartTimestamp();
         pg_sys::StartTransactionCommand();
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+    }
+}
+
+fn end_subtransaction(good: bool) {
+    // SAFETY: pairs with `begin`.
+    unsafe {
+        if good {
+            pg_sys::ReleaseCurrentSubTransaction();
+        } else {
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+        }
     }
 }
 

@@ -91,7 +91,7 @@ fn learn(state: &mut State) {
     if learnt.is_empty() {
         return;
     }
-    if spi::in_own_transaction(|| catalog::learn_identities(&learnt)).is_ok() {
+    if state.write(|| catalog::learn_identities(&learnt)) {
         state.learnt.extend(learnt.iter().map(|(id, _)| *id));
         for (id, identity) in learnt {
             if let Some(node) = state.nodes.get_mut(&id) {
@@ -119,8 +119,7 @@ impl State {
             // What is not known now was tight or not as it was.
             if node.watch.state().answers() {
                 self.events.extend(tight(node, &rooms));
-                if node.rooms != rooms {
-                    node.rooms = rooms;
+                if node.take_rooms(rooms) {
                     self.stale_nodes.insert(*id);
                 }
             }

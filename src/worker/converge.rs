@@ -156,7 +156,7 @@ fn superior(state: &State) -> Option<(String, i64)> {
 /// among the nodes before it acts.
 fn may_act(state: &State) -> bool {
     let Some(rows) = &state.rows else { return false };
-    let here = Some(rows.here.as_str());
+    let here = Some(rows.origin.here.as_str());
     let registered = |node: &NodeId| {
         rows.nodes.iter().any(|row| row.id == *node && row.system_identifier.as_deref() == here)
     };
@@ -181,7 +181,7 @@ fn settle(state: &mut State, plan: &Plan) {
         .filter(|link| link.pending && !busy(link.id) && !state.settled.contains(&link.id))
         .map(|link| link.id)
         .collect();
-    if !done.is_empty() && spi::in_own_transaction(|| catalog::settle_links(&done)).is_ok() {
+    if !done.is_empty() && state.write(|| catalog::settle_links(&done)) {
         state.settled.extend(done);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::events::Event;
 use super::state::{State, Watched};
+use crate::apply::desired::Desired;
 use crate::catalog::{OwnLimits, Rows};
 use crate::guc;
 use crate::record::{Epoch, LinkRecord, epoch_now};
@@ -211,7 +212,7 @@ impl WatchedLink {
     /// Judges the link; `None`: there is no plan to judge it by yet.
     fn judge(
         &mut self,
-        registry: &Registry,
+        desired: &Desired,
         link: &Link,
         (from, to): (Side<'_>, Side<'_>),
         now: Duration,
@@ -220,7 +221,7 @@ impl WatchedLink {
         let told = self.told.take();
         let watch = self.watch.get_or_insert_with(|| begin_watch(now, told));
         let health = link_health(&LinkEvidence {
-            registry,
+            registry: &desired.registry,
             link,
             from,
             to,
@@ -229,6 +230,8 @@ impl WatchedLink {
             probe: self.probe.as_ref(),
             unread: watch.unread(now),
         });
+        let reason = health.reason.map(|reason| desired.redact(&reason));
+        let health = LinkHealth { reason, ..health };
         if self.health.as_ref().is_none_or(|before| before.state != health.state) {
             self.since = epoch_now();
         }
@@ -290,7 +293,7 @@ impl State {
                 side(self.nodes.get(&link.to), why_to.as_deref()),
             );
             let Some(watched) = self.links.watched.get_mut(&id) else { continue };
-            let event = watched.judge(&desired.registry, link, sides, now);
+            let event = watched.judge(&desired, link, sides, now);
             self.events.extend(event);
             self.links.stale.insert(id);
         }

@@ -80,8 +80,8 @@ async fn beat(shared: &Shared, id: NodeId, session: &mut Session) -> Result<(), 
     let begun = Instant::now();
     let limit = shared.limits(id).patience();
     match reactor::timeout(limit, observe::pulse(session)).await {
-        Ok(Ok(pulse)) => {
-            shared.answered(id, pulse, begun.elapsed());
+        Ok(Ok(beat)) => {
+            shared.answered(id, beat, begun.elapsed());
             Ok(())
         }
         Ok(Err(error)) => Err(failure(&error, FailureKind::of_query)),
@@ -157,6 +157,7 @@ fn failure(error: &Error, of_sqlstate: impl Fn(&str) -> FailureKind) -> Failure 
                 (Some(sqlstate), _) => of_sqlstate(sqlstate),
                 (None, Cause::Name) => FailureKind::NoAddress,
                 (None, Cause::Refused) => FailureKind::NobodyListens,
+                (None, Cause::Certificate) => FailureKind::Rejected,
                 (None, Cause::Silent) => FailureKind::Silent,
                 (None, Cause::Other) => FailureKind::Faulty,
             };

@@ -4,21 +4,14 @@ use super::events::Event;
 use super::state::{Shared, State};
 use crate::shmem::{self, Full, Key};
 use nodes_plan::transition::Severity;
-use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 /// Publishes every node and link of which something is new.
 pub fn stale(shared: &Shared, database: u32) {
     let mut state = shared.state_mut();
     let changed = state.judge_links();
-    for id in std::mem::take(&mut state.stale_nodes) {
-        state.publish_record(id, |state, record| put(state, database, Key::Node(id), record));
-    }
-    for id in state.links.take_stale() {
-        if let Some(record) = state.links.record(id) {
-            put(&mut state, database, Key::Link(id), &record);
-        }
-    }
+    publish_nodes(&mut state, database);
+    publish_links(&mut state, database);
     let changed = changed || !state.events.is_empty();
     drop(state);
     if changed {
@@ -26,19 +19,58 @@ pub fn stale(shared: &Shared, database: u32) {
     }
 }
 
-fn put(state: &mut State, database: u32, key: Key, record: &impl Serialize) {
-    let State { text, places, .. } = state;
-    text.clear();
-    if serde_json::to_writer(&mut *text, record).is_err() {
-        return;
+fn publish_nodes(state: &mut State, database: u32) {
+    let now = state.now();
+    let State { nodes, here, board, events, stale_nodes, .. } = state;
+    for id in std::mem::take(stale_nodes) {
+        let Some(node) = nodes.get_mut(&id) else { continue };
+        let answer = std::mem::take(&mut node.answer);
+        let record = node.record(now, here.is(node));
+        events.extend(board.put(database, Key::Node(id), |text| record.write(&answer, text)));
+        node.answer = answer;
     }
-    match shmem::publish(database, key, text, places.entry(key).or_default()) {
-        Ok(()) => {}
+}
+
+fn publish_links(state: &mut State, database: u32) {
+    let State { links, board, events, .. } = state;
+    for id in links.take_stale() {
+        let Some(record) = links.record(id) else { continue };
+        let write = |text: &mut Vec<u8>| serde_json::to_writer(text, &record);
+        events.extend(board.put(database, Key::Link(id), write));
+    }
+}
+
+/// The place in shared memory where records are put.
+#[derive(Default)]
+pub struct Board {
+    /// Where records were put last.
+    places: HashMap<Key, Option<usize>>,
+    /// The record that is being put.
+    text: Vec<u8>,
+    /// What there was no room for, as far as it was told.
+    told_full: BTreeSet<&'static str>,
+}
+
+impl Board {
+    /// Puts a record in place of the last one; returns what people must hear of it.
+    fn put(
+        &mut self,
+        database: u32,
+        key: Key,
+        write: impl FnOnce(&mut Vec<u8>) -> serde_json::Result<()>,
+    ) -> Option<Event> {
+        self.text.clear();
+        write(&mut self.text).ok()?;
+        let place = self.places.entry(key).or_default();
+        let full = shmem::publish(database, key, &self.text, place).err()?;
         // Once, not at every heartbeat.
-        Err(full) if state.told_full.insert(full_kind(full, key)) => {
-            state.events.push(event_of(full, key));
-        }
-        Err(_) => {}
+        self.told_full.insert(full_kind(full, key)).then(|| event_of(full, key))
+    }
+
+    /// Removes all records but these.
+    pub fn retain(&mut self, database: u32, keep: &BTreeSet<Key>) {
+        self.places.retain(|key, _| keep.contains(key));
+        shmem::retain(database, keep);
     }
 }
 

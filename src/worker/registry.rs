@@ -2,23 +2,22 @@
 //! standby is not told of commits, when its rows look different.
 
 use super::Fleet;
-use super::state::{Shared, State, Watched};
+use super::state::{Here, Shared, State, Watched};
 use crate::apply::{self, desired::Desired};
 use crate::catalog::{self, Rows};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::observe::session::Target;
-use crate::pg::{process, spi, xact};
+use crate::pg::{process, spi};
 use crate::shmem::{self, Ended};
 use nodes_plan::desired::NodeId;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// Whether the extension is there is looked for this often, in case that nobody told of its
-/// end: commits wake the worker.
-const INTERVAL: Duration = Duration::from_secs(5);
-/// A standby hears of no commits.
+/// A standby hears of no commits: it looks this often.
 const STANDBY_INTERVAL: Duration = Duration::from_millis(500);
+/// What could not be read is read again after this long.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// By then all nodes have said what they have, after the registry has changed.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -26,15 +25,9 @@ const SETTLED: Duration = Duration::from_secs(10);
 /// The beginning, or why there is none: the database does not have the extension, or cannot be
 /// read.
 pub fn begin() -> std::result::Result<Shared, Ended> {
-    let read = || {
-        if !catalog::is_installed()? {
-            return Ok(None);
-        }
-        Ok(Some((catalog::here()?, catalog::last_told()?)))
-    };
-    match xact::run(read) {
-        Ok(Some((here, told))) => Ok(Shared::new(here, told)),
-        Ok(None) => Err(Ended::Absent),
+    match spi::in_own_transaction(|| Ok((catalog::here()?, catalog::last_told()?))) {
+        Ok(((boot_id, database), told)) => Ok(Shared::new(Here { boot_id, database }, told)),
+        Err(Error::Dropped) => Err(Ended::Absent),
         Err(error) => {
             process::log("the worker cannot begin", Some(&error.to_string()), None);
             Err(Ended::Failed)
@@ -44,7 +37,9 @@ pub fn begin() -> std::result::Result<Shared, Ended> {
 
 #[derive(Default)]
 pub struct Registry {
-    looked: Option<Instant>,
+    /// What was committed is not read yet.
+    unread: bool,
+    not_before: Option<Instant>,
     fingerprint: Option<String>,
     told: Option<String>,
     /// When it changed last, until it is tidied up after.
@@ -54,36 +49,37 @@ pub struct Registry {
 impl Registry {
     /// Looks whether there is something new, and takes it in; `false`: the extension is gone.
     pub fn look(&mut self, shared: &Shared, fleet: &Fleet, database: u32) -> bool {
-        let woken = shmem::take_wake(database);
         let standby = spi::in_recovery();
-        let interval = if standby { STANDBY_INTERVAL } else { INTERVAL };
-        let due = self.looked.is_none_or(|at| at.elapsed() >= interval);
-        if !woken && !due {
+        self.unread |= shmem::take_wake(database);
+        let early = self.not_before.is_some_and(|at| Instant::now() < at);
+        if early || !self.unread && !standby {
             return true;
         }
-        self.looked = Some(Instant::now());
-        let read = || {
-            if !catalog::is_installed()? {
+        let taken = match spi::in_own_transaction(|| self.read(standby)) {
+            Err(Error::Dropped) => return false,
+            Err(error) => Err(error),
+            Ok(rows) => {
+                self.unread = false;
+                self.changed = rows.as_ref().map(|_| Instant::now()).or(self.changed);
+                rows.map_or(Ok(()), |rows| take(rows, shared, fleet, database))
+            }
+        };
+        let pause = if standby { Some(STANDBY_INTERVAL) } else { self.unread.then_some(PAUSE) };
+        self.not_before = pause.map(|pause| Instant::now() + pause);
+        self.tell(taken);
+        true
+    }
+
+    /// The rows, where they are others than the last time.
+    fn read(&mut self, standby: bool) -> Result<Option<Rows>> {
+        if standby {
+            let fingerprint = catalog::fingerprint()?;
+            if fingerprint == self.fingerprint && !self.unread {
                 return Ok(None);
             }
-            let fingerprint = if standby { catalog::fingerprint()? } else { None };
-            let unchanged = standby && fingerprint == self.fingerprint || !standby && !woken;
-            let rows = if unchanged { None } else { Some(Rows::load()?) };
-            Ok(Some((fingerprint, rows)))
-        };
-        match xact::run(read) {
-            Ok(None) => return false,
-            Ok(Some((fingerprint, rows))) => {
-                self.fingerprint = fingerprint;
-                if rows.is_some() {
-                    self.changed = Some(Instant::now());
-                }
-                let taken = rows.map_or(Ok(()), |rows| take(rows, shared, fleet, database));
-                self.tell(taken);
-            }
-            Err(error) => self.tell(Err(error)),
+            self.fingerprint = fingerprint;
         }
-        true
+        Ok(Some(Rows::load()?))
     }
 
     /// Gives back what the first answers of many nodes have left in memory. Not more often: it
@@ -107,7 +103,7 @@ impl Registry {
 /// Takes new rows in: begins to watch nodes, goes on with others, leaves those that are gone.
 fn take(rows: Rows, shared: &Shared, fleet: &Fleet, database: u32) -> Result<()> {
     // A copy of a registry touches nobody.
-    let passive = apply::check_active(&rows).is_err();
+    let passive = apply::check_active(&rows.origin).is_err();
     let desired = if passive { None } else { Some(Rc::new(Desired::from_rows(&rows)?)) };
     let targets: Vec<Target> = desired.as_ref().map_or(vec![], |desired| {
         desired.targets().into_iter().map(|(target, _)| target).collect()
@@ -131,8 +127,7 @@ fn take(rows: Rows, shared: &Shared, fleet: &Fleet, database: u32) -> Result<()>
     state.rows = Some(Rc::new(rows));
     state.replan = true;
     let keys = state.keys();
-    state.places.retain(|key, _| keys.contains(key));
-    shmem::retain(database, &keys);
+    state.board.retain(database, &keys);
     Ok(())
 }
 

@@ -4,13 +4,16 @@
 use super::events::Event;
 use super::links::Links;
 use super::nudge::Nudge;
+use super::publish::Board;
 use super::round_trips::RoundTrips;
 use crate::apply::desired::Desired;
 use crate::catalog::{LastTold, NodeOptions, Rows};
+use crate::error::Result;
 use crate::guc;
+use crate::observe::Beat;
 use crate::observe::session::Target;
-use crate::record::{Epoch, NodeRecord, epoch_now};
-use crate::shmem::Key;
+use crate::pg::spi;
+use crate::record::{Epoch, NodeRecord, epoch_now, rooms_text};
 use nodes_plan::desired::{Interest, Link, LinkId, NodeId, Registry, Spec};
 use nodes_plan::growth::Growth;
 use nodes_plan::headroom::Room;
@@ -20,13 +23,17 @@ use nodes_plan::node_health::{Failure, NodeLimits, NodeState, NodeWatch};
 use nodes_plan::observed::{NodeFacts, Observation, World};
 use nodes_plan::pulse::Pulse;
 use nodes_plan::step::Plan;
+use std::borrow::Cow;
 use std::cell::{Ref, RefCell, RefMut};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// A plan waits so long for nodes that answer to say what they have.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// After a write that failed, most likely because a session had locked the row.
+const WRITE_PAUSE: Duration = Duration::from_secs(1);
 
 /// One of the worker's tasks holds each of these.
 #[derive(Clone)]
@@ -40,8 +47,7 @@ struct Inner {
 
 pub struct State {
     begun: Instant,
-    /// This server's boot id and this database's name.
-    here: (Option<String>, String),
+    pub here: Here,
     /// See [`Shared::label`].
     label: Rc<str>,
     pub rows: Option<Rc<Rows>>,
@@ -62,13 +68,25 @@ pub struct State {
     /// was read.
     pub learnt: BTreeSet<NodeId>,
     pub settled: BTreeSet<LinkId>,
-    /// Where in shared memory records are, and the text of the one that is being published.
-    pub places: HashMap<Key, Option<usize>>,
-    pub text: Vec<u8>,
-    /// What shared memory lacked room for, as far as it was told.
-    pub told_full: BTreeSet<&'static str>,
+    /// Rows that a session has changed and not committed are left to it until then.
+    no_write_before: Option<Instant>,
+    pub board: Board,
     /// What an earlier worker has told, until it is taken up.
     pub told: LastTold,
+}
+
+/// This server and database.
+pub struct Here {
+    pub boot_id: Option<String>,
+    pub database: String,
+}
+
+impl Here {
+    /// Whether a node is just that.
+    pub fn is(&self, node: &Watched) -> bool {
+        let here = |pulse: &Pulse| pulse.boot_id == self.boot_id && pulse.database == self.database;
+        self.boot_id.is_some() && node.pulse.as_ref().is_some_and(here)
+    }
 }
 
 /// One node.
@@ -78,11 +96,15 @@ pub struct Watched {
     pub options: NodeOptions,
     pub watch: NodeWatch,
     pub pulse: Option<Pulse>,
+    /// The same in the node's own words.
+    pub answer: String,
     pub last_seen: Option<Epoch>,
     pub connected_since: Option<Epoch>,
     pub round_trips: RoundTrips,
     pub growth: BTreeMap<String, Growth>,
     pub rooms: Vec<Room>,
+    /// The same as it is published.
+    rooms_text: String,
     pub inventory: Option<Box<NodeFacts>>,
     /// When the inventory was taken; `None`: it is wanted now.
     pub taken: Option<Instant>,
@@ -100,11 +122,13 @@ impl Watched {
             options,
             watch: NodeWatch::new(now, None),
             pulse: None,
+            answer: String::new(),
             last_seen: None,
             connected_since: None,
             round_trips: RoundTrips::default(),
             growth: BTreeMap::new(),
             rooms: Vec::new(),
+            rooms_text: String::new(),
             inventory: None,
             taken: None,
             wanted: 0,
@@ -129,10 +153,42 @@ impl Watched {
         }
     }
 
+    /// Takes in what it has left; whether that is something new.
+    pub fn take_rooms(&mut self, rooms: Vec<Room>) -> bool {
+        let new = self.rooms != rooms;
+        if new {
+            self.rooms_text = rooms_text(&rooms);
+            self.rooms = rooms;
+        }
+        new
+    }
+
     /// What is known of what it has may not be true any more.
     pub fn want_inventory(&mut self) {
         self.taken = None;
         self.wanted += 1;
+    }
+
+    /// What is published of it.
+    pub fn record(&mut self, now: Duration, is_self: bool) -> NodeRecord<'_> {
+        let round_trip = self.round_trips.summary();
+        let lasted = now.saturating_sub(self.watch.since()).as_secs_f64();
+        let rates = self.growth.iter();
+        let rates = rates.filter_map(|(slot, growth)| Some((slot, growth.per_second()?)));
+        NodeRecord {
+            state: self.watch.state(),
+            rule: Cow::Borrowed(self.watch.rule()),
+            since: epoch_now() - lasted,
+            reason: self.watch.reason(now),
+            hint: self.watch.hint(),
+            is_self,
+            last_seen: self.last_seen,
+            connected_since: self.connected_since,
+            round_trip,
+            growth: rates.map(|(slot, rate)| (slot.clone(), rate)).collect(),
+            rooms: Cow::Borrowed(&self.rooms_text),
+            pulse: None,
+        }
     }
 
     /// The node's facts, if it answers and is the node. They are lent, see [`State::take_back`].
@@ -148,7 +204,7 @@ impl Watched {
 }
 
 impl Shared {
-    pub fn new(here: (Option<String>, String), told: LastTold) -> Self {
+    pub fn new(here: Here, told: LastTold) -> Self {
         let state = State {
             begun: Instant::now(),
             here,
@@ -165,9 +221,8 @@ impl Shared {
             planned: None,
             learnt: BTreeSet::new(),
             settled: BTreeSet::new(),
-            places: HashMap::new(),
-            text: Vec::new(),
-            told_full: BTreeSet::new(),
+            no_write_before: None,
+            board: Board::default(),
             told,
         };
         Shared(Rc::new(Inner { state: RefCell::new(state), changed: Nudge::default() }))
@@ -228,8 +283,8 @@ impl Shared {
     }
 
     /// A heartbeat came back.
-    pub fn answered(&self, id: NodeId, pulse: Pulse, took: Duration) {
-        if self.state_mut().answered(id, pulse, took) {
+    pub fn answered(&self, id: NodeId, beat: Beat, took: Duration) {
+        if self.state_mut().answered(id, beat, took) {
             self.0.changed.give();
         }
     }
@@ -289,6 +344,16 @@ impl Shared {
 }
 
 impl State {
+    /// Writes to rows of the registry; whether it was done. What was not is tried again later.
+    pub fn write(&mut self, work: impl FnOnce() -> Result<()>) -> bool {
+        if self.no_write_before.is_some_and(|at| Instant::now() < at) {
+            return false;
+        }
+        let done = spi::in_own_transaction(work).is_ok();
+        self.no_write_before = (!done).then(|| Instant::now() + WRITE_PAUSE);
+        done
+    }
+
     /// Time since the worker began.
     pub fn now(&self) -> Duration {
         self.begun.elapsed()
@@ -299,14 +364,10 @@ impl State {
         self.begun + at
     }
 
-    fn is_here(&self, pulse: &Pulse) -> bool {
-        self.here.0.is_some() && pulse.boot_id == self.here.0 && pulse.database == self.here.1
-    }
-
     /// The node that this server and database are.
     pub fn myself(&self) -> Option<(NodeId, &Watched)> {
-        let me = |node: &Watched| node.pulse.as_ref().is_some_and(|pulse| self.is_here(pulse));
-        self.nodes.iter().find(|(_, node)| me(node)).map(|(id, node)| (*id, node))
+        let mut nodes = self.nodes.iter();
+        nodes.find(|(_, node)| self.here.is(node)).map(|(id, node)| (*id, node))
     }
 
     /// Foreign links of a node that should be asked now, each with a table to ask.
@@ -338,9 +399,11 @@ impl State {
     }
 
     /// Whether the control task has something to do.
-    fn answered(&mut self, id: NodeId, pulse: Pulse, took: Duration) -> bool {
+    fn answered(&mut self, id: NodeId, beat: Beat, took: Duration) -> bool {
         let now = self.now();
         let Some(node) = self.nodes.get_mut(&id) else { return false };
+        let Beat { pulse, answer } = beat;
+        node.answer = answer;
         node.watch.answered(now, &pulse.system_identifier);
         node.round_trips.add(took);
         node.last_seen = Some(epoch_now());
@@ -353,7 +416,7 @@ impl State {
         }
         let Some(node) = self.nodes.get_mut(&id) else { return false };
         let changed = match (&previous, &node.pulse) {
-            (Some(before), Some(after)) => before.shape() != after.shape(),
+            (Some(before), Some(after)) => !after.has_shape_of(before),
             _ => true,
         };
         if changed {
@@ -457,41 +520,6 @@ impl State {
         let since = *self.awaiting.get_or_insert_with(Instant::now);
         since.elapsed() < PATIENCE
     }
-
-    /// What is published of a node. The pulse is lent: it is long, and comes every second.
-    pub fn publish_record(&mut self, id: NodeId, publish: impl FnOnce(&mut Self, &NodeRecord)) {
-        let Some(mut record) = self.record(id) else { return };
-        record.pulse = self.nodes.get_mut(&id).and_then(|node| node.pulse.take());
-        publish(self, &record);
-        if let Some(node) = self.nodes.get_mut(&id) {
-            node.pulse = record.pulse;
-        }
-    }
-
-    fn record(&mut self, id: NodeId) -> Option<NodeRecord> {
-        let now = self.now();
-        let round_trip = self.nodes.get_mut(&id)?.round_trips.summary();
-        let node = self.nodes.get(&id)?;
-        let lasted = now.saturating_sub(node.watch.since()).as_secs_f64();
-        let rates = node
-            .growth
-            .iter()
-            .filter_map(|(slot, growth)| growth.per_second().map(|rate| (slot.clone(), rate)));
-        Some(NodeRecord {
-            state: node.watch.state(),
-            rule: node.watch.rule().to_owned(),
-            since: epoch_now() - lasted,
-            reason: node.watch.reason(now),
-            hint: node.watch.hint(),
-            is_self: node.pulse.as_ref().is_some_and(|pulse| self.is_here(pulse)),
-            pulse: None,
-            last_seen: node.last_seen,
-            connected_since: node.connected_since,
-            round_trip,
-            growth: rates.collect(),
-            rooms: node.rooms.clone(),
-        })
-    }
 }
 
 /// A node's own interval, between half of it and all: what all nodes were asked at the same time
@@ -503,6 +531,9 @@ fn spread(interval: Duration, id: NodeId) -> Duration {
 
 /// Nodes to which a node has got a connection through a link since its last heartbeat.
 fn signs_of_life(registry: &Registry, id: NodeId, before: &Pulse, after: &Pulse) -> Vec<NodeId> {
+    if before.connections().eq(after.connections()) {
+        return vec![];
+    }
     let began = |is_there: &dyn Fn(&Pulse) -> bool| is_there(after) && !is_there(before);
     let other_end = |link: &Link| {
         let slot = registry.mark(link).slot_name();

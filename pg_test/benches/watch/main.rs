@@ -8,7 +8,7 @@ mod usage;
 
 use pg_test::trio::add_node;
 use pg_test::watcher::preloaded;
-use pg_test::{LONG, Server, wait_until};
+use pg_test::{LONG, Server, is_gone, wait_until};
 use postgres::Client;
 use postgres::fallible_iterator::FallibleIterator;
 use replay::Replay;
@@ -21,6 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const CRASHES: usize = 20;
 const STOPS: usize = 5;
 const HANGS: usize = 3;
+const TERMINATIONS: usize = 6;
 
 /// How long the worker is left alone before it is measured, and how long it is measured. The
 /// largest fleet is measured for longer than the interval between two inventories.
@@ -53,6 +54,9 @@ fn main() {
         if wanted(what) {
             tell_time_to_event(what, runs, goal, fault);
         }
+    }
+    if wanted("terminate") {
+        measure_termination();
     }
     if wanted("pair") {
         measure_pair();
@@ -138,6 +142,37 @@ fn await_down(mut client: Client, node: String) -> std::thread::JoinHandle<Insta
     })
 }
 
+/// From SIGTERM to the end of the worker, while it waits for a peer that hangs: in turn for a
+/// heartbeat and for a connection.
+fn measure_termination() {
+    let (paris, mut london) = (watcher(), plain("london"));
+    add_node(&paris, "paris", &paris);
+    add_node(&paris, "london", &london);
+    let mut last = 0;
+    let times: Vec<Duration> = (0..TERMINATIONS)
+        .map(|run| {
+            paris.await_health("london", "up");
+            london.pause();
+            std::thread::sleep(if run % 2 == 0 { INTERVAL } else { TIMEOUT.mul_f64(1.2) });
+            wait_until("another worker", LONG, || paris.worker("app").is_some_and(|w| w != last));
+            last = paris.await_worker("app");
+            let began = Instant::now();
+            paris.sql("app", &format!("SELECT pg_terminate_backend({last})"));
+            while !is_gone(last) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let took = began.elapsed();
+            london.resume();
+            took
+        })
+        .collect();
+    let (median, most) = (percentile(&times, 50), percentile(&times, 100));
+    println!("SIGTERM of the worker -> its end, with a peer that hangs, {TERMINATIONS} times");
+    let goal = Duration::from_millis(100);
+    goal_line("median", &format!("{median:.1?}"), &format!("{goal:?}"), median <= goal);
+    println!("  {:<34} {most:>10.1?}", "maximum");
+}
+
 /// Two servers, of which one watches both, against two that nobody watches.
 fn measure_pair() {
     let (paris, london) = (watcher(), plain("london"));
@@ -209,7 +244,7 @@ fn measure_fleets() {
     let mut client = paris.client("app");
     let mut costs = Vec::new();
     for (nodes, duration) in FLEETS {
-        grow(&paris, &mut client, &peers, nodes);
+        grow(&mut client, &peers, nodes);
         let cost = measure(&paris, &mut client, &peers, nodes, duration);
         cost.print(costs.first());
         costs.push(cost);
@@ -220,7 +255,7 @@ fn measure_fleets() {
 }
 
 /// Registers so many nodes and waits until all are up.
-fn grow(paris: &Server, client: &mut Client, peers: &Replay, nodes: usize) {
+fn grow(client: &mut Client, peers: &Replay, nodes: usize) {
     let known: i64 = count(client, "nodes.node");
     let add = "SELECT nodes.add_node('n' || i, $1) FROM generate_series($2::int8, $3::int8 - 1) i";
     let began = Instant::now();
@@ -231,7 +266,6 @@ fn grow(paris: &Server, client: &mut Client, peers: &Replay, nodes: usize) {
     });
     let up = began.elapsed() - added;
     println!("{nodes} nodes: registered in {added:.1?}, all up {up:.1?} later");
-    let _ = paris;
 }
 
 fn count(client: &mut Client, of: &str) -> i64 {

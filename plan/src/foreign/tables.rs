@@ -2,22 +2,33 @@
 //! when it has nothing to show any more.
 
 use super::{relations, server_name, spec};
-use crate::conninfo::Conninfo;
 use crate::desired::ForeignSpec;
+use crate::index::{Indexed, find};
 use crate::name::TableName;
-use crate::observed::{Column, NodeFacts, Relation};
+use crate::observed::{Column, Relation};
 use crate::rule::{Context, Verdict};
 use crate::step::{ColumnChange, ColumnType, Operation, OptionChange};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// A remote table that should be shown, and the foreign table that does.
+pub(crate) struct Shown<'a> {
+    table: &'a str,
+    there: Option<&'a Relation>,
+    here: Option<&'a Relation>,
+}
+
 /// The remote tables that should be imported, as `IMPORT FOREIGN SCHEMA` chooses them
 /// (`postgresImportForeignSchema`, postgres_fdw.c): partitions are left out unless listed.
-fn wanted_tables<'a>(source: &'a NodeFacts, spec: &'a ForeignSpec) -> BTreeSet<&'a str> {
+fn wanted<'a>(source: &Indexed<'a>, spec: &'a ForeignSpec) -> Vec<Shown<'a>> {
+    let remote = source.relations_in(&spec.remote_schema);
+    let shown = |table, there| Shown { table, there, here: None };
     match &spec.tables {
-        Some(tables) => tables.iter().map(String::as_str).collect(),
+        Some(tables) => {
+            tables.iter().map(|table| shown(table.as_str(), find(remote, table))).collect()
+        }
         None => {
-            let roots = source.relations_in(&spec.remote_schema).filter(|r| !r.is_partition);
-            roots.map(|relation| relation.name.name.as_str()).collect()
+            let roots = remote.iter().filter(|relation| !relation.is_partition);
+            roots.map(|root| shown(&root.name.name, Some(root))).collect()
         }
     }
 }
@@ -34,24 +45,34 @@ pub(super) fn ours<'a>(ctx: &Context<'a>) -> Vec<&'a Relation> {
     let is_ours = |relation: &&Relation| {
         relation.server.as_deref() == server && Some(&remote(relation).schema) == schema
     };
-    relations(ctx).filter(is_ours).collect()
+    relations(ctx).iter().copied().filter(is_ours).collect()
 }
 
-/// The remote tables to show, each with the foreign table that does: the one of that name,
-/// whatever table of the remote schema it was pointed at, else one that a person has renamed.
-fn shown<'a>(ctx: &Context<'a>) -> BTreeMap<&'a str, Option<&'a Relation>> {
-    let (Some((source, _)), Some(spec)) = (ctx.both(), spec(ctx)) else {
-        return BTreeMap::new();
-    };
-    let wanted = wanted_tables(source, spec);
-    let (named, others): (Vec<&Relation>, Vec<&Relation>) =
-        ours(ctx).into_iter().partition(|relation| wanted.contains(relation.name.name.as_str()));
-    let named: BTreeMap<&str, &Relation> =
-        named.into_iter().map(|r| (r.name.name.as_str(), r)).collect();
-    let renamed: BTreeMap<&str, &Relation> =
-        others.into_iter().map(|r| (remote(r).name.as_str(), r)).collect();
-    let find = |table: &str| named.get(table).or_else(|| renamed.get(table)).copied();
-    wanted.into_iter().map(|table| (table, find(table))).collect()
+/// The remote tables to show, in order of their names, each with the foreign table that does:
+/// the one of that name, whatever table of the remote schema it was pointed at, else one that a
+/// person has renamed.
+fn shown<'c, 'a>(ctx: &'c Context<'a>) -> &'c [Shown<'a>] {
+    ctx.shown.get_or_init(|| {
+        let (Some((source, _)), Some(spec)) = (ctx.both(), spec(ctx)) else {
+            return vec![];
+        };
+        let mut shown = wanted(source, spec);
+        let (named, renamed): (Vec<&Relation>, Vec<&Relation>) =
+            ours(ctx).into_iter().partition(|here| place(&shown, &here.name.name).is_some());
+        let named = named.into_iter().map(|here| (&here.name, here));
+        let renamed = renamed.into_iter().map(|here| (remote(here), here));
+        for (table, here) in named.chain(renamed) {
+            if let Some(place) = place(&shown, &table.name) {
+                shown[place].here.get_or_insert(here);
+            }
+        }
+        shown
+    })
+}
+
+/// Where a remote table is among those to show.
+fn place(shown: &[Shown<'_>], table: &str) -> Option<usize> {
+    shown.binary_search_by(|shown| shown.table.cmp(table)).ok()
 }
 
 /// Where a table is when the local schema has its name back.
@@ -66,7 +87,7 @@ pub(super) fn drop_stale(ctx: &Context<'_>) -> Vec<Verdict> {
     let shown = shown(ctx);
     let stale = |relation: &&Relation| {
         let kept = [&remote(relation).name, &relation.name.name];
-        !kept.into_iter().any(|table| shown.contains_key(table.as_str()))
+        !kept.into_iter().any(|table| place(shown, table).is_some())
     };
     let drop = |relation: &Relation| {
         let table = at_home(spec, &relation.name.name);
@@ -79,14 +100,8 @@ pub(super) fn drop_stale(ctx: &Context<'_>) -> Vec<Verdict> {
 
 /// Remote tables that no foreign table shows, and what has the name that one would get.
 fn missing<'a>(ctx: &Context<'a>) -> Vec<(&'a str, Option<&'a Relation>)> {
-    let shown = shown(ctx).into_iter();
-    let missing: Vec<&str> = shown.filter(|(_, h)| h.is_none()).map(|(table, _)| table).collect();
-    if missing.is_empty() {
-        return vec![];
-    }
-    let names: BTreeMap<&str, &Relation> =
-        relations(ctx).map(|relation| (relation.name.name.as_str(), relation)).collect();
-    missing.into_iter().map(|table| (table, names.get(table).copied())).collect()
+    let missing = shown(ctx).iter().filter(|shown| shown.here.is_none());
+    missing.map(|shown| (shown.table, find(relations(ctx), shown.table))).collect()
 }
 
 fn importable<'a>(ctx: &Context<'a>) -> BTreeSet<&'a str> {
@@ -99,14 +114,14 @@ pub(super) fn after_import<'a>(ctx: &Context<'a>) -> Vec<(TableName, Option<&'a 
     let Some(spec) = spec(ctx) else {
         return vec![];
     };
-    let here = shown(ctx).into_values().flatten();
+    let here = shown(ctx).iter().filter_map(|shown| shown.here);
     let here = here.map(|relation| (at_home(spec, &relation.name.name), Some(relation)));
     let new = importable(ctx).into_iter().map(|table| (at_home(spec, table), None));
     here.chain(new).collect()
 }
 
 pub(super) fn import(ctx: &Context<'_>) -> Vec<Verdict> {
-    let (Some((source, _)), Some(spec)) = (ctx.both(), spec(ctx)) else {
+    let (Some(_), Some(spec)) = (ctx.both(), spec(ctx)) else {
         return vec![];
     };
     let missing = importable(ctx);
@@ -115,7 +130,7 @@ pub(super) fn import(ctx: &Context<'_>) -> Vec<Verdict> {
     }
     let tables = if missing.len() == 1 { "table" } else { "tables" };
     let reason = format!("{} {tables} of \"{}\"", missing.len(), ctx.from.name);
-    let whole = spec.tables.is_none() && missing == wanted_tables(source, spec);
+    let whole = spec.tables.is_none() && missing.len() == shown(ctx).len();
     let operation = Operation::ImportTables {
         server: ctx.link.name.clone(),
         remote_schema: spec.remote_schema.clone(),
@@ -158,16 +173,16 @@ pub(super) fn alter(ctx: &Context<'_>) -> Vec<Verdict> {
         let step = Verdict::act(ctx.to.id, operation, reason);
         Some(if dangerous { step.danger(danger) } else { step })
     };
-    pairs(ctx).into_iter().filter_map(alter).collect()
+    unlike_pairs(ctx).filter_map(alter).collect()
 }
 
 /// `IMPORT FOREIGN SCHEMA` gives a table no options but those that name the remote one.
 pub(super) fn alter_options(ctx: &Context<'_>) -> Vec<Verdict> {
-    let name = |table: &TableName| Conninfo::default().with("table_name", table.name.clone());
     let alter = |(there, here): (&Relation, &Relation)| {
-        let mut have = name(remote(here));
-        here.options.iter().for_each(|(key, value)| have.set(key, value));
-        let change = OptionChange::between(&have, &name(&there.name));
+        let mut have = BTreeMap::from([("table_name", remote(here).name.as_str())]);
+        have.extend(here.options.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+        let want = BTreeMap::from([("table_name", there.name.name.as_str())]);
+        let change = OptionChange::between(&have, &want);
         if change.is_empty() {
             return None;
         }
@@ -175,18 +190,25 @@ pub(super) fn alter_options(ctx: &Context<'_>) -> Vec<Verdict> {
         let table = at_home(spec(ctx)?, &here.name.name);
         Some(Verdict::act(ctx.to.id, Operation::AlterTableOptions { table, change }, reason))
     };
-    pairs(ctx).into_iter().filter_map(alter).collect()
+    // Nearly always there is nothing to compare.
+    let plain = |(there, here): &(&Relation, &Relation)| {
+        here.options.is_empty() && remote(here).name == there.name.name
+    };
+    pairs(ctx).filter(|pair| !plain(pair)).filter_map(alter).collect()
 }
 
 /// The remote tables that are shown, each with the foreign table that shows it.
-fn pairs<'a>(ctx: &Context<'a>) -> Vec<(&'a Relation, &'a Relation)> {
-    let (Some((source, _)), Some(spec)) = (ctx.both(), spec(ctx)) else {
-        return vec![];
+fn pairs<'a>(ctx: &Context<'a>) -> impl Iterator<Item = (&'a Relation, &'a Relation)> {
+    shown(ctx).iter().filter_map(|shown| Some((shown.there?, shown.here?)))
+}
+
+/// Those of them whose columns are not the same in the same order; hardly ever there are any.
+fn unlike_pairs<'a>(ctx: &Context<'a>) -> impl Iterator<Item = (&'a Relation, &'a Relation)> {
+    let unlike = |(there, here): &(&Relation, &Relation)| {
+        let remote = there.columns.iter().map(|c| (c.name.as_str(), &c.data_type, c.not_null));
+        remote.ne(here.columns.iter().map(|c| (remote_column(c), &c.data_type, c.not_null)))
     };
-    let pair = |(table, here): (&str, Option<&'a Relation>)| {
-        Some((source.relation(&TableName::new(&spec.remote_schema, table))?, here?))
-    };
-    shown(ctx).into_iter().filter_map(pair).collect()
+    pairs(ctx).filter(unlike)
 }
 
 /// The remote column that a foreign table's column shows.
@@ -204,11 +226,9 @@ fn column_changes(there: &Relation, here: &Relation) -> Vec<ColumnChange> {
             changes.push(ColumnChange::Drop { name });
             continue;
         };
-        match ColumnType::parse(&other.data_type) {
-            Some(data_type) if other.data_type != column.data_type => {
-                changes.push(ColumnChange::Retype { name: name.clone(), data_type });
-            }
-            Some(_) | None => {}
+        if other.data_type != column.data_type {
+            let retype = |data_type| ColumnChange::Retype { name: name.clone(), data_type };
+            changes.extend(ColumnType::parse(&other.data_type).map(retype));
         }
         match (column.not_null, other.not_null) {
             (false, true) => changes.push(ColumnChange::SetNotNull { name }),
@@ -226,16 +246,15 @@ fn column_changes(there: &Relation, here: &Relation) -> Vec<ColumnChange> {
 }
 
 /// Remote columns that the foreign table lacks.
-fn not_shown<'a>(there: &'a Relation, here: &Relation) -> impl Iterator<Item = &'a Column> {
-    let known: BTreeSet<String> =
-        here.columns.iter().map(|column| remote_column(column).to_owned()).collect();
-    there.columns.iter().filter(move |column| !known.contains(&column.name))
+fn not_shown<'a>(there: &'a Relation, here: &'a Relation) -> impl Iterator<Item = &'a Column> {
+    let known: BTreeSet<&str> = here.columns.iter().map(remote_column).collect();
+    there.columns.iter().filter(move |column| !known.contains(column.name.as_str()))
 }
 
 /// Columns to add or to retype whose type is more than a type, as far as we can read it.
 pub(super) fn unknown_types(ctx: &Context<'_>) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
-    for (there, here) in pairs(ctx) {
+    for (there, here) in unlike_pairs(ctx) {
         let retyped = here.columns.iter().filter_map(|column| {
             there.column(remote_column(column)).filter(|other| other.data_type != column.data_type)
         });

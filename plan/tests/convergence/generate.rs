@@ -65,7 +65,9 @@ pub fn digest(conninfo: &Conninfo) -> String {
 
 fn primary(rng: &mut SmallRng, id: NodeId) -> NodeFacts {
     let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let slots = if rng.random_bool(0.9) { 20 } else { rng.random_range(1..4) };
+    let slots = if rng.random_bool(0.7) { 20 } else { rng.random_range(0..5) };
+    let walsenders = if rng.random_bool(0.8) { 40 } else { rng.random_range(0..4) };
+    let workers = if rng.random_bool(0.9) { 20 } else { rng.random_range(1..6) };
     let mut facts = NodeFacts {
         version: *[150_020, 160_009, 170_010, 180_006].choose(rng).unwrap_or(&0),
         system_identifier: format!("7{id:018}"),
@@ -78,9 +80,9 @@ fn primary(rng: &mut SmallRng, id: NodeId) -> NodeFacts {
         can_create_subscription: true,
         settings: BTreeMap::from([
             setting("wal_level", if rng.random_bool(0.9) { "logical" } else { "replica" }),
-            setting("max_wal_senders", "40"),
+            setting("max_wal_senders", &walsenders.to_string()),
             setting("max_replication_slots", &slots.to_string()),
-            setting("max_logical_replication_workers", "20"),
+            setting("max_logical_replication_workers", &workers.to_string()),
             setting("max_sync_workers_per_subscription", "2"),
             setting("max_worker_processes", "40"),
             setting("wal_retrieve_retry_interval", "5000"),
@@ -187,16 +189,21 @@ fn foreign(rng: &mut SmallRng, id: LinkId) -> ForeignSpec {
     }
 }
 
-/// What people ask for next: other addresses, other details, links gone, links in their place.
-pub fn evolve(rng: &mut SmallRng, sim: &mut Sim) {
-    let nodes = sim.nodes.clone();
-    let registry = &mut sim.registry;
+/// Nodes get another address, another password, or none.
+fn readdress(rng: &mut SmallRng, registry: &mut Registry) {
     for (id, node) in &mut registry.nodes {
         if rng.random_bool(0.3) {
             node.conninfo = conninfo(rng, *id);
             node.digest = digest(&node.conninfo);
         }
     }
+}
+
+/// What people ask for next: other addresses, other details, links gone, links in their place.
+pub fn evolve(rng: &mut SmallRng, sim: &mut Sim) {
+    let nodes = sim.nodes.clone();
+    let registry = &mut sim.registry;
+    readdress(rng, registry);
     let mut successors = Vec::new();
     for link in &mut registry.links {
         if rng.random_bool(0.25) {
@@ -439,7 +446,8 @@ fn disturb_rights(rng: &mut SmallRng, facts: &mut NodeFacts) {
     }
 }
 
-/// Carol is given rights on all foreign schemas, then the links name other roles.
+/// Carol is given rights on all foreign schemas, then the links name other roles, and in the same
+/// change nodes get other passwords.
 pub fn change_roles(rng: &mut SmallRng, sim: &mut Sim) {
     let carol = Some("carol".to_owned());
     for facts in sim.nodes.values_mut() {
@@ -454,6 +462,7 @@ pub fn change_roles(rng: &mut SmallRng, sim: &mut Sim) {
             (spec.roles, spec.public, spec.writable) = (new.roles, new.public, new.writable);
         }
     }
+    readdress(rng, &mut sim.registry);
 }
 
 /// Renames servers and schemas, now and then to what another link wants its own to be called.

@@ -34,8 +34,9 @@ fn permitted(facts: &NodeFacts, operation: &Operation) -> Outcome {
             writable(facts)?;
             ensure(facts.superuser, "permission denied to create extension")
         }
-        Operation::DropSlot { .. } => Ok(()),
-        Operation::CreatePhysicalSlot { .. } => ensure(facts.can_replicate, "permission denied"),
+        Operation::DropSlot { .. } | Operation::CreatePhysicalSlot { .. } => {
+            ensure(facts.can_replicate, "permission denied to use replication slots")
+        }
         Operation::CreateLogicalSlot { .. } => {
             ensure(facts.can_replicate, "permission denied to use replication slots")?;
             ensure(facts.setting("wal_level") == Some("logical"), "wal_level is not logical")

@@ -73,9 +73,7 @@ fn foreign_is_right(sim: &Sim, link: &Link, spec: &ForeignSpec) -> Outcome {
     ensure(!server.options.contains_key("password"), "password of the server")?;
     let read_only = server.options.get("updatable").is_some_and(|value| value == "false");
     ensure(read_only != spec.writable, "updatable")?;
-    let mut roles: BTreeSet<Option<String>> = spec.roles.iter().cloned().map(Some).collect();
-    roles.insert(Some(target.role.clone()));
-    roles.extend(spec.public.then_some(None));
+    let roles = mapped_roles(&target, spec);
     for role in &roles {
         let mapping = server.mappings.iter().find(|m| m.role == *role).ok_or("mapping")?;
         let password = mapping.options.as_ref().and_then(Conninfo::password);
@@ -107,9 +105,21 @@ fn rights_are_right(target: &NodeFacts, spec: &ForeignSpec, role: &Option<String
     Ok(())
 }
 
-/// Whether exactly the roles that the link names have rights, and carol what somebody gave her.
+/// Who may connect by a foreign link: whom it names, and the role that made it.
+fn mapped_roles(target: &NodeFacts, spec: &ForeignSpec) -> BTreeSet<Option<String>> {
+    let mut roles: BTreeSet<Option<String>> = spec.roles.iter().cloned().map(Some).collect();
+    roles.insert(Some(target.role.clone()));
+    roles.extend(spec.public.then_some(None));
+    roles
+}
+
+/// Whether exactly the roles that the link names have mappings and rights, and carol what
+/// somebody gave her.
 pub fn rights_are_exact(sim: &Sim, link: &Link, spec: &ForeignSpec) -> Outcome {
     let target = sim.facts(link.to);
+    let server = target.server(&link.name).ok_or("server")?;
+    let mapped = server.mappings.iter().map(|mapping| mapping.role.clone()).collect();
+    ensure(mapped_roles(&target, spec) == mapped, "mappings")?;
     for table in shown(&target, spec) {
         let rights: &[&str] =
             if spec.writable { &["SELECT", "INSERT", "UPDATE", "DELETE"] } else { &["SELECT"] };

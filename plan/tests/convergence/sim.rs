@@ -2,7 +2,8 @@
 //! What single operations do is in interpret.rs.
 
 use crate::interpret::{copies, interpret, published_tables};
-use nodes_plan::desired::{Link, NodeId, Registry};
+use nodes_plan::desired::{Link, LinkId, NodeId, Registry};
+use nodes_plan::name::Mark;
 use nodes_plan::observed::*;
 use nodes_plan::step::{Operation, Step};
 use std::collections::{BTreeMap, BTreeSet};
@@ -196,8 +197,23 @@ impl Sim {
     /// The servers without what differs from run to run by right: numbers, order, how far a
     /// copy got before it was paused.
     pub fn end(&self) -> End {
+        self.end_without(&BTreeSet::new())
+    }
+
+    /// The same without what some subscriptions have.
+    pub fn end_without(&self, links: &BTreeSet<LinkId>) -> End {
         let mut nodes = self.nodes.clone();
+        let marks: Vec<Mark> = links
+            .iter()
+            .map(|link| Mark { registry: self.registry.id.clone(), link: *link })
+            .collect();
+        let other = |comment: &Option<String>| {
+            comment.as_ref().is_none_or(|comment| marks.iter().all(|mark| !mark.is(comment)))
+        };
         for facts in nodes.values_mut() {
+            facts.publications.retain(|found| other(&found.comment));
+            facts.subscriptions.retain(|found| other(&found.comment));
+            facts.slots.retain(|slot| marks.iter().all(|mark| mark.slot_name() != slot.name));
             for subscription in &mut facts.subscriptions {
                 subscription.oid = 0;
                 subscription.tables.values_mut().for_each(|table| table.state = 'r');
