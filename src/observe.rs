@@ -166,10 +166,25 @@ pub async fn facts(session: &mut Session, interest: &Interest) -> Result<NodeFac
     let mut facts: NodeFacts = serde_json::from_value(value).map_err(bad_answer)?;
     facts.primary_conninfo = primary_conninfo;
     if facts.superuser {
-        let answer = session.connection.query(SUPERUSER_FACTS, &[]).await?;
-        add_superuser_facts(&mut facts, from_json(answer.value(0, 0).unwrap_or("null"))?);
+        add_superuser_facts(&mut facts, superuser_facts(session).await?);
     }
     Ok(facts)
+}
+
+/// The server's user may not be able to read what is where our passfile should be: then that
+/// alone is not known.
+async fn superuser_facts(session: &mut Session) -> Result<SuperuserFacts> {
+    const PASSFILE: &str = "encode(pg_read_binary_file(name, 0, 100000, true), 'hex')";
+    const INSUFFICIENT_PRIVILEGE: &str = "42501";
+    let sql = |passfile| SUPERUSER_FACTS.replace(":passfile", passfile);
+    let (answer, readable) = match session.connection.query(&sql(PASSFILE), &[]).await {
+        Err(error) if error.sqlstate.as_deref() == Some(INSUFFICIENT_PRIVILEGE) => {
+            (session.connection.query(&sql("NULL"), &[]).await?, false)
+        }
+        answer => (answer?, true),
+    };
+    let facts: SuperuserFacts = from_json(answer.value(0, 0).unwrap_or("null"))?;
+    Ok(SuperuserFacts { passfile_blocked: facts.passfile_blocked || !readable, ..facts })
 }
 
 fn add_superuser_facts(facts: &mut NodeFacts, more: SuperuserFacts) {

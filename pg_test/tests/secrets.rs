@@ -305,6 +305,14 @@ fn the_passfile_is_ours_alone_or_a_problem() {
     assert!(!refused.0 && refused.1.contains("(ST10)"), "{refused:?}");
     std::fs::remove_dir(&passfile).expect("an empty directory");
 
+    // Where the servers' user may read everything, this one too.
+    std::fs::write(&passfile, "not yours").expect("a file");
+    chmod(&passfile, 0o000);
+    let readable = trio.oslo.psql("app", "SELECT pg_read_binary_file('pg_nodes.passfile')").ok;
+    let plan = trio.plan();
+    assert!(readable || plan[0].starts_with("problem on oslo: the password for"), "{plan:?}");
+    std::fs::remove_file(&passfile).expect("a file");
+
     trio.oslo.write_file("pg_nodes.passfile.new", "");
     chmod(&second, 0o644);
     std::fs::write(&passfile, b"\xff\xfe not text").expect("a file");

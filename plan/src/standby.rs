@@ -26,7 +26,7 @@ const FORBID: &[Rule] = &[
     Rule { id: "ST02", when: "the standby is not in recovery", then: not_in_recovery },
     Rule { id: "ST07", when: "the role on the standby cannot alter its settings", then: no_rights },
     Rule { id: "ST08", when: "the role of the conninfo cannot replicate", then: no_replication },
-    Rule { id: "ST10", when: "a directory is where the passfile should be", then: no_passfile },
+    Rule { id: "ST10", when: "the place of the passfile is taken", then: no_passfile },
     Rule { id: "ST11", when: "the standby refuses ALTER SYSTEM", then: no_alter_system },
 ];
 
@@ -244,7 +244,7 @@ fn no_passfile(ctx: &Context<'_>) -> Vec<Verdict> {
                 ctx.to.id,
                 format!(
                     "the password for \"{}\" cannot be written on node \"{}\": {PASSFILE} or \
-                     {PASSFILE}.new in its data directory is a directory",
+                     {PASSFILE}.new in its data directory is a directory, or not that server's to read",
                     ctx.from.name, ctx.to.name
                 ),
                 "Remove it, or take the password out with nodes.set_password() and let the \

@@ -10,9 +10,7 @@ SELECT json_build_object(
       SELECT DISTINCT ON (name) name, setting FROM pg_file_settings
       WHERE name IN ('primary_conninfo', 'primary_slot_name', 'hot_standby_feedback')
       ORDER BY name, seqno DESC) last),
-  'passfile', (
-    SELECT CASE WHEN NOT isdir THEN encode(pg_read_binary_file(name, 0, 100000, true), 'hex') END
-    FROM files WHERE name = 'pg_nodes.passfile'),
+  'passfile', (SELECT CASE WHEN NOT isdir THEN :passfile END FROM files WHERE name = 'pg_nodes.passfile'),
   'passfile_unfinished', (
     SELECT coalesce(NOT isdir, false) FROM files WHERE name = 'pg_nodes.passfile.new'),
   'passfile_blocked', (SELECT coalesce(bool_or(isdir), false) FROM files),
