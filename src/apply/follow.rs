@@ -143,7 +143,7 @@ async fn watch_copy(
     let mut fruitless = Fruitless::default();
     let mut said = Instant::now();
     let (mut alive, mut worker) = (Instant::now(), None);
-    let limit = stall_limit(world, link);
+    let (limit, begun) = (stall_limit(world, link), Instant::now());
     loop {
         let now = progress(&mut *session.lock().await, &link.name)
             .await
@@ -183,8 +183,14 @@ async fn watch_copy(
                 now.rows
             );
         }
-        reactor::sleep(PAUSE).await;
+        reactor::sleep(pause_after(begun.elapsed())).await;
     }
+}
+
+/// A short copy is soon seen to be done; a long one keeps its processors. Yet one that fails at
+/// once, again and again, must be seen.
+fn pause_after(elapsed: Duration) -> Duration {
+    (elapsed / 20).clamp(Duration::from_millis(4), Duration::from_millis(40))
 }
 
 fn counted(number: i64, what: &str) -> String {
