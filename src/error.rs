@@ -1,7 +1,9 @@
 //! Every error that pg_nodes raises by itself, with its SQLSTATE, detail and hint. Messages
 //! follow Postgres' style: lower case, no full stop; details and hints are sentences.
 
-use nodes_plan::name::{MAX_NAME_BYTES, NameError};
+mod hints;
+
+use nodes_plan::name::NameError;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
 
@@ -214,123 +216,6 @@ impl Error {
             Error::Local { detail, .. } | Error::Refused { detail, .. } => detail.clone(),
             _ => None,
         }
-    }
-
-    pub fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Error::UnknownNode { .. } => {
-                "Correct the name, or register the node with nodes.add_node().".into()
-            }
-            Error::UnknownLink { .. } => {
-                "Correct the name, or add the link with nodes.add_standby(), \
-                 nodes.add_subscription() or nodes.add_foreign_schema()."
-                    .into()
-            }
-            Error::BadName { .. } => {
-                format!("Choose a name of 1 to {MAX_NAME_BYTES} bytes without control characters.")
-            }
-            Error::BadOption { .. } => "Correct it, or leave it out; nothing was changed.".into(),
-            Error::CannotPause(_) => {
-                "Remove the link with nodes.remove_link(), and add it again later.".into()
-            }
-            Error::SameGroup { .. } => {
-                "A standby has all data of its primary already; subscribe from or to a node of \
-                 another group, or remove these links first with nodes.remove_link()."
-                    .into()
-            }
-            Error::UnknownName { .. } => {
-                "nodes.status and nodes.link_status show the names that there are.".into()
-            }
-            Error::DuplicateNode { .. } => {
-                "Choose another name, or use nodes.alter_node() to change that node.".into()
-            }
-            Error::DuplicateLink { .. } => {
-                "Give the new link another name, or use nodes.alter_link().".into()
-            }
-            Error::BadTableName(_) => "Write schema.table, each part quoted as in SQL.".into(),
-            Error::BadConninfo { hint, .. } => (*hint).into(),
-            Error::ForbiddenOption { .. } => {
-                "Leave it out, or have a superuser register the node: such options act with the \
-                 rights of the server's operating system user."
-                    .into()
-            }
-            Error::PasswordMissing(_) => {
-                "Pass password => …; without one the server would connect with its own identity."
-                    .into()
-            }
-            Error::PasswordOfOthers { to, .. } => format!(
-                "Have a superuser make the change, or vouch for node \"{to}\" by calling \
-                 nodes.alter_node() with its conninfo."
-            ),
-            Error::BadPassword(_) => {
-                "A line of a password file cannot hold it: choose another password on that server."
-                    .into()
-            }
-            Error::PasswordUnused(_) => {
-                "It was registered by a role that is not a superuser: have its pg_hba.conf ask for \
-                 a password, or a superuser call nodes.alter_node()."
-                    .into()
-            }
-            Error::WrongIdentity { .. } => {
-                "Correct its address, or say with nodes.alter_node() that the server was replaced."
-                    .into()
-            }
-            Error::SelfLink(_) => {
-                "A link needs two nodes; where only one is named, the other is this server.".into()
-            }
-            Error::AlreadyStandby(..) => "Remove that link first with nodes.remove_link().".into(),
-            Error::StandbyCycle { .. } => {
-                "Remove one of these links first with nodes.remove_link().".into()
-            }
-            Error::NodeRemoving(_) => "Run nodes.apply() to finish the removal first.".into(),
-            Error::NodeInUse { .. } => {
-                "Pass cascade => true to remove them too, or call nodes.remove_link().".into()
-            }
-            Error::UnknownOption { known, .. } => format!("Known are: {}.", known.join(", ")),
-            Error::OptionOfNode(_) => {
-                "Use nodes.alter_node() or nodes.set_password(); all links of the node follow."
-                    .into()
-            }
-            Error::OptionOfOtherKind { known, .. } => format!("It has: {}.", known.join(", ")),
-            Error::SchemaTaken { .. } | Error::SchemaLinked { .. } => {
-                "Give the foreign schema a name of its own.".into()
-            }
-            Error::NotRegistered { .. } => {
-                "Register it with nodes.add_node(), or name the node in the call.".into()
-            }
-            Error::PassiveCopy => {
-                "If this database is to act for the registry, call nodes.take_over().".into()
-            }
-            Error::Passive { .. } => {
-                "If this server is to act for the registry, call nodes.take_over().".into()
-            }
-            Error::NoRegistry => "Register a first node with nodes.add_node().".into(),
-            Error::InTransactionBlock(_) => {
-                "It commits each step by itself: call it outside BEGIN … COMMIT.".into()
-            }
-            Error::InRecovery(_) => "Call it on the primary of this server's group.".into(),
-            Error::ApplyFailed { .. } => {
-                "Correct the cause and run nodes.apply() again; what is done stays done.".into()
-            }
-            Error::SuperuserOnly(_) => "Use nodes.remove_node(), or ask a superuser.".into(),
-            Error::TeardownUnfinished { .. } => {
-                "Run nodes.teardown() again when the cause is corrected or the node is back; \
-                 nodes.forget_node() gives up a node that never will be. \
-                 DROP EXTENSION would forget what is left: do not run it yet."
-                    .into()
-            }
-            Error::Busy { .. } => {
-                "Wait for it, or end it with pg_cancel_backend(), and try again.".into()
-            }
-            Error::NoConvergence(_) => {
-                "See nodes.plan(); somebody may be changing the same objects.".into()
-            }
-            Error::Timeout(_) => "nodes.status and nodes.link_status say why.".into(),
-            Error::Peer(error) => return error.hint.clone(),
-            Error::Refused { hint, .. } => (*hint).into(),
-            _ => return None,
-        };
-        Some(hint)
     }
 }
 
