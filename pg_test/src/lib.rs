@@ -10,6 +10,7 @@ pub mod caller;
 mod client;
 mod control;
 pub mod gate;
+pub mod held_copy;
 mod home;
 mod install;
 mod leftover;

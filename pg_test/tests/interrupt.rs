@@ -176,18 +176,10 @@ fn while_a_server_hangs(interrupt: Interrupt) {
 /// The copy of a table takes long; it goes on whether anybody waits for it or not.
 fn while_a_table_is_copied(interrupt: Interrupt) {
     let trio = linked();
-    trio.paris.sql(
-        "app",
-        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$
-           BEGIN PERFORM pg_advisory_xact_lock_shared(4712); RETURN NEW; END $$;
-         CREATE TRIGGER wait BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION wait();
-         ALTER TABLE orders ENABLE ALWAYS TRIGGER wait",
-    );
-    let mut holder = trio.paris.client("app");
-    holder.batch_execute("SELECT pg_advisory_lock(4712)").expect("the lock is free");
+    trio.paris.make_copies_holdable("app", "orders");
+    let held = trio.paris.hold_copies("app");
     let run = interrupt.run(&trio);
-    let copies = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
-    wait_until("the copy waits", LONG, || !trio.paris.query_texts("app", copies).is_empty());
+    trio.paris.await_held_copy("app");
     // As nodes.forget_node() says.
     let identifier = "SELECT system_identifier::text FROM pg_control_system()";
     let slot = format!(
@@ -199,8 +191,8 @@ fn while_a_table_is_copied(interrupt: Interrupt) {
     for server in [&trio.paris, &trio.london] {
         assert_nobody_is_left(server);
     }
-    assert!(!trio.paris.query_texts("app", copies).is_empty(), "the copy is still there");
-    drop(holder);
+    assert!(trio.paris.has_held_copy("app"), "the copy is still there");
+    drop(held);
     finish(&trio);
 }
 

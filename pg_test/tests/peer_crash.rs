@@ -160,14 +160,20 @@ fn disturb(trio: &mut Trio, node: &str, (n, crash): (u32, Crash), call: &str) ->
     true
 }
 
+/// What there is after a run that nobody disturbs; then nothing is.
+fn what_is_made(trio: &Trio) -> Vec<String> {
+    link(trio);
+    trio.apply();
+    let made = undisturbed(trio);
+    trio.paris.sql("app", TEARDOWN);
+    assert_nothing_left(trio);
+    made
+}
+
 #[test]
 fn a_run_goes_on_where_a_server_crashed() {
     let mut trio = start();
-    link(&trio);
-    trio.apply();
-    let expected = undisturbed(&trio);
-    trio.paris.sql("app", TEARDOWN);
-    assert_nothing_left(&trio);
+    let expected = what_is_made(&trio);
     for node in ["london", "oslo"] {
         link(&trio);
         let applying = places(count_stops(&trio.paris, node, APPLY));
@@ -191,11 +197,7 @@ fn a_run_goes_on_where_a_server_crashed() {
 #[test]
 fn a_server_crashes_within_a_statement() {
     let mut trio = start();
-    link(&trio);
-    trio.apply();
-    let expected = undisturbed(&trio);
-    trio.paris.sql("app", TEARDOWN);
-    assert_nothing_left(&trio);
+    let expected = what_is_made(&trio);
     for catalog in ["pg_subscription", "pg_foreign_server"] {
         link(&trio);
         crash_within(&mut trio, catalog, APPLY);
@@ -230,20 +232,12 @@ fn crash_within(trio: &mut Trio, catalog: &str, call: &str) {
 #[test]
 fn a_subscriber_crashes_while_it_copies() {
     let mut trio = start();
-    trio.london.sql(
-        "app",
-        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$
-           BEGIN PERFORM pg_advisory_xact_lock_shared(4712); RETURN NEW; END $$;
-         CREATE TRIGGER wait BEFORE INSERT ON visitors FOR EACH ROW EXECUTE FUNCTION wait();
-         ALTER TABLE visitors ENABLE ALWAYS TRIGGER wait",
-    );
+    trio.london.make_copies_holdable("app", "visitors");
     for crash in [Crash::Backend, Crash::Server] {
         link(&trio);
-        let mut holder = trio.london.client("app");
-        holder.batch_execute("SELECT pg_advisory_lock(4712)").expect("the lock is free");
+        let held = trio.london.hold_copies("app");
         let running = trio.paris.psql_in_background("app", APPLY);
-        let copies = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
-        wait_until("the copy waits", LONG, || !trio.london.query_texts("app", copies).is_empty());
+        trio.london.await_held_copy("app");
         let follows = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'pg_nodes'
             AND query LIKE '%srsubstate%pg_stat_progress_copy%'";
         wait_until("the run follows it", LONG, || {
@@ -261,6 +255,7 @@ fn a_subscriber_crashes_while_it_copies() {
         let told = "link \"visits\": the initial copy could not be followed";
         assert!(!said.ok && said.output.contains(told), "{said}");
         crash.end(&mut trio.london);
+        drop(held);
         trio.apply();
         assert_eq!(trio.plan(), [""; 0], "after apply the plan is empty");
         let rows = "SELECT count(*)::text FROM visitors";
