@@ -33,7 +33,7 @@ fn nothing_is_granted_to_everybody() {
     let calls =
         "SELECT format('%s nodes.%I(%s)', CASE prokind WHEN 'p' THEN 'CALL' ELSE 'SELECT' END,
         proname, (SELECT string_agg(CASE format_type(t, NULL) WHEN 'text' THEN '''x''' WHEN 'boolean' THEN 'true'
-          WHEN 'interval' THEN '''1s''' ELSE '''{}''' END, ', ' ORDER BY n)
+          WHEN 'interval' THEN '''1s''' WHEN 'integer' THEN '1' ELSE '''{}''' END, ', ' ORDER BY n)
           FROM unnest(proargtypes) WITH ORDINALITY a(t, n)))
         FROM pg_proc WHERE pronamespace = 'nodes'::regnamespace";
     let reads = "SELECT format('TABLE nodes.%I', relname) FROM pg_class
@@ -60,6 +60,8 @@ fn pg_monitor_reads_all_but_secrets() {
         "TABLE nodes.status",
         "TABLE nodes.link_status",
         "TABLE nodes.slots",
+        "TABLE nodes.headroom",
+        "TABLE nodes.failover_ready",
         "TABLE nodes.events",
         "TABLE nodes.step_log",
         "TABLE nodes.node",
