@@ -23,6 +23,6 @@ COMMENT ON FUNCTION nodes.clone_step(text, jsonb) IS
   'behind nodes.clone_standby(): what the server on the target machine does. For superusers only';
 
 COMMENT ON PROCEDURE nodes.promote(text, boolean) IS
-  'makes a standby the primary in place of one that is dead, and has all links follow it; refuses while anybody in the group sees the old one, and, unless forced, where WAL would be lost that another standby has. Callable on a standby';
+  'makes a standby the primary in place of one that is dead, and has all links follow it; refuses while anybody in the group sees the old one, and, unless forced, where WAL would be lost that another standby has. For superusers only; callable on a standby';
 COMMENT ON FUNCTION nodes.move_links(text, text) IS
-  'behind nodes.promote(): has the registry say that what followed or read the one node follows and reads the other';
+  'behind nodes.promote(): has the registry say that what followed or read the one node follows and reads the other. For superusers only';

@@ -19,8 +19,9 @@ use crate::catalog::{Origin, Rows};
 use crate::error::{Error, Result};
 use crate::pg::spi;
 use crate::pg::units::{self, Unit};
+use crate::pg::user;
 use nodes_plan::name::check_name;
-use pgrx::JsonB;
+use pgrx::{JsonB, PgSqlErrorCode};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -45,6 +46,19 @@ fn active_rows(call: &'static str) -> Result<Rows> {
     let rows = Rows::load()?;
     apply::check_active(&rows.origin)?;
     Ok(rows)
+}
+
+/// What nobody is to do but superusers, whatever is granted.
+fn check_superuser(call: &str, why: &str) -> Result<()> {
+    if user::is_superuser() {
+        return Ok(());
+    }
+    Err(Error::Refused {
+        code: PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        message: format!("{call} is for superusers"),
+        detail: Some(why.to_owned()),
+        hint: "Ask a superuser to call it.",
+    })
 }
 
 /// `options => '{"fetch_size": 100}'`: an object whose values are plain.

@@ -120,6 +120,10 @@ fn a_manager_must_prove_itself_with_a_password() {
     assert!(plan(&paris)[0].contains("did not ask for the password"), "{:?}", plan(&paris));
     assert_eq!(paris.residue("app"), [""; 0], "nobody was let in without a password");
 
+    for call in ["CALL nodes.promote('paris')", "SELECT nodes.move_links('london', 'paris')"] {
+        manager.refused(call, "42501", "superuser");
+    }
+
     // The owner vouches for paris: now the manager's link is made, for the manager.
     let vouch = format!("SELECT nodes.alter_node('paris', '{}')", paris.conninfo("app"));
     paris.sql("app", &vouch);

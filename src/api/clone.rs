@@ -1,15 +1,14 @@
 //! `nodes.clone_standby()`, and what it has another server do.
 
 use super::plan::check_call;
-use super::{checked_name, plain_options, with_unit};
+use super::{check_superuser, checked_name, plain_options, with_unit};
 use crate::apply::clone::{Request, clone_standby as make_clone};
 use crate::clone::{self, Action, Task};
 use crate::error::{Error, Result};
 use crate::pg::units::Unit;
-use crate::pg::user;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::{JsonB, PgSqlErrorCode, pg_sys};
+use pgrx::{JsonB, pg_sys};
 
 #[pg_extern(sql = "
 CREATE PROCEDURE nodes.clone_standby(
@@ -41,7 +40,7 @@ fn clone_standby(
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> std::result::Result<(), ErrorReport> {
     const CALL: &str = "nodes.clone_standby()";
-    check_superuser(CALL)?;
+    check_superuser(CALL, WHY_SUPERUSER)?;
     check_call(CALL, fcinfo)?;
     let request = Request {
         name: required("name", name)?,
@@ -81,21 +80,11 @@ fn checked_rate(rate: &str) -> Result<Option<u64>> {
 }
 
 /// Files and programs of the server are for superusers.
-fn check_superuser(call: &str) -> Result<()> {
-    if user::is_superuser() {
-        return Ok(());
-    }
-    Err(Error::Refused {
-        code: PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-        message: format!("{call} is for superusers"),
-        detail: Some("It acts with the rights of the server's operating system user.".to_owned()),
-        hint: "Ask a superuser to call it.",
-    })
-}
+const WHY_SUPERUSER: &str = "It acts with the rights of the server's operating system user.";
 
 #[pg_extern(volatile, parallel_unsafe)]
 fn clone_step(action: &str, task: JsonB) -> std::result::Result<String, ErrorReport> {
-    check_superuser("nodes.clone_step()")?;
+    check_superuser("nodes.clone_step()", WHY_SUPERUSER)?;
     let read = |source| Error::Json { context: "a clone", source };
     let action: Action = serde_json::from_value(action.into()).map_err(read)?;
     let task: Task = serde_json::from_value(task.0).map_err(read)?;
