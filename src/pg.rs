@@ -8,6 +8,7 @@ pub mod fd;
 pub mod hooks;
 pub mod latch;
 pub mod lock;
+pub mod port;
 pub mod process;
 pub mod shmem;
 pub mod spi;

@@ -3,10 +3,10 @@
 use super::task::{Task, refuse};
 use crate::error::{Error, Result};
 use crate::pg::child::{bin_directory, data_directory, system};
+use crate::pg::port;
 use pgrx::{PgSqlErrorCode as Code, pg_sys};
 use std::fs;
 use std::io::ErrorKind;
-use std::net::TcpListener;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Component, Path, PathBuf};
 
@@ -154,12 +154,12 @@ pub fn make_private(directory: &Path) -> Result<()> {
 }
 
 fn check_port(port: u16) -> Result<()> {
-    match TcpListener::bind(("0.0.0.0", port)) {
-        Err(error) if error.kind() == ErrorKind::AddrInUse => refuse(
-            Code::ERRCODE_OBJECT_IN_USE,
-            format!("port {port} is in use on that machine"),
-            "Pass port => … with one that is free.",
-        ),
-        Ok(_) | Err(_) => Ok(()),
+    if port::is_free(port) {
+        return Ok(());
     }
+    refuse(
+        Code::ERRCODE_OBJECT_IN_USE,
+        format!("port {port} is in use on that machine"),
+        "Pass port => … with one that is free.",
+    )
 }
