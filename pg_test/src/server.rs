@@ -269,14 +269,19 @@ impl Server {
         }
     }
 
-    /// `kill -9` of one backend: the server restarts all others, as after any crash.
+    /// `kill -9` of one process: the server ends all others, as after any crash. Returns when it
+    /// has; it lets nobody in until it has recovered.
+    #[track_caller]
     pub fn kill_backend(&self, pid: u32) {
         assert!(
             process::children(self.pid()).contains(&pid),
             "{pid} is no process of server {}",
             self.name
         );
+        let restarts = || self.log().matches("all server processes terminated").count();
+        let before = restarts();
         process::signal(pid, libc::SIGKILL);
+        wait_until("the server notices", LONG, || restarts() > before);
     }
 
     /// Says where the files of a failing test are, and why the server may be the reason.

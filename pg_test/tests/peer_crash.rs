@@ -129,13 +129,9 @@ impl Crash {
 }
 
 fn kill_backend(server: &Server) {
-    let pids = "SELECT pid FROM pg_stat_activity WHERE application_name = 'pg_nodes'
-                AND backend_type = 'client backend'";
-    let mut witness = server.client("app");
-    for pid in server.query_texts("app", pids) {
-        server.kill_backend(pid.parse().expect("a process id"));
-    }
-    wait_until("all connections are cut", LONG, || witness.simple_query("").is_err());
+    let pid = "SELECT pid::text FROM pg_stat_activity WHERE application_name = 'pg_nodes'
+               AND backend_type = 'client backend'";
+    server.kill_backend(server.query_one_text("app", pid).parse().expect("a process id"));
     wait_until("the server is back", LONG, || {
         server.try_client("app").is_ok_and(|mut client| client.simple_query("").is_ok())
     });
