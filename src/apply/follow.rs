@@ -187,10 +187,10 @@ async fn watch_copy(
     }
 }
 
-/// A short copy is soon seen to be done; a long one keeps its processors. Yet one that fails at
-/// once, again and again, must be seen.
+/// A short copy is soon seen to be done. A long one is looked at as often as a worker must be
+/// seen that comes, fails and goes.
 fn pause_after(elapsed: Duration) -> Duration {
-    (elapsed / 20).clamp(Duration::from_millis(4), Duration::from_millis(40))
+    (elapsed / 20).clamp(Duration::from_millis(4), PAUSE)
 }
 
 fn counted(number: i64, what: &str) -> String {
