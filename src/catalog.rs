@@ -72,8 +72,6 @@ pub struct LinkRow {
 #[derive(Clone, Deserialize)]
 pub struct Origin {
     pub id: Option<String>,
-    /// See [`crate::apply::digest`].
-    pub key: Option<String>,
     /// System identifier of the server that may act for the registry.
     pub made_on: Option<String>,
     /// Whether this is the database that may act: the one where the registry was made, renamed
@@ -87,6 +85,8 @@ pub struct Origin {
 #[derive(Clone, Deserialize)]
 pub struct Rows {
     pub origin: Origin,
+    /// See [`crate::apply::digest`].
+    pub key: Option<String>,
     pub nodes: Vec<NodeRow>,
     pub links: Vec<LinkRow>,
 }
@@ -100,21 +100,22 @@ pub struct Outline {
 }
 
 const ORIGIN: &str = "(SELECT json_build_object(
-    'id', r.id, 'key', r.key, 'made_on', r.system_identifier,
+    'id', r.id, 'made_on', r.system_identifier,
     'made_in_this_database',
       coalesce(r.database_oid = d.oid OR r.database_name = d.datname, true),
     'here', (SELECT system_identifier::text FROM pg_control_system()))
   FROM pg_database d LEFT JOIN nodes.registry r ON true WHERE d.datname = current_database())";
 
-const NODES: &str = "(SELECT coalesce(json_agg(json_build_object(
+const NODES: &str = "'key', (SELECT key FROM nodes.registry),
+  'nodes', (SELECT coalesce(json_agg(json_build_object(
     'id', n.id, 'name', n.name, 'conninfo', n.conninfo, 'admin_conninfo', n.admin_conninfo,
     'registered_by', n.registered_by, 'removing', n.state <> 'active', 'gone', n.state = 'gone',
     'options', n.options, 'system_identifier', n.system_identifier,
     'password', s.password, 'admin_password', s.admin_password) ORDER BY n.id), '[]')
   FROM nodes.node n LEFT JOIN nodes.secret s ON s.node = n.id)";
 
-const NODE_NAMES: &str =
-    "(SELECT coalesce(json_agg(json_build_array(id, name) ORDER BY id), '[]') FROM nodes.node)";
+const NODE_NAMES: &str = "'nodes', (
+  SELECT coalesce(json_agg(json_build_array(id, name) ORDER BY id), '[]') FROM nodes.node)";
 
 const LINKS: &str = "(SELECT coalesce(json_agg(json_build_object(
     'id', id, 'name', name, 'from_node', from_node, 'to_node', to_node,
@@ -129,10 +130,10 @@ impl Origin {
     }
 }
 
-/// Reads the registry as the caller's transaction sees it.
+/// Reads the registry as the caller's transaction sees it, of the nodes so much.
 fn load<T: DeserializeOwned>(nodes: &str) -> Result<T> {
     read_json(&format!(
-        "SELECT json_build_object('origin', {ORIGIN}, 'nodes', {nodes}, 'links', {LINKS})::text"
+        "SELECT json_build_object('origin', {ORIGIN}, {nodes}, 'links', {LINKS})::text"
     ))
 }
 

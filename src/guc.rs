@@ -1,7 +1,9 @@
 //! Settings of pg_nodes.
 
+use crate::catalog::OwnLimits;
 use crate::pg::shmem::Limits;
 use crate::pg::{disk, process};
+use nodes_plan::link_health::LinkLimits;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
 use std::ffi::CString;
 use std::time::Duration;
@@ -51,6 +53,15 @@ pub fn node_timeout() -> Duration {
 /// How often a worker asks its nodes for everything that is planned by.
 pub fn inventory_interval() -> Duration {
     seconds(&INVENTORY_INTERVAL)
+}
+
+/// A link's own limits, and the settings for those that it does not have.
+pub fn link_limits(own: &OwnLimits) -> LinkLimits {
+    LinkLimits {
+        max_lag_bytes: own.max_lag_bytes.or_else(max_lag_bytes),
+        max_lag: own.max_lag.map(Duration::from_secs).or_else(max_lag),
+        max_retained_wal: own.max_retained_wal.or_else(max_retained_wal),
+    }
 }
 
 /// How long rows of `nodes.event` are kept; zero: for ever.

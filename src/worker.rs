@@ -16,8 +16,6 @@ mod registry;
 mod round_trips;
 mod state;
 
-pub use links::limits_of;
-
 use crate::libpq::reactor;
 use crate::pg::process;
 use crate::pg::wait::WaitEvent;

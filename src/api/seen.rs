@@ -5,11 +5,11 @@ use crate::apply::desired::Desired;
 use crate::apply::{self, Look};
 use crate::catalog::{Outline, Rows};
 use crate::error::{Error, Result};
+use crate::guc;
 use crate::observe;
 use crate::pg::process;
 use crate::record::{LinkRecord, NodeRecord, RoundTrip, epoch_now, rooms_text};
 use crate::shmem::{self, Key};
-use crate::worker::limits_of;
 use nodes_plan::desired::{Link, LinkId, NodeId, Registry};
 use nodes_plan::headroom::{Room, headroom};
 use nodes_plan::link_health::{LinkEvidence, LinkHealth, LinkPlan, Side, link_health};
@@ -135,7 +135,7 @@ fn link_record(
         from: side(nodes.get(&link.from)),
         to: side(nodes.get(&link.to)),
         plan: &LinkPlan::of(&look.plan, link.id),
-        limits: &limits_of(&limits.unwrap_or_default()),
+        limits: &guc::link_limits(&limits.unwrap_or_default()),
         probe: None,
         unread: None,
     };

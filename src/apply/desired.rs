@@ -33,7 +33,7 @@ impl Desired {
             let node = Node {
                 id: row.id,
                 name: row.name.clone(),
-                digest: digest(rows.origin.key.as_deref(), &conninfo),
+                digest: digest(rows.key.as_deref(), &conninfo),
                 conninfo,
                 removing: row.removing,
                 gone: row.gone,

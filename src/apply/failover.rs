@@ -2,9 +2,9 @@
 //! and judges by the planner's rules.
 
 use super::desired::Desired;
+use crate::guc;
 use crate::libpq::reactor;
 use crate::observe::{self, Sessions};
-use crate::worker::limits_of;
 use futures_util::future::join_all;
 use nodes_plan::desired::{Link, LinkId, LinkState, NodeId, Spec};
 use nodes_plan::failover::{Evidence, Reason, Side, lag_bytes, obstacles};
@@ -67,5 +67,5 @@ async fn sides(desired: &Desired, sessions: &mut Sessions) -> Sides {
 
 /// The most that a standby may be behind, by link.
 pub fn lag_limits(rows: &crate::catalog::Rows) -> BTreeMap<LinkId, Option<u64>> {
-    rows.links.iter().map(|row| (row.id, limits_of(&row.limits).max_lag_bytes)).collect()
+    rows.links.iter().map(|row| (row.id, guc::link_limits(&row.limits).max_lag_bytes)).collect()
 }

@@ -8,9 +8,7 @@ use crate::guc;
 use crate::record::{Epoch, LinkRecord, epoch_now};
 use nodes_plan::desired::{Link, LinkId, LinkState, NodeId, Registry, Spec};
 use nodes_plan::growth::Growth;
-use nodes_plan::link_health::{
-    LinkEvidence, LinkHealth, LinkLimits, LinkPlan, Probe, Side, link_health,
-};
+use nodes_plan::link_health::{LinkEvidence, LinkHealth, LinkPlan, Probe, Side, link_health};
 use nodes_plan::link_watch::LinkWatch;
 use nodes_plan::name::TableName;
 use nodes_plan::node_health::NodeState;
@@ -226,7 +224,7 @@ impl WatchedLink {
             from,
             to,
             plan,
-            limits: &limits_of(&self.limits),
+            limits: &guc::link_limits(&self.limits),
             probe: self.probe.as_ref(),
             unread: watch.unread(now),
         });
@@ -265,15 +263,6 @@ fn copy_rows(link: &Link, world: &World) -> Option<CopyRows> {
         }
     }
     Some(rows)
-}
-
-/// A link's own limits, and the settings for those that it does not have.
-pub fn limits_of(own: &OwnLimits) -> LinkLimits {
-    LinkLimits {
-        max_lag_bytes: own.max_lag_bytes.or_else(guc::max_lag_bytes),
-        max_lag: own.max_lag.map(Duration::from_secs).or_else(guc::max_lag),
-        max_retained_wal: own.max_retained_wal.or_else(guc::max_retained_wal),
-    }
 }
 
 impl State {
