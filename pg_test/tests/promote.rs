@@ -60,8 +60,10 @@ fn register(cluster: &Cluster, registry: &Server) {
 }
 
 impl Cluster {
-    /// Until both standbys have all that paris has written.
+    /// Until both standbys have all that paris has done. Apply workers of subscriptions commit
+    /// without waiting for their WAL to be written; a commit that does wait takes theirs along.
     fn await_replay(&self) {
+        self.paris.sql("app", "SELECT pg_logical_emit_message(true, 'await_replay', '')");
         let position = self.paris.query_one_text("app", "SELECT pg_current_wal_lsn()");
         let replayed = format!("SELECT (pg_last_wal_replay_lsn() >= '{position}')::text");
         for standby in [&self.oslo, &self.rome] {
