@@ -4,15 +4,18 @@
 pub mod check;
 pub mod clone;
 pub mod conninfo;
+mod demote;
 pub mod desired;
 pub mod digest;
 mod execute;
 pub mod failover;
 mod follow;
 pub mod identity;
+mod leader;
 pub mod promote;
 mod reach;
 mod report;
+pub mod switchover;
 
 use crate::catalog::{self, Origin, Rows};
 use crate::error::{Error, Result};

@@ -1,12 +1,16 @@
-//! A clone as the server makes it that runs on the machine where it is to be: `pg_basebackup`
-//! into a directory beside the final one, configuration, one rename, start. May use files and
-//! programs; knows no libpq, no SPI and no registry.
+//! What a server does with files and programs of its machine. Knows no libpq, no SPI and no
+//! registry.
+//!
+//! A clone is made by the server that runs where it is to be: `pg_basebackup` into a directory
+//! beside the final one, configuration, one rename, start. A server that is to be a standby
+//! restarts itself, see [`demote`].
 //!
 //! The directory beside bears the link's mark in its name, as slots do: so a later call knows
 //! whose it is. Where the final directory is there, it is complete.
 
 mod configure;
 mod copy;
+pub mod demote;
 mod place;
 mod server;
 mod task;

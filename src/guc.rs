@@ -20,6 +20,7 @@ static MAX_LAG: GucSetting<i32> = GucSetting::<i32>::new(60);
 static MAX_RETAINED_WAL: GucSetting<i32> = GucSetting::<i32>::new(10 * 1024);
 static MAX_NODES: GucSetting<i32> = GucSetting::<i32>::new(128);
 static MAX_LINKS: GucSetting<i32> = GucSetting::<i32>::new(1024);
+static RESTART_COMMAND: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static BOOT_ID: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 
 fn milliseconds(setting: &GucSetting<i32>) -> Duration {
@@ -72,6 +73,12 @@ pub fn event_retention() -> Duration {
 /// Whether workers apply what is committed.
 pub fn auto_apply() -> bool {
     AUTO_APPLY.get()
+}
+
+/// The shell command that restarts this server where a service manager owns it.
+pub fn restart_command() -> Option<String> {
+    let command = RESTART_COMMAND.get()?.to_string_lossy().into_owned();
+    (!command.is_empty()).then_some(command)
 }
 
 /// Bytes of WAL that a link may lag behind; `None`: any.
@@ -143,6 +150,14 @@ fn define_session_settings() {
 }
 
 fn define_worker_settings() {
+    GucRegistry::define_string_guc(
+        c"pg_nodes.restart_command",
+        c"The shell command that restarts this server, where a service manager owns it.",
+        c"Empty: pg_ctl does. It runs as the server's operating system user.",
+        &RESTART_COMMAND,
+        GucContext::Sighup,
+        GucFlags::SUPERUSER_ONLY,
+    );
     GucRegistry::define_int_guc(
         c"pg_nodes.heartbeat_interval",
         c"From one heartbeat of a node to the next.",

@@ -29,7 +29,15 @@ extension_sql_file!("../sql/tables.sql", name = "tables", bootstrap);
 extension_sql_file!(
     "../sql/failover.sql",
     name = "failover",
-    requires = [clone_standby, clone_step, observe_failover, promote_node, move_links]
+    requires = [
+        clone_standby,
+        clone_step,
+        demote_step,
+        move_links,
+        observe_failover,
+        promote_node,
+        switchover
+    ]
 );
 extension_sql_file!("../sql/surface.sql", name = "surface", finalize);
 

@@ -186,13 +186,19 @@ impl Server {
             .is_ok_and(|text| text.lines().nth(7).is_some_and(|l| l.trim() == "ready"))
     }
 
-    /// The process id of the postmaster.
+    /// The process id of the postmaster. One that has restarted itself is no child of ours.
     #[track_caller]
     pub fn pid(&self) -> u32 {
         match &self.postmaster {
-            Some(postmaster) => postmaster.id(),
+            Some(postmaster) => self.pid_in_file().unwrap_or(postmaster.id()),
             None => panic!("server {} is not running", self.name),
         }
+    }
+
+    fn pid_in_file(&self) -> Option<u32> {
+        let text = fs::read_to_string(self.data_dir().join("postmaster.pid")).ok()?;
+        let pid = text.lines().next()?.parse().ok()?;
+        (!process::is_gone(pid)).then_some(pid)
     }
 
     pub fn is_running(&self) -> bool {
@@ -224,6 +230,7 @@ impl Server {
         let mut postmaster = self.postmaster.take().expect("pid() found it");
         wait_until(&format!("server {} has stopped", self.name), LONG, || {
             postmaster.try_wait().expect("cannot wait for postgres").is_some()
+                && process::is_gone(pid)
         });
         process::wait_gone(&children);
     }
@@ -307,7 +314,8 @@ impl Drop for Server {
         if let Some(mut postmaster) = self.postmaster.take() {
             self.resume();
             // Immediate shutdown: nothing here is worth a checkpoint.
-            process::signal(postmaster.id(), libc::SIGQUIT);
+            let pid = self.pid_in_file().unwrap_or(postmaster.id());
+            process::signal(pid, libc::SIGQUIT);
             let _ = postmaster.wait();
         }
         if std::thread::panicking() {

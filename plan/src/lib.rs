@@ -28,6 +28,7 @@ pub mod quote;
 pub mod render;
 pub mod rule;
 pub mod step;
+pub mod switchover;
 pub mod topology;
 pub mod transition;
 pub mod units;

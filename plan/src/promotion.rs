@@ -212,13 +212,25 @@ pub enum Change {
     Forget { link: LinkId },
 }
 
+/// What becomes of a primary whose place another takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OldPrimary {
+    /// It has no link until it is back.
+    IsGone,
+    /// It is a standby of the other, by the link that made the other its own.
+    Follows,
+}
+
 /// What becomes of the links of a group when `new` has taken the place of `old`: what followed or
-/// read the one follows and reads the other. The old primary has no link until it is back.
-pub fn relink(registry: &Registry, old: NodeId, new: NodeId) -> Vec<Change> {
+/// read the one follows and reads the other.
+pub fn relink(registry: &Registry, old: NodeId, new: NodeId, becomes: OldPrimary) -> Vec<Change> {
     let change = |link: &Link| {
         let standby = matches!(link.spec, Spec::Standby(_));
         if standby && link.to == new {
-            return Some(Change::Forget { link: link.id });
+            return Some(match becomes {
+                OldPrimary::IsGone => Change::Forget { link: link.id },
+                OldPrimary::Follows => Change::Move { link: link.id, from: new, to: old },
+            });
         }
         let follow = |node| if node == old { new } else { node };
         let (from, to) = (follow(link.from), if standby { link.to } else { follow(link.to) });

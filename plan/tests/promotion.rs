@@ -2,6 +2,7 @@
 
 use nodes_plan::desired::*;
 use nodes_plan::lsn::Lsn;
+use nodes_plan::promotion::OldPrimary::{Follows, IsGone};
 use nodes_plan::promotion::{Answer, Change, Evidence, Group, Member, group_of, judge, relink};
 use nodes_plan::rules;
 use std::collections::{BTreeMap, BTreeSet};
@@ -169,15 +170,15 @@ fn all_links_follow() {
         moved(3, OSLO, LONDON),
         moved(4, LONDON, OSLO),
     ];
-    assert_eq!(relink(&world, PARIS, OSLO), expected);
+    assert_eq!(relink(&world, PARIS, OSLO, IsGone), expected);
     // What is moved already is not moved again.
     world.links.remove(0);
-    for change in relink(&world, PARIS, OSLO) {
+    for change in relink(&world, PARIS, OSLO, IsGone) {
         let Change::Move { link, from, to } = change else { panic!("{change:?}") };
         let moving = world.links.iter_mut().find(|found| found.id == link).expect("it is there");
         (moving.from, moving.to) = (from, to);
     }
-    assert_eq!(relink(&world, PARIS, OSLO), []);
+    assert_eq!(relink(&world, PARIS, OSLO, IsGone), []);
 }
 
 /// The last of a chain is promoted: those between follow it.
@@ -185,12 +186,12 @@ fn all_links_follow() {
 fn a_cascade_turns_round() {
     let cascade = registry(vec![standby(1, PARIS, OSLO), standby(2, OSLO, ROME)]);
     let expected = [Change::Move { link: 1, from: ROME, to: OSLO }, Change::Forget { link: 2 }];
-    assert_eq!(relink(&cascade, PARIS, ROME), expected);
+    assert_eq!(relink(&cascade, PARIS, ROME, IsGone), expected);
 }
 
 /// A link from the one to the other has nothing left to connect.
 #[test]
 fn a_link_within_the_pair_stays() {
     let inside = registry(vec![subscription(1, PARIS, OSLO), subscription(2, OSLO, PARIS)]);
-    assert_eq!(relink(&inside, PARIS, OSLO), []);
+    assert_eq!(relink(&inside, PARIS, OSLO, IsGone), []);
 }

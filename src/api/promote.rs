@@ -1,9 +1,14 @@
 //! `nodes.promote()`, and what it has the new primary do.
 
+use super::plan::duration;
 use super::{active_rows, check_superuser};
-use crate::apply::promote;
+use crate::apply::{promote, switchover};
+use crate::clone::demote::{self, Action, Demotion};
 use crate::error::Error;
 use crate::pg::spi;
+use nodes_plan::promotion::OldPrimary;
+use pgrx::JsonB;
+use pgrx::datum::Interval;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -35,9 +40,48 @@ fn promote_node(
 }
 
 #[pg_extern(volatile, parallel_unsafe)]
-fn move_links(old_primary: &str, new_primary: &str) -> std::result::Result<String, ErrorReport> {
+fn move_links(
+    old_primary: &str,
+    new_primary: &str,
+    follows: default!(bool, false),
+) -> std::result::Result<String, ErrorReport> {
     check_superuser("nodes.move_links()", WHY_SUPERUSER)?;
     active_rows("nodes.move_links()")?;
-    let moved = promote::rewrite(new_primary, old_primary)?;
+    let becomes = if follows { OldPrimary::Follows } else { OldPrimary::IsGone };
+    let moved = promote::rewrite(new_primary, old_primary, becomes)?;
     Ok(format!("{moved} links of \"{old_primary}\" are of \"{new_primary}\" now"))
+}
+
+#[pg_extern(sql = "
+CREATE PROCEDURE nodes.switchover(new_primary text, timeout interval DEFAULT '1 minute')
+LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+fn switchover(
+    new_primary: Option<&str>,
+    timeout: Option<Interval>,
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> std::result::Result<(), ErrorReport> {
+    check_superuser("nodes.switchover()", WHY_SUPERUSER)?;
+    if spi::call_is_atomic(fcinfo) {
+        return Err(Error::InTransactionBlock("nodes.switchover()").into());
+    }
+    let null = |option: &str| Error::BadOption {
+        option: option.to_owned(),
+        why: "It cannot be NULL.".to_owned(),
+    };
+    let name = new_primary.ok_or_else(|| null("new_primary"))?;
+    let timeout = duration(timeout.ok_or_else(|| null("timeout"))?)?;
+    Ok(switchover::switchover(name, timeout)?)
+}
+
+#[pg_extern(volatile, parallel_unsafe)]
+fn demote_step(action: &str, task: JsonB) -> std::result::Result<String, ErrorReport> {
+    check_superuser("nodes.demote_step()", "It restarts the server.")?;
+    let read = |source| Error::Json { context: "a demotion", source };
+    let action: Action = serde_json::from_value(action.into()).map_err(read)?;
+    let demotion: Demotion = serde_json::from_value(task.0).map_err(read)?;
+    let said = match action {
+        Action::Check => serde_json::to_string(&demote::check(&demotion)).map_err(read)?,
+        Action::Restart => demote::restart(&demotion).map(|()| "restarting".to_owned())?,
+    };
+    Ok(said)
 }

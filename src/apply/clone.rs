@@ -7,9 +7,10 @@ mod prepare;
 pub use prepare::Request;
 
 use super::desired::Desired;
+use super::leader::{self, open};
 use super::report::warn;
-use super::{identity, load_active, run_registry_step};
-use crate::catalog::{self, Event, Rows};
+use super::{demote, identity, load_active, run_registry_step};
+use crate::catalog::{self, Event};
 use crate::clone::{Action, Task};
 use crate::error::{Error, Result};
 use crate::libpq::reactor;
@@ -21,7 +22,7 @@ use nodes_plan::desired::{LinkId, NodeId};
 use nodes_plan::render::render;
 use nodes_plan::step::Operation;
 use pgrx::PgSqlErrorCode as Code;
-use prepare::{Parties, call, check, look, open, register, registered, task, unregistered_recipe};
+use prepare::{Parties, call, check, look, register, registered, task, unregistered_recipe};
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -36,7 +37,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const NOTICE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub fn clone_standby(request: &Request) -> Result<()> {
-    let rows = spi::in_own_transaction(active_rows)?;
+    let rows = leader::active_rows()?;
     let desired = Desired::from_rows(&rows)?;
     let parties = Parties {
         primary: rows.usable_node(&request.primary)?.id,
@@ -72,12 +73,6 @@ pub fn clone_standby(request: &Request) -> Result<()> {
         copying: Cell::new(None),
     };
     job.run(known.is_none())
-}
-
-fn active_rows() -> Result<Rows> {
-    let rows = Rows::load()?;
-    super::check_active(&rows.origin)?;
-    Ok(rows)
 }
 
 /// Somebody has removed what was just registered.
@@ -174,35 +169,15 @@ impl Job<'_> {
         if found.value(0, 0) == Some("lost") {
             self.drop_slot(primary).await?;
         } else if !found.is_empty() {
-            return self.free_slot(primary).await;
+            return demote::end_reader(primary, &slot).await;
         }
         let create = render(&Operation::CreatePhysicalSlot { slot });
         Ok(primary.connection.simple(create.text()).await?)
     }
 
+    /// The part of a `pg_basebackup` that receives WAL outlives one that was killed.
     async fn drop_slot(&self, primary: &mut Session) -> Result<()> {
-        const DROP: &str = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
-             WHERE slot_name = $1";
-        self.free_slot(primary).await?;
-        primary.connection.query(DROP, &[Some(&self.task.mark)]).await?;
-        Ok(())
-    }
-
-    /// Ends whoever reads the slot while there is no standby yet: the part of a `pg_basebackup`
-    /// that receives WAL outlives one that was killed.
-    async fn free_slot(&self, primary: &mut Session) -> Result<()> {
-        const END: &str = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots \
-             WHERE slot_name = $1 AND active";
-        let slot = [Some(self.task.mark.as_str())];
-        let started = Instant::now();
-        while !primary.connection.query(END, &slot).await?.is_empty() {
-            if started.elapsed() > UNDO_LIMIT {
-                let what = format!("the reader of slot \"{}\" to end", self.task.mark);
-                return Err(Error::Timeout(what));
-            }
-            reactor::sleep(PAUSE).await;
-        }
-        Ok(())
+        demote::drop_slot(primary, &self.task.mark).await
     }
 
     /// Ends what copies, and takes files and slot back.

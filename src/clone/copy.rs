@@ -4,11 +4,10 @@ use super::configure;
 use super::place::{check_vacant, make_private};
 use super::task::Task;
 use crate::error::{Error, Result};
-use crate::pg::child::{Program, nameless_file, system};
+use crate::pg::child::{Program, handed_path, nameless_file, system};
 use pgrx::PgSqlErrorCode as Code;
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
 /// The whole copy; `complete` where an earlier call had made it already.
@@ -117,7 +116,7 @@ fn base_backup(task: &Task, beside: &Path) -> Result<()> {
     let passfile = passfile.transpose()?;
     let mut conninfo = task.conninfo.clone().with("application_name", &task.mark);
     if let Some(file) = &passfile {
-        conninfo.set("passfile", format!("/proc/self/fd/{}", file.as_raw_fd()));
+        conninfo.set("passfile", handed_path(file));
     }
     let mut arguments = vec![
         format!("--pgdata={}", beside.display()),

@@ -2,7 +2,7 @@
 
 use super::task::Task;
 use crate::error::{Error, Result};
-use crate::pg::child::Program;
+use crate::pg::child::{Program, SERVER_LOG};
 use pgrx::PgSqlErrorCode as Code;
 use std::fs;
 use std::path::Path;
@@ -10,16 +10,13 @@ use std::path::Path;
 /// Until then a server may replay what the copy needs to be consistent.
 const LIMIT: &str = "--timeout=86400";
 
-/// Where the server writes what it says before, or without, its own log.
-const LOG: &str = "server.log";
-
 pub fn start(task: &Task) -> Result<&'static str> {
     let data = format!("--pgdata={}", task.directory.display());
     let status = Program::start("pg_ctl", &["status".to_owned(), data.clone()], None)?.finish()?;
     if status.status.success() {
         return Ok("running");
     }
-    let log = task.directory.join(LOG);
+    let log = task.directory.join(SERVER_LOG);
     let before = fs::metadata(&log).map_or(0, |log| log.len());
     let arguments = [
         "start".to_owned(),

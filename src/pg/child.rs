@@ -101,30 +101,14 @@ impl Program {
         let streams = both().and_then(|out| Ok((out, both()?)));
         let could_not = |error| system(&format!("could not run program \"{name}\""), &error);
         let (out, err) = streams.map_err(could_not)?;
-        let handed = handed.map(|file| file.as_raw_fd());
         let mut command = Command::new(bin_directory().join(name));
-        command.args(arguments).current_dir("/");
+        command.args(arguments);
         if attached {
             command.env("LC_ALL", "C");
         }
-        for inherited in ["PGDATA", "PGPORT", "PGHOST", "PGHOSTADDR", "NOTIFY_SOCKET"] {
-            command.env_remove(inherited);
-        }
-        command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
-        // SAFETY: only system calls, in the child that is about to become the program.
-        unsafe {
-            command.pre_exec(move || {
-                close_on_exec();
-                if let Some(fd) = handed {
-                    libc::fcntl(fd, libc::F_SETFD, 0);
-                }
-                if attached {
-                    libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                }
-                Ok(())
-            });
-        }
-        let child = command.spawn().map_err(could_not)?;
+        command.stdout(out).stderr(err);
+        let ends = if attached { Ends::WithUs } else { Ends::ByItself };
+        let child = spawn(command, handed, ends).map_err(could_not)?;
         Ok(Program { child, output, ended: false, attached })
     }
 
@@ -184,6 +168,61 @@ impl Drop for Program {
             let _ = self.child.wait();
         }
     }
+}
+
+/// Starts a shell script that lives on when this server ends, and writes where this server writes
+/// what is not for its log file. `handed` is as for a program.
+pub fn launch(script: &str, arguments: &[String], handed: Option<&File>) -> Result<()> {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", script, "pg_nodes"]).args(arguments);
+    let could_not = |error| system("could not run a shell", &error);
+    // SAFETY: reads a flag of this process.
+    if unsafe { pgrx::pg_sys::Logging_collector } {
+        // Behind its standard output is a process that ends with it.
+        let log = data_directory().join(SERVER_LOG);
+        let log = File::options().append(true).create(true).open(log).map_err(could_not)?;
+        command.stdout(log.try_clone().map_err(could_not)?).stderr(log);
+    }
+    spawn(command, handed, Ends::ByItself).map(|_| ()).map_err(could_not)
+}
+
+/// In a data directory: what its server writes before, or without, its own log.
+pub const SERVER_LOG: &str = "server.log";
+
+/// What ends a child.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    WithUs,
+    ByItself,
+}
+
+fn spawn(mut command: Command, handed: Option<&File>, ends: Ends) -> std::io::Result<Child> {
+    for inherited in ["PGDATA", "PGPORT", "PGHOST", "PGHOSTADDR", "NOTIFY_SOCKET"] {
+        command.env_remove(inherited);
+    }
+    command.current_dir("/").stdin(Stdio::null());
+    let handed = handed.map(|file| file.as_raw_fd());
+    // SAFETY: only system calls, in the child that is about to become the program.
+    unsafe {
+        command.pre_exec(move || {
+            // A session, and so a process group, of its own.
+            libc::setsid();
+            close_on_exec();
+            if let Some(fd) = handed {
+                libc::fcntl(fd, libc::F_SETFD, 0);
+            }
+            if ends == Ends::WithUs {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            }
+            Ok(())
+        });
+    }
+    command.spawn()
+}
+
+/// Under what name a program finds a file that is handed to it.
+pub fn handed_path(file: &File) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
 /// Before version 16 descriptors of a server process would pass to its children.

@@ -1,16 +1,16 @@
 //! What must be known, and refused, before a clone is begun; who takes part, and what it is to be.
 
-use crate::apply::conninfo;
 use crate::apply::desired::Desired;
+use crate::apply::leader::open;
+use crate::apply::{conninfo, leader};
 use crate::catalog::{self, NewNode, NodeOptions, NodeRow, Rows};
 use crate::clone::{Action, Task};
 use crate::error::{Error, Result};
-use crate::observe::session::{Session, Target};
+use crate::observe::session::Session;
 use crate::pg::spi;
 use nodes_plan::clone::{Recipe, conninfo_at};
-use nodes_plan::conninfo::{Conninfo, Secret};
+use nodes_plan::conninfo::Conninfo;
 use nodes_plan::desired::{LinkId, LinkState, NodeId, Spec, StandbySpec};
-use nodes_plan::quote::Sql;
 use pgrx::PgSqlErrorCode as Code;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -185,8 +185,9 @@ pub async fn look(
     let answer = primary.connection.query(SUPERUSER, &[]).await?;
     let is_superuser = |ok: bool, node| if ok { Ok(()) } else { Err(no_superuser(desired, node)) };
     is_superuser(answer.value(0, 0) == Some("t"), parties.primary)?;
-    let source: Source = ask(&mut primary, SOURCE).await?;
-    let machine: Machine = ask(&mut open(desired, parties.machine).await?, MACHINE).await?;
+    let source: Source = leader::ask(&mut primary, SOURCE, &[]).await?;
+    let machine: Machine =
+        leader::ask(&mut open(desired, parties.machine).await?, MACHINE, &[]).await?;
     is_superuser(machine.superuser, parties.machine)?;
     let name = desired.registry.node_name(parties.machine);
     if !machine.callable {
@@ -225,13 +226,6 @@ fn no_superuser(desired: &Desired, node: NodeId) -> Error {
         detail: None,
         hint: "Give the node an admin_conninfo of a superuser with nodes.alter_node().",
     }
-}
-
-async fn ask<T: for<'a> Deserialize<'a>>(session: &mut Session, sql: &str) -> Result<T> {
-    let answer = session.connection.query(sql, &[]).await?;
-    let text = answer.value(0, 0).unwrap_or("null");
-    serde_json::from_str(text)
-        .map_err(|source| Error::Json { context: "a node's answer could not be read", source })
 }
 
 pub async fn check(desired: &Desired, parties: Parties, task: &Task) -> Result<()> {
@@ -281,36 +275,7 @@ pub fn task(request: &Request, source: &Source, machine: &Machine, recipe: Recip
     }
 }
 
-fn target(desired: &Desired, node: NodeId) -> Result<Target> {
-    let mut targets = desired.targets().into_iter().map(|(target, _)| target);
-    targets.find(|target| target.id == node).ok_or_else(|| Error::UnknownNode {
-        name: desired.registry.node_name(node).to_owned(),
-        known: vec![],
-    })
-}
-
-pub async fn open(desired: &Desired, node: NodeId) -> Result<Session> {
-    Session::open(&target(desired, node)?).await
-}
-
 /// Has the server on the target machine do its part, however long that takes.
 pub async fn call(session: &mut Session, action: Action, task: &Task) -> Result<String> {
-    let json = |source| Error::Json { context: "a clone", source };
-    let action = serde_json::to_value(action).map_err(json)?;
-    let task = Secret::new(serde_json::to_string(task).map_err(json)?);
-    let sql = Sql::new("SELECT nodes.clone_step(")
-        .literal(action.as_str().unwrap_or_default())
-        .raw(", ")
-        .secret(&task)
-        .raw(")");
-    session.connection.simple("SET statement_timeout = 0").await?;
-    session.hide_activity(true).await;
-    let mut said = String::new();
-    let heard = |rows: crate::libpq::connection::Rows| {
-        said = rows.value(0, 0).unwrap_or_default().to_owned();
-    };
-    let done = session.connection.simple_each(sql.text(), None, heard).await;
-    session.hide_activity(false).await;
-    done?;
-    Ok(said)
+    leader::call(session, "nodes.clone_step", action, task).await
 }

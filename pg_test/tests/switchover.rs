@@ -1,0 +1,286 @@
+//! `nodes.switchover()`: a primary hands over while it is written to, and everything follows.
+
+use pg_test::trio::{add_node, apply, plan};
+use pg_test::{LONG, Psql, Server, wait_until};
+use postgres::NoTls;
+use postgres::config::TargetSessionAttrs;
+use postgres::error::SqlState;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Paris with its standbys oslo and rome, and london, which reads a schema of paris.
+struct Cluster {
+    paris: Server,
+    oslo: Server,
+    rome: Server,
+    london: Server,
+}
+
+fn cluster() -> Cluster {
+    let (paris, london) = (Server::builder("paris").start(), Server::builder("london").start());
+    for server in [&paris, &london] {
+        server.create_db("app");
+    }
+    paris.sql(
+        "app",
+        "CREATE EXTENSION pg_nodes; CREATE SCHEMA inventory;
+         CREATE TABLE inventory.items (id integer PRIMARY KEY)",
+    );
+    let [oslo, rome] = ["oslo", "rome"].map(|name| paris.clone_standby(name));
+    for (name, server) in [("paris", &paris), ("oslo", &oslo), ("rome", &rome), ("london", &london)]
+    {
+        add_node(&paris, name, server);
+    }
+    paris.sql(
+        "app",
+        "SELECT nodes.add_standby('oslo', primary_node => 'paris');
+         SELECT nodes.add_standby('rome', primary_node => 'paris');
+         SELECT nodes.add_foreign_schema('stock', node => 'paris', remote_schema => 'inventory',
+             on_node => 'london')",
+    );
+    apply(&paris);
+    let cluster = Cluster { paris, oslo, rome, london };
+    cluster.await_streams(&cluster.paris);
+    cluster
+}
+
+impl Cluster {
+    fn server(&self, name: &str) -> &Server {
+        match name {
+            "paris" => &self.paris,
+            "oslo" => &self.oslo,
+            _ => &self.rome,
+        }
+    }
+
+    /// Until both others stream from this one, and nothing else is kept for anybody.
+    fn await_streams(&self, primary: &Server) {
+        let streams = "SELECT count(*) FILTER (WHERE state = 'streaming') || ' '
+            || (SELECT count(*) FROM pg_replication_slots WHERE NOT active)
+            FROM pg_stat_replication";
+        wait_until("both stream", LONG, || primary.query_texts("app", streams) == ["2 0"]);
+        let registered = "SELECT count(*) FROM nodes.node";
+        let nodes = primary.query_one_text("app", registered);
+        for standby in [&self.paris, &self.oslo, &self.rome] {
+            wait_until("the registry is there", LONG, || {
+                standby.query_one_text("app", registered) == nodes
+            });
+        }
+    }
+
+    /// Calls it on another server than the primary.
+    fn hand_over(&self, on: &str, to: &str) {
+        let said = self.server(on).psql("app", &format!("CALL nodes.switchover('{to}')"));
+        let told = [format!("\"{to}\" is the primary: no writes for "), "all links follow".into()];
+        assert!(said.ok && told.iter().all(|text| said.output.contains(text)), "{said}");
+        assert!(!said.output.contains("WARNING"), "{said}");
+        self.assert_leads(to);
+    }
+
+    fn assert_leads(&self, name: &str) {
+        let primary = self.server(name);
+        assert_eq!(primary.query_one_text("app", "SELECT pg_is_in_recovery()::text"), "false");
+        self.await_streams(primary);
+        assert_eq!(plan(primary), [""; 0], "nothing is left to do");
+        let stock = "SELECT count(*) > 0 FROM stock.items";
+        assert_eq!(self.london.query_one_text("app", stock), "t");
+        for other in ["paris", "oslo", "rome"].iter().filter(|other| **other != name) {
+            let slots = "SELECT slot_name FROM pg_replication_slots";
+            assert_eq!(self.server(other).query_texts("app", slots), [""; 0], "{other}");
+        }
+    }
+}
+
+/// Writes one number after another, wherever it may, and keeps those that were acknowledged.
+struct Writer {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<i32>>,
+}
+
+impl Writer {
+    fn start(servers: [&Server; 3]) -> Writer {
+        let mut config = postgres::Config::new();
+        config.user("postgres").dbname("app").connect_timeout(Duration::from_secs(2));
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        for server in servers {
+            config.host("127.0.0.1").port(server.port());
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let (mut written, mut next) = (Vec::new(), 1);
+            while !stopped.load(Ordering::Relaxed) {
+                let Ok(mut client) = config.connect(NoTls) else {
+                    std::thread::sleep(Duration::from_millis(2));
+                    continue;
+                };
+                while !stopped.load(Ordering::Relaxed) {
+                    let insert = "INSERT INTO inventory.items VALUES ($1)";
+                    match client.execute(insert, &[&next]) {
+                        Ok(_) => written.push(next),
+                        Err(error) => {
+                            assert_is_reconnect(&error);
+                            next += 1;
+                            break;
+                        }
+                    }
+                    next += 1;
+                }
+            }
+            written
+        });
+        Writer { stop, thread }
+    }
+
+    fn finish(self) -> Vec<i32> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("it saw no other error")
+    }
+}
+
+/// A client may be told that the server goes or is read-only, and nothing else.
+fn assert_is_reconnect(error: &postgres::Error) {
+    let allowed = [
+        SqlState::ADMIN_SHUTDOWN,
+        SqlState::CANNOT_CONNECT_NOW,
+        SqlState::READ_ONLY_SQL_TRANSACTION,
+    ];
+    let known = error.code().is_some_and(|code| allowed.contains(code));
+    assert!(known || error.code().is_none(), "{error:?}");
+}
+
+#[test]
+fn ten_in_a_row() {
+    let cluster = cluster();
+    let writer = Writer::start([&cluster.paris, &cluster.oslo, &cluster.rome]);
+    let count = "SELECT count(*) FROM inventory.items";
+    // On which server it is called, and who takes over.
+    let calls = [("oslo", "oslo"), ("rome", "paris"), ("oslo", "rome"), ("oslo", "paris")];
+    let mut written = 0;
+    for (on, to) in calls.iter().cycle().take(10) {
+        cluster.hand_over(on, to);
+        let primary = cluster.server(to);
+        let rows = || primary.query_one_text("app", count).parse::<usize>().expect("a number");
+        wait_until("it is written to", LONG, || rows() > written);
+        written = rows();
+    }
+    let written = writer.finish();
+    let kept = cluster.paris.query_texts("app", "SELECT id FROM inventory.items");
+    let kept: BTreeSet<String> = kept.into_iter().collect();
+    let lost = written.iter().filter(|number| !kept.contains(&number.to_string())).count();
+    assert_eq!(lost, 0, "of {} that were acknowledged", written.len());
+}
+
+/// Oslo cannot replay as long as the client is there: a switchover to it waits, with paris
+/// restarted already.
+fn hold_replay(cluster: &Cluster) -> postgres::Client {
+    let mut reader = cluster.oslo.client("app");
+    reader.batch_execute("BEGIN; SELECT FROM inventory.items").expect("it reads");
+    cluster.paris.sql("app", "BEGIN; LOCK TABLE inventory.items; COMMIT");
+    reader
+}
+
+fn patient_cluster() -> Cluster {
+    let cluster = cluster();
+    for standby in [&cluster.oslo, &cluster.rome] {
+        standby.append_conf("max_standby_streaming_delay = -1");
+        standby.reload();
+    }
+    cluster
+}
+
+/// As it was, but for a timeline.
+fn assert_taken_back(cluster: &Cluster) {
+    cluster.await_streams(&cluster.paris);
+    cluster.assert_leads("paris");
+    let settings = "SELECT name FROM pg_settings WHERE name IN ('primary_conninfo',
+        'primary_slot_name') AND setting <> ''";
+    assert_eq!(cluster.paris.query_texts("app", settings), [""; 0]);
+    cluster.hand_over("rome", "oslo");
+}
+
+#[test]
+fn what_fails_before_the_promotion_is_taken_back() {
+    let cluster = patient_cluster();
+    let reader = hold_replay(&cluster);
+    let said = cluster.oslo.psql("app", "CALL nodes.switchover('oslo', timeout => '3 s')");
+    let told = ["\"paris\" is the primary again", "\"oslo\" to replay up to"];
+    assert!(!said.ok && told.iter().all(|text| said.output.contains(text)), "{said}");
+    drop(reader);
+    assert_taken_back(&cluster);
+}
+
+/// Runs it on rome, until paris has become a standby.
+fn begin(cluster: &Cluster) -> (JoinHandle<Psql>, u32) {
+    let running = cluster.rome.psql_in_background("app", "CALL nodes.switchover('oslo')");
+    wait_until("paris is a standby", LONG, || {
+        assert!(!running.is_finished(), "it ended early");
+        let Ok(mut client) = cluster.paris.try_client("app") else { return false };
+        let standby = client.query_one("SELECT pg_is_in_recovery()", &[]);
+        standby.is_ok_and(|row| row.get(0))
+    });
+    let caller = "SELECT pid::text FROM pg_stat_activity
+        WHERE query LIKE 'CALL nodes.switchover%' AND pid <> pg_backend_pid()";
+    (running, cluster.rome.query_one_text("app", caller).parse().expect("a process id"))
+}
+
+#[test]
+fn a_cancelled_call_is_taken_back() {
+    let cluster = patient_cluster();
+    let reader = hold_replay(&cluster);
+    let (running, pid) = begin(&cluster);
+    cluster.rome.sql("app", &format!("SELECT pg_cancel_backend({pid})"));
+    let said = running.join().expect("psql ran");
+    assert!(!said.ok && said.output.contains("canceling statement"), "{said}");
+    drop(reader);
+    assert_taken_back(&cluster);
+}
+
+#[test]
+fn a_killed_call_can_be_repeated() {
+    let cluster = patient_cluster();
+    let reader = hold_replay(&cluster);
+    let (running, pid) = begin(&cluster);
+    cluster.rome.kill_backend(pid);
+    assert!(!running.join().expect("psql ran").ok);
+    drop(reader);
+    wait_until("rome is back", LONG, || {
+        cluster.rome.try_client("app").is_ok_and(|mut client| client.simple_query("").is_ok())
+    });
+    let said = cluster.rome.psql("app", "CALL nodes.switchover('oslo')");
+    assert!(said.ok && said.output.contains("\"oslo\" is the primary"), "{said}");
+    cluster.assert_leads("oslo");
+}
+
+#[test]
+fn what_is_refused_changes_nothing() {
+    let mut cluster = cluster();
+    let refused = |server: &Server, call: &str, reasons: &[&str]| {
+        let said = server.psql("app", call);
+        assert!(!said.ok && reasons.iter().all(|text| said.output.contains(text)), "{said}");
+    };
+    let call = "CALL nodes.switchover('oslo')";
+    refused(&cluster.paris, call, &["cannot run on \"paris\"", "Call it on the new primary"]);
+    refused(&cluster.oslo, "CALL nodes.switchover('london')", &["is not a standby"]);
+    refused(&cluster.oslo, &format!("BEGIN; {call}"), &["inside a transaction block"]);
+    // A transaction that is open for long would be cut off.
+    let mut client = cluster.paris.client("app");
+    let mut open = client.transaction().expect("a transaction");
+    open.execute("INSERT INTO inventory.items VALUES (-1)", &[]).expect("it writes");
+    let old = "SELECT count(*) FROM pg_stat_activity
+        WHERE state = 'idle in transaction' AND clock_timestamp() - xact_start > '10.5 s'";
+    wait_until("it is old", LONG, || cluster.paris.query_one_text("app", old) == "1");
+    refused(&cluster.oslo, call, &["SO08", "transaction open for 1", "Nothing was changed"]);
+    drop(open);
+    cluster.rome.stop();
+    refused(&cluster.oslo, call, &["standby \"rome\" does not answer", "SO03"]);
+    cluster.rome.start_again();
+    cluster.await_streams(&cluster.paris);
+    let standby = cluster.paris.data_dir().join("standby.signal");
+    assert!(!standby.exists());
+    cluster.paris.sql("app", "INSERT INTO inventory.items VALUES (1)");
+    assert_eq!(plan(&cluster.paris), [""; 0]);
+}

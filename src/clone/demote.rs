@@ -1,0 +1,154 @@
+//! A server makes itself a standby: `standby.signal`, and a restart, by a script that lives on
+//! when the server ends, or by the command that a person has set where a service manager owns
+//! it. Where it has diverged, `pg_rewind` comes in between.
+
+use super::place::make_private;
+use super::task::refuse;
+use crate::error::Result;
+use crate::guc;
+use crate::pg::child::{self, bin_directory, data_directory, nameless_file, system};
+use nodes_plan::conninfo::{Conninfo, Secret};
+use pgrx::PgSqlErrorCode as Code;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::path::PathBuf;
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Changes nothing; says what this server is able to do.
+    Check,
+    /// Ends this server, and has it come back as a standby.
+    Restart,
+}
+
+/// How this server is to return.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct Demotion {
+    /// The name of the link's slot.
+    pub mark: String,
+    /// Where it has diverged: whom to be rewound against.
+    pub source: Option<Source>,
+}
+
+/// How `pg_rewind` connects.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Source {
+    /// Without a password.
+    pub conninfo: Conninfo,
+    /// The line of a password file that opens it.
+    pub passfile: Option<Secret>,
+}
+
+/// What [`Action::Check`] finds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Ability {
+    /// Why this server cannot be restarted, where it cannot.
+    pub no_restart: Option<String>,
+    /// Why it cannot be rewound by itself, where it cannot.
+    pub no_rewind: Option<String>,
+    pub data_directory: PathBuf,
+    pub bin_directory: PathBuf,
+    /// Why the last attempt failed, where it left a word.
+    pub failure: Option<String>,
+}
+
+const SCRIPT: &str = include_str!("demote.sh");
+
+pub fn check(demotion: &Demotion) -> Ability {
+    Ability {
+        no_restart: no_restart(),
+        no_rewind: no_rewind(demotion),
+        data_directory: data_directory(),
+        bin_directory: bin_directory(),
+        failure: fs::read_to_string(data_directory().join("pg_nodes.demote"))
+            .ok()
+            .map(|text| text.trim().to_owned()),
+    }
+}
+
+fn no_program(name: &str) -> Option<String> {
+    let path = bin_directory().join(name);
+    (!path.is_file()).then(|| format!("there is no {}", path.display()))
+}
+
+fn no_restart() -> Option<String> {
+    if guc::restart_command().is_some() {
+        return None;
+    }
+    if let Some(unit) = service_unit() {
+        return Some(format!("it belongs to the service manager as {unit}"));
+    }
+    no_program("pg_ctl")
+}
+
+fn no_rewind(demotion: &Demotion) -> Option<String> {
+    if guc::restart_command().is_some() {
+        // It restarts, and leaves no time between stop and start.
+        return Some("pg_nodes.restart_command owns it".to_owned());
+    }
+    let vacant = || {
+        let kept = kept(demotion);
+        match make_private(&kept) {
+            Ok(()) => fs::remove_dir(&kept).err().map(|error| error.to_string()),
+            Err(error) => (!kept.is_dir()).then(|| error.to_string()),
+        }
+    };
+    no_restart().or_else(|| no_program("pg_rewind")).or_else(vacant)
+}
+
+/// Beside the data directory: what is within goes with the rewind.
+fn kept(demotion: &Demotion) -> PathBuf {
+    let mut name = data_directory().into_os_string();
+    name.push(".");
+    name.push(&demotion.mark);
+    PathBuf::from(name)
+}
+
+/// The unit of a service manager that owns this server: it would take the end of the server for
+/// a failure, and what we start for no part of it.
+fn service_unit() -> Option<String> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let names = groups.lines().filter_map(|line| line.rsplit('/').next());
+    let mut units = names.filter(|name| name.ends_with(".service") && name.contains("postgres"));
+    units.next().map(str::to_owned)
+}
+
+/// Returns when the restart has begun.
+pub fn restart(demotion: &Demotion) -> Result<()> {
+    let signal = data_directory().join("standby.signal");
+    if let Some(command) = guc::restart_command() {
+        if demotion.source.is_some() {
+            let message = "a server with pg_nodes.restart_command is rewound by hand".to_owned();
+            let hint = "Stop it, run pg_rewind, create standby.signal and start it.";
+            return refuse(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message, hint);
+        }
+        let made = File::create(&signal).and_then(|file| file.sync_all());
+        made.map_err(|error| system("could not make standby.signal", &error))?;
+        let started = child::launch(&command, &[], None);
+        if started.is_err() {
+            // Else the next restart would be a surprise.
+            let _ = fs::remove_file(&signal);
+        }
+        return started;
+    }
+    let source = demotion.source.as_ref();
+    let passfile = source.and_then(|source| source.passfile.as_ref());
+    let passfile = passfile.map(|line| nameless_file(format!("{}\n", line.reveal()).as_bytes()));
+    let passfile = passfile.transpose()?;
+    let conninfo = source.map(|source| {
+        let own = source.conninfo.clone().with("application_name", &demotion.mark);
+        match &passfile {
+            Some(file) => own.with("passfile", &child::handed_path(file)),
+            None => own,
+        }
+    });
+    let text = |path: PathBuf| path.to_string_lossy().into_owned();
+    let arguments = [
+        text(bin_directory()),
+        text(data_directory()),
+        text(kept(demotion)),
+        conninfo.map(|conninfo| conninfo.render()).unwrap_or_default(),
+    ];
+    child::launch(SCRIPT, &arguments, passfile.as_ref())
+}
