@@ -14,6 +14,7 @@ pub mod identity;
 mod leader;
 pub mod promote;
 mod reach;
+pub mod rejoin;
 mod report;
 pub mod switchover;
 

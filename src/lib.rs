@@ -36,6 +36,7 @@ extension_sql_file!(
         move_links,
         observe_failover,
         promote_node,
+        rejoin_node,
         switchover
     ]
 );

@@ -25,6 +25,7 @@ pub mod options;
 pub mod promotion;
 pub mod pulse;
 pub mod quote;
+pub mod rejoin;
 pub mod render;
 pub mod rule;
 pub mod step;

@@ -232,6 +232,8 @@ pub fn rules() -> Vec<RuleRow> {
     rows.extend(crate::failover::RULES.iter().map(|rule| failover(rule.id, rule.when)));
     let promotion = |id, when| RuleRow { kind: "standby", purpose: "promotion", id, when };
     rows.extend(crate::promotion::RULES.iter().map(|rule| promotion(rule.id, rule.when)));
+    let rejoin = |id, when| RuleRow { kind: "standby", purpose: "rejoin", id, when };
+    rows.extend(crate::rejoin::RULES.iter().map(|rule| rejoin(rule.id, rule.when)));
     let switchover = |id, when| RuleRow { kind: "standby", purpose: "switchover", id, when };
     rows.extend(crate::switchover::RULES.iter().map(|rule| switchover(rule.id, rule.when)));
     rows

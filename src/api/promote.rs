@@ -2,9 +2,9 @@
 
 use super::plan::duration;
 use super::{active_rows, check_superuser};
-use crate::apply::{promote, switchover};
+use crate::apply::{promote, rejoin, switchover};
 use crate::clone::demote::{self, Action, Demotion};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::pg::spi;
 use nodes_plan::promotion::OldPrimary;
 use pgrx::JsonB;
@@ -12,6 +12,7 @@ use pgrx::datum::Interval;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use std::time::Duration;
 
 /// A link takes passwords along to the server that it leads to: to move links is to say where.
 const WHY_SUPERUSER: &str = "The passwords of nodes go where their links go.";
@@ -61,16 +62,42 @@ fn switchover(
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> std::result::Result<(), ErrorReport> {
     check_superuser("nodes.switchover()", WHY_SUPERUSER)?;
-    if spi::call_is_atomic(fcinfo) {
-        return Err(Error::InTransactionBlock("nodes.switchover()").into());
-    }
-    let null = |option: &str| Error::BadOption {
-        option: option.to_owned(),
-        why: "It cannot be NULL.".to_owned(),
-    };
-    let name = new_primary.ok_or_else(|| null("new_primary"))?;
-    let timeout = duration(timeout.ok_or_else(|| null("timeout"))?)?;
+    let (name, timeout) = checked("nodes.switchover()", new_primary, timeout, fcinfo)?;
     Ok(switchover::switchover(name, timeout)?)
+}
+
+/// The arguments that both calls take.
+fn checked<'a>(
+    call: &'static str,
+    name: Option<&'a str>,
+    timeout: Option<Interval>,
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> Result<(&'a str, Duration)> {
+    if spi::call_is_atomic(fcinfo) {
+        return Err(Error::InTransactionBlock(call));
+    }
+    let null = || Error::BadOption {
+        option: "its arguments".to_owned(),
+        why: "None can be NULL.".to_owned(),
+    };
+    let (name, timeout) = name.zip(timeout).ok_or_else(null)?;
+    Ok((name, duration(timeout)?))
+}
+
+#[pg_extern(
+    name = "rejoin",
+    sql = "
+CREATE PROCEDURE nodes.rejoin(name text, timeout interval DEFAULT '1 hour')
+LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';"
+)]
+fn rejoin_node(
+    name: Option<&str>,
+    timeout: Option<Interval>,
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> std::result::Result<(), ErrorReport> {
+    check_superuser("nodes.rejoin()", WHY_SUPERUSER)?;
+    let (name, timeout) = checked("nodes.rejoin()", name, timeout, fcinfo)?;
+    Ok(rejoin::rejoin(name, timeout)?)
 }
 
 #[pg_extern(volatile, parallel_unsafe)]

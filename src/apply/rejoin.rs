@@ -1,0 +1,294 @@
+//! `nodes.rejoin()`: a server that was the primary of a group returns as a standby of who is now.
+//! What it has written since the other left its timeline is taken back by `pg_rewind`, which the
+//! server runs on itself. What is registered first is how the next call, or `nodes.apply()`, knows
+//! what an interrupted one has begun.
+
+use super::demote;
+use super::desired::Desired;
+use super::leader::{self, open};
+use super::report::warn;
+use crate::catalog::{self, Event, Rows};
+use crate::clone::demote::{Ability, Demotion, Source};
+use crate::error::{Error, Result};
+use crate::libpq::reactor;
+use crate::observe::{self, session::Session};
+use crate::pg::{lock, spi};
+use futures_util::future::join_all;
+use nodes_plan::desired::{Link, NodeId, Spec, StandbySpec};
+use nodes_plan::lsn::Lsn;
+use nodes_plan::pulse::Pulse;
+use nodes_plan::rejoin::{Divergence, Past, Rewinding, obstacles};
+use nodes_plan::switchover::link_to;
+use pgrx::PgSqlErrorCode as Code;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What only the two servers themselves can say.
+const REWINDING: &str = "SELECT json_build_object(\
+     'superuser', (SELECT rolsuper FROM pg_roles WHERE rolname = current_user), \
+     'knows_changes', current_setting('wal_log_hints')::boolean \
+         OR current_setting('data_checksums')::boolean, \
+     'full_page_writes', current_setting('full_page_writes')::boolean)";
+
+pub fn rejoin(name: &str, timeout: Duration) -> Result<()> {
+    if spi::in_recovery() {
+        return Err(Error::InRecovery("nodes.rejoin()"));
+    }
+    let rows = leader::active_rows()?;
+    let desired = Desired::from_rows(&rows)?;
+    let returning = rows.usable_node(name)?.id;
+    let pulses = reactor::block_on(ask_all(&desired));
+    let own = match &pulses[&returning] {
+        Ok(pulse) => pulse.clone(),
+        Err(why) => return Err(silent(name, why)),
+    };
+    let primary = primary_of(&desired, &pulses, returning, &own)?;
+    let primary_name = rows.node_name(primary).to_owned();
+    if own.in_recovery {
+        register(&rows, &desired, name, primary, returning)?;
+        return finish(name, &primary_name);
+    }
+    let rejoining = Rejoining { desired: &desired, name, returning, primary };
+    reactor::block_on(rejoining.look(&own))?;
+    let link = register(&rows, &desired, name, primary, returning)?;
+    // With the link in it.
+    let desired = spi::in_own_transaction(super::load_active)?;
+    let link = desired.registry.link(link).ok_or_else(|| silent(name, "its link is gone"))?;
+    let rejoining = Rejoining { desired: &desired, ..rejoining };
+    reactor::block_on(rejoining.carry_out(link, timeout))?;
+    finish(name, &primary_name)
+}
+
+fn silent(name: &str, why: &str) -> Error {
+    Error::Refused {
+        code: Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        message: format!("node \"{name}\" does not answer"),
+        detail: Some(why.to_owned()),
+        hint: "Start that server: it rewinds itself. One that is lost is made anew by \
+               nodes.clone_standby().",
+    }
+}
+
+async fn ask_all(desired: &Desired) -> BTreeMap<NodeId, std::result::Result<Pulse, String>> {
+    let asked = desired.targets().into_iter().map(async |(target, _)| {
+        let pulse = async {
+            let mut session = Session::open(&target).await?;
+            Ok::<_, Error>(observe::pulse(&mut session).await?.pulse)
+        };
+        (target.id, pulse.await.map_err(|error| desired.redact(&error.to_string())))
+    });
+    join_all(asked).await.into_iter().collect()
+}
+
+/// Who is the primary of the server's group now.
+fn primary_of(
+    desired: &Desired,
+    pulses: &BTreeMap<NodeId, std::result::Result<Pulse, String>>,
+    returning: NodeId,
+    own: &Pulse,
+) -> Result<NodeId> {
+    let members = pulses.iter().filter_map(|(id, pulse)| Some((*id, pulse.as_ref().ok()?)));
+    let primaries = members.filter(|(id, pulse)| {
+        *id != returning && !pulse.in_recovery && pulse.system_identifier == own.system_identifier
+    });
+    let found = primaries.max_by_key(|(_, pulse)| pulse.timeline);
+    let name = desired.registry.node_name(returning);
+    let refuse = |message: String, hint| Error::Refused {
+        code: Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        message,
+        detail: None,
+        hint,
+    };
+    match found {
+        None => Err(refuse(
+            format!("no other primary of the group of \"{name}\" answers"),
+            "Register it, or bring it back; nodes.promote() makes one of a standby.",
+        )),
+        Some((_, pulse)) if pulse.timeline <= own.timeline && !own.in_recovery => Err(refuse(
+            format!(
+                "\"{name}\" is on timeline {}, which is not older than that of the other primary",
+                own.timeline
+            ),
+            "There are two primaries: stop the one that is not to be, and have it return.",
+        )),
+        Some((id, _)) => Ok(id),
+    }
+}
+
+/// The link by which the server will follow; of an earlier call, or new.
+fn register(
+    rows: &Rows,
+    desired: &Desired,
+    name: &str,
+    primary: NodeId,
+    returning: NodeId,
+) -> Result<nodes_plan::desired::LinkId> {
+    if let Some(link) = link_to(&desired.registry, returning) {
+        if link.from != primary {
+            spi::in_own_transaction(|| catalog::move_link(link.id, primary, returning))?;
+        }
+        return Ok(link.id);
+    }
+    let taken = |wanted: &str| rows.links.iter().any(|link| link.name == wanted);
+    let mut link_name = name.to_owned();
+    while taken(&link_name) {
+        // As long as names may be.
+        link_name = link_name.chars().take(30).collect::<String>() + "_again";
+    }
+    spi::in_own_transaction(|| {
+        let spec = Spec::Standby(StandbySpec { slot: true });
+        catalog::insert_link(&link_name, primary, returning, &spec, false)?;
+        Ok(Rows::load()?.link(&link_name)?.id)
+    })
+}
+
+struct Rejoining<'a> {
+    desired: &'a Desired,
+    name: &'a str,
+    returning: NodeId,
+    primary: NodeId,
+}
+
+impl Rejoining<'_> {
+    fn primary_name(&self) -> &str {
+        self.desired.registry.node_name(self.primary)
+    }
+
+    /// Says how far the two are apart, and refuses what cannot end well.
+    async fn look(&self, own: &Pulse) -> Result<()> {
+        const HISTORY: &str = "SELECT pg_read_file('pg_wal/' || lpad(upper(to_hex(timeline_id)), \
+             8, '0') || '.history') FROM pg_control_checkpoint()";
+        const END: &str = "SELECT pg_current_wal_lsn()";
+        let mut primary = open(self.desired, self.primary).await?;
+        // Else its control file may still name the timeline that it has left.
+        primary.connection.simple("SET statement_timeout = 0").await?;
+        primary.connection.simple_each("CHECKPOINT", None, |_| {}).await?;
+        let history = primary.connection.query(HISTORY, &[]).await?;
+        let mut session = open(self.desired, self.returning).await?;
+        let end = session.connection.query(END, &[]).await?;
+        let past = Past::read(history.value(0, 0).unwrap_or_default());
+        let divergence = Divergence {
+            name: self.name,
+            primary: self.primary_name(),
+            timeline: own.timeline,
+            end: end.value(0, 0).and_then(Lsn::parse),
+            past: &past,
+        };
+        pgrx::notice!("{}", divergence.explain());
+        let rewinding: Rewinding = leader::ask(&mut session, REWINDING, &[]).await?;
+        let ability = demote::ability(&mut session, &Demotion::default()).await;
+        let no_rewind = match &ability {
+            Ok(Ability { no_rewind, .. }) => no_rewind.as_deref(),
+            Err(why) => Some(why.as_str()),
+        };
+        let against = obstacles(self.name, &rewinding, no_rewind);
+        if against.is_empty() {
+            return Ok(());
+        }
+        let lines = against.iter().map(|r| format!("{} ({}). {}", r.message, r.rule, r.hint));
+        Err(Error::Refused {
+            code: Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            message: format!("\"{}\" cannot be rewound", self.name),
+            detail: Some(self.desired.redact(&lines.collect::<Vec<_>>().join("\n"))),
+            hint: "Nothing was changed. Where the cause cannot be corrected: remove that server, \
+                   and make it anew with nodes.clone_standby().",
+        })
+    }
+
+    async fn carry_out(&self, link: &Link, timeout: Duration) -> Result<()> {
+        let mut session = open(self.desired, self.returning).await?;
+        let recipe = demote::recipe_for(&self.desired.registry, link, &session)?;
+        let mut primary = open(self.desired, self.primary).await?;
+        demote::make_slot(&mut primary, &recipe.mark).await?;
+        demote::tell(&mut session, &recipe).await?;
+        let node = self.desired.registry.nodes.get(&self.primary);
+        let dbname = node.and_then(|node| node.conninfo.get("dbname")).unwrap_or("postgres");
+        let demotion = Demotion {
+            mark: recipe.mark.clone(),
+            source: Some(Source {
+                conninfo: recipe.conninfo.with("dbname", dbname),
+                passfile: recipe.passfile,
+            }),
+        };
+        let before = started(&mut session).await?;
+        pgrx::notice!("\"{}\" stops, and is rewound", self.name);
+        demote::restart(&mut session, &demotion).await?;
+        self.await_return(&demotion, &before, timeout).await
+    }
+
+    /// It comes back as a standby, or as what it was and says why.
+    async fn await_return(
+        &self,
+        demotion: &Demotion,
+        before: &str,
+        timeout: Duration,
+    ) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            if let Ok(mut session) = open(self.desired, self.returning).await
+                && started(&mut session).await.is_ok_and(|now| now != before)
+            {
+                let answer = session.connection.query("SELECT pg_is_in_recovery()", &[]).await?;
+                if answer.value(0, 0) == Some("t") {
+                    let seconds = began.elapsed().as_secs_f64();
+                    pgrx::notice!("\"{}\" is a standby ({seconds:.1} s)", self.name);
+                    return Ok(());
+                }
+                return Err(self.came_back_as_it_was(&mut session, demotion).await);
+            }
+            if began.elapsed() > timeout {
+                return Err(Error::Refused {
+                    code: Code::ERRCODE_QUERY_CANCELED,
+                    message: format!("\"{}\" has not returned yet", self.name),
+                    detail: Some("It may still be at it.".to_owned()),
+                    hint: "What it writes beside its log says how far it is; when it is back, \
+                           nodes.apply() does the rest.",
+                });
+            }
+            reactor::sleep(PAUSE).await;
+        }
+    }
+
+    async fn came_back_as_it_was(&self, session: &mut Session, demotion: &Demotion) -> Error {
+        let ability = demote::ability(session, demotion).await;
+        let why = ability.ok().and_then(|ability| ability.failure);
+        Error::Refused {
+            code: Code::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION,
+            message: format!("\"{}\" could not be rewound, and is as it was", self.name),
+            detail: why.map(|why| self.desired.redact(&why)),
+            hint: "Correct the cause and make the same call again, or make that server anew with \
+                   nodes.clone_standby().",
+        }
+    }
+}
+
+async fn started(session: &mut Session) -> Result<String> {
+    const STARTED: &str = "SELECT pg_postmaster_start_time()::text";
+    let answer = session.connection.query(STARTED, &[]).await?;
+    Ok(answer.value(0, 0).unwrap_or_default().to_owned())
+}
+
+/// The rest is a plan like any other.
+fn finish(name: &str, primary: &str) -> Result<()> {
+    let message = format!("\"{name}\" is a standby of \"{primary}\"");
+    match lock::with_apply_lock(None, super::apply) {
+        Ok(_) => {}
+        Err(error) => {
+            let hint = "nodes.plan() says what is left; nodes.apply() does it.".to_owned();
+            warn(format!("{message}, but not all is done: {error}"), Some(hint));
+        }
+    }
+    let event = Event {
+        node: Some(name),
+        link: None,
+        kind: "rejoined",
+        severity: "info",
+        message: &message,
+        detail: None,
+    };
+    spi::in_own_transaction(|| catalog::append_event(&event))?;
+    pgrx::notice!("{message}");
+    Ok(())
+}
