@@ -195,3 +195,19 @@ fn a_link_within_the_pair_stays() {
     let inside = registry(vec![subscription(1, PARIS, OSLO), subscription(2, OSLO, PARIS)]);
     assert_eq!(relink(&inside, PARIS, OSLO, IsGone), []);
 }
+
+#[test]
+fn a_primary_that_hands_over_follows_by_the_same_link() {
+    let world = registry(vec![
+        standby(1, PARIS, OSLO),
+        standby(2, PARIS, ROME),
+        subscription(3, PARIS, LONDON),
+    ]);
+    let moved = |link, from, to| Change::Move { link, from, to };
+    let expected = [moved(1, OSLO, PARIS), moved(2, OSLO, ROME), moved(3, OSLO, LONDON)];
+    assert_eq!(relink(&world, PARIS, OSLO, Follows), expected);
+    // A standby of a standby takes over: who it followed follows it.
+    let cascade = registry(vec![standby(1, PARIS, OSLO), standby(2, OSLO, ROME)]);
+    let expected = [moved(1, ROME, OSLO), moved(2, ROME, PARIS)];
+    assert_eq!(relink(&cascade, PARIS, ROME, Follows), expected);
+}
