@@ -1,6 +1,7 @@
 //! The questions asked of a node and the answers as facts of the planner. Opens the sessions
 //! on which they are asked; the executor uses the same ones. Knows no SPI and no rules.
 
+mod section;
 pub mod session;
 
 use crate::error::{Error, Result};
@@ -10,6 +11,7 @@ use nodes_plan::desired::{Interest, NodeId};
 use nodes_plan::failover::Readiness;
 use nodes_plan::observed::{NodeFacts, Observation, World};
 use nodes_plan::pulse::Pulse;
+use section::Sections;
 use serde::Deserialize;
 use serde_json::Value;
 use session::{Session, Target};
@@ -146,8 +148,10 @@ pub fn own_pulse(read: impl FnOnce(&str) -> Result<Option<String>>) -> Result<Pu
 
 /// What a superuser learns on top.
 #[derive(Deserialize)]
+#[serde(default)]
+#[derive(Default)]
 struct SuperuserFacts {
-    file_settings: BTreeMap<String, String>,
+    file_settings: Option<BTreeMap<String, String>>,
     /// In hexadecimal.
     passfile: Option<String>,
     passfile_unfinished: bool,
@@ -157,26 +161,47 @@ struct SuperuserFacts {
 
 /// Asks one node everything.
 pub async fn facts(session: &mut Session, interest: &Interest) -> Result<NodeFacts> {
+    let mut value = loop {
+        let asked = session.sections;
+        let mut answer = facts_in(session, interest, asked).await?;
+        let present: Sections =
+            serde_json::from_value(answer["present"].take()).map_err(bad_answer)?;
+        session.sections = asked.and(present);
+        if session.sections == asked {
+            break answer;
+        }
+    };
+    let primary_conninfo = take_setting(&mut value, "primary_conninfo");
+    let data_directory = take_setting(&mut value, "data_directory");
+    let mut facts: NodeFacts = serde_json::from_value(value).map_err(bad_answer)?;
+    facts.primary_conninfo = primary_conninfo.and_then(|conninfo| parse(&conninfo));
+    facts.data_directory = data_directory;
+    if facts.superuser && (interest.standby || session.sections.subscriptions) {
+        let more = superuser_facts(session, interest).await?;
+        add_superuser_facts(&mut facts, more);
+    }
+    // What links make is most likely there the next time.
+    session.sections = session.sections.and(Sections::of(interest));
+    Ok(facts)
+}
+
+async fn facts_in(session: &mut Session, interest: &Interest, asked: Sections) -> Result<Value> {
     let interest = to_json(interest)?;
     let options = subscription_options(session.connection.server_version());
-    let sql = FACTS.replace(":subscription_options", options);
-    let answer = session.ask_again(c"facts", &sql, &[Some(&interest)]).await?;
-    let mut value: Value = from_json(answer.value(0, 0).unwrap_or("null"))?;
-    let primary_conninfo = take_primary_conninfo(&mut value["settings"]);
-    let mut facts: NodeFacts = serde_json::from_value(value).map_err(bad_answer)?;
-    facts.primary_conninfo = primary_conninfo;
-    if facts.superuser {
-        add_superuser_facts(&mut facts, superuser_facts(session).await?);
-    }
-    Ok(facts)
+    let sql = section::only(FACTS, |name| asked.has(name))
+        .replace(":subscription_options", options)
+        .replace(":present", section::PRESENT);
+    let answer = session.ask_again(asked.statement_name(), &sql, &[Some(&interest)]).await?;
+    from_json(answer.value(0, 0).unwrap_or("null"))
 }
 
 /// The server's user may not be able to read what is where our passfile should be: then that
 /// alone is not known.
-async fn superuser_facts(session: &mut Session) -> Result<SuperuserFacts> {
+async fn superuser_facts(session: &mut Session, interest: &Interest) -> Result<SuperuserFacts> {
     const PASSFILE: &str = "encode(pg_read_binary_file(name, 0, 100000, true), 'hex')";
     const INSUFFICIENT_PRIVILEGE: &str = "42501";
-    let sql = |passfile| SUPERUSER_FACTS.replace(":passfile", passfile);
+    let sql = section::only(SUPERUSER_FACTS, |name| name == "standby" && interest.standby);
+    let sql = |passfile| sql.replace(":passfile", passfile);
     let (answer, readable) = match session.connection.query(&sql(PASSFILE), &[]).await {
         Err(error) if error.sqlstate.as_deref() == Some(INSUFFICIENT_PRIVILEGE) => {
             (session.connection.query(&sql("NULL"), &[]).await?, false)
@@ -188,9 +213,10 @@ async fn superuser_facts(session: &mut Session) -> Result<SuperuserFacts> {
 }
 
 fn add_superuser_facts(facts: &mut NodeFacts, more: SuperuserFacts) {
-    let mut files = more.file_settings;
-    facts.primary_conninfo_file = files.remove("primary_conninfo").and_then(|c| parse(&c));
-    facts.file_settings = Some(files);
+    if let Some(mut files) = more.file_settings {
+        facts.primary_conninfo_file = files.remove("primary_conninfo").and_then(|c| parse(&c));
+        facts.file_settings = Some(files);
+    }
     facts.passfile = more.passfile.map(|hex| passfile(&hex));
     facts.passfile_unfinished = more.passfile_unfinished;
     facts.passfile_blocked = more.passfile_blocked;
@@ -207,12 +233,15 @@ fn passfile(hex: &str) -> Secret {
     Secret::new(String::from_utf8_lossy(&bytes).trim_end_matches('\n'))
 }
 
-/// An empty setting is no conninfo.
-fn take_primary_conninfo(settings: &mut Value) -> Option<Conninfo> {
-    let text = settings.as_object_mut()?.remove("primary_conninfo")?;
-    parse(text.as_str()?)
+/// A setting that has a place of its own among the facts; `None`: not readable.
+fn take_setting(facts: &mut Value, name: &str) -> Option<String> {
+    match facts["settings"].as_object_mut()?.remove(name)? {
+        Value::String(setting) => Some(setting),
+        _ => None,
+    }
 }
 
+/// An empty setting is no conninfo.
 fn parse(conninfo: &str) -> Option<Conninfo> {
     let pairs = crate::libpq::conninfo::parse(conninfo).ok()?;
     (!pairs.is_empty()).then(|| Conninfo::new(pairs))

@@ -1,10 +1,12 @@
 //! `nodes.plan()` and `nodes.apply()` against the same statements, in the same order, typed one
 //! after the other by hand. All times are of one run, taken in turn, until the data is copied;
-//! servers run without fsync, so that the disk is not what is measured.
+//! servers run without fsync, so that the disk is not what is measured. What the servers work for
+//! the statements alone is told too: on few cores it bounds how much faster anything can be.
 //!
 //! `cargo bench -p pg_test -- ring` measures only what has "ring" in its name.
 
 use pg_test::trio::add_node;
+use pg_test::usage;
 use pg_test::{Builder, LONG, Server};
 use postgres::Client;
 use std::time::{Duration, Instant};
@@ -100,6 +102,13 @@ struct Lab {
 /// A statement and the position of its server.
 type Statement = (usize, String);
 
+/// How long a way took, and the time on processors of all servers and of the first one's session.
+struct Took {
+    wall: Duration,
+    servers: Duration,
+    session: Duration,
+}
+
 /// A way to get the links made, in the order of [`WAYS`].
 type Way = fn(&Lab, &[Statement], &mut [Client]);
 
@@ -128,18 +137,24 @@ impl Lab {
             return;
         }
         let mut planned = Vec::new();
-        let mut times = WAYS.map(|_| Vec::new());
+        let [mut times, mut work, mut sessions] = [(); 3].map(|()| WAYS.map(|_| Vec::new()));
         for _ in 0..RUNS {
-            for ((_, way), times) in WAYS.iter().zip(&mut times) {
+            for (i, (_, way)) in WAYS.iter().enumerate() {
                 self.desire(links);
                 planned.push(timed(|| drop(self.plan())));
-                times.push(self.timed_way(way));
+                let took = self.timed_way(way);
+                times[i].push(took.wall);
+                work[i].push(took.servers);
+                sessions[i].push(took.session);
             }
         }
         self.empty();
         let [apply, by_hand @ ..] = times.map(median);
         println!("{what}\n  {:<27} {:>9.1?}", "nodes.plan()", median(planned));
         println!("  {:<27} {apply:>9.1?}", WAYS[0].0);
+        let [ours, .., bare] = work.map(median);
+        let [session, ..] = sessions.map(median);
+        tell_work(by_hand[0], bare, ours, session);
         for ((name, _), took) in WAYS[1..].iter().zip(by_hand) {
             let ratio = took.as_secs_f64() / apply.as_secs_f64();
             let verdict = if ratio >= goal { "reached" } else { "missed" };
@@ -147,7 +162,7 @@ impl Lab {
         }
     }
 
-    fn timed_way(&self, way: &Way) -> Duration {
+    fn timed_way(&self, way: &Way) -> Took {
         let statements = self.plan();
         let mut clients: Vec<Client> = self.servers.iter().map(|s| s.client("app")).collect();
         let interval = "SELECT setting::int8 FROM pg_settings \
@@ -157,10 +172,19 @@ impl Lab {
             // The launcher counts from the worker before, which was another measurement's.
             std::thread::sleep(Duration::from_millis(interval.unsigned_abs()));
         }
-        timed(|| {
+        let pid: i32 = clients[0].query_one("SELECT pg_backend_pid()", &[]).expect("a pid").get(0);
+        let session = || usage::cpu(pid.unsigned_abs());
+        let servers = || self.servers.iter().map(usage::cpu_of).sum::<Duration>();
+        let (session_before, servers_before) = (session(), servers());
+        let wall = timed(|| {
             way(self, &statements, &mut clients);
             clients.iter_mut().for_each(await_copies);
-        })
+        });
+        Took {
+            wall,
+            servers: servers().saturating_sub(servers_before),
+            session: session().saturating_sub(session_before),
+        }
     }
 
     fn apply(&self, _: &[Statement], clients: &mut [Client]) {
@@ -222,6 +246,18 @@ impl Lab {
             server.sql("app", &format!("TRUNCATE {}", copies.join(", ")));
         }
     }
+}
+
+/// What the work of the servers allows: for the bare statements, on sessions that are open, all
+/// cores must be busy for so long, whoever sends them.
+fn tell_work(by_hand: Duration, bare: Duration, ours: Duration, session: Duration) {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let floor = bare.as_secs_f64() / cores as f64;
+    println!(
+        "  work of the servers alone: {bare:.1?} on {cores} cores, so at most {:.2} times faster than \
+         one psql; with nodes.apply(): {ours:.1?}, {session:.1?} of them its own session's",
+        by_hand.as_secs_f64() / floor
+    );
 }
 
 /// Waits until every subscription of this server has its rows.

@@ -24,6 +24,7 @@ mod standby;
 mod template;
 pub mod tls;
 pub mod trio;
+pub mod usage;
 pub mod user;
 mod wait;
 pub mod watcher;

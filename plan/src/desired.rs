@@ -180,6 +180,12 @@ pub struct Interest {
     pub all_tables: bool,
     /// Whether subscriptions are to fill tables of the node.
     pub subscriber: bool,
+    /// Whether subscriptions are to take from it.
+    pub publisher: bool,
+    /// Whether foreign schemas are to be on it.
+    pub foreign: bool,
+    /// Whether it is to be a standby: then what its files say matters.
+    pub standby: bool,
     /// Roles whose existence and attributes matter.
     pub roles: BTreeSet<String>,
 }
@@ -193,9 +199,10 @@ impl Registry {
         }
         for link in self.links.iter().filter(|l| l.from == node || l.to == node) {
             match &link.spec {
-                Spec::Standby(_) => {}
+                Spec::Standby(_) => interest.standby |= link.to == node,
                 Spec::Subscription(spec) => {
                     interest.subscriber |= link.to == node;
+                    interest.publisher |= link.from == node;
                     match &spec.tables {
                         Some(tables) => interest.tables.extend(tables.iter().cloned()),
                         None => interest.all_tables = true,
@@ -205,6 +212,7 @@ impl Registry {
                     interest.schemas.insert(spec.remote_schema.clone());
                 }
                 Spec::Foreign(spec) => {
+                    interest.foreign = true;
                     interest.schemas.insert(spec.local_schema.clone());
                     interest.roles.extend(spec.roles.iter().cloned());
                 }

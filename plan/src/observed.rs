@@ -93,7 +93,8 @@ pub struct NodeFacts {
     pub subscription_oids: BTreeSet<u32>,
     pub background_workers: i64,
     pub usage: Usage,
-    /// The extension `postgres_fdw`: whether it can be made, and its comment where it exists.
+    /// The extension `postgres_fdw`: whether it can be made, looked up where
+    /// [`crate::desired::Interest::foreign`] says so, and its comment where it exists.
     pub fdw_available: bool,
     pub fdw_comment: Option<String>,
     /// Whether there is a schema `public`.

@@ -58,7 +58,9 @@ impl Finding {
 
 /// Tests one node.
 pub fn test(desired: &Desired, target: &Target, interest: &Interest) -> Vec<Finding> {
-    let mut findings = reactor::block_on(findings(target, interest));
+    // Of every node it is told whether it could have foreign schemas.
+    let interest = Interest { foreign: true, ..interest.clone() };
+    let mut findings = reactor::block_on(findings(target, &interest));
     for factor in FACTORS {
         if !findings.iter().any(|finding| finding.factor == factor) {
             findings.push(Finding::not_tested(factor));

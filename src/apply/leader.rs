@@ -108,7 +108,8 @@ pub async fn make_primary(desired: &Desired, candidate: NodeId) -> Result<()> {
 /// Takes from a primary what made it follow by our hand.
 pub async fn forget_upstream(desired: &Desired, node: NodeId, mark: &Mark) -> Result<()> {
     let mut session = open(desired, node).await?;
-    let facts = observe::facts(&mut session, &Interest::default()).await?;
+    let interest = Interest { standby: true, ..Interest::default() };
+    let facts = observe::facts(&mut session, &interest).await?;
     let own = mark.slot_name();
     let files = facts.file_settings.as_ref();
     let slot = files.and_then(|files| files.get("primary_slot_name"));

@@ -2,11 +2,14 @@
 -- (nodes_plan::desired::Interest). Only columns that PostgreSQL 15 to 18 share are named; the
 -- subscription's options differ by version and are put in by observe.rs. Where a view is little
 -- more than a function, the function is asked: to plan the views costs more than to run them.
+-- For the same reason sections, from "with" to "end", are left out where the node has nothing that
+-- they could find (observe/section.rs); 'present' says whether that was so in the same snapshot.
 WITH interest AS (
   SELECT ARRAY(SELECT json_array_elements_text($1::json->'schemas')) AS schemas,
          ARRAY(SELECT json_array_elements_text($1::json->'roles')) AS roles,
          ($1::json->>'all_tables')::boolean AS all_tables,
          ($1::json->>'subscriber')::boolean AS subscriber,
+         ($1::json->>'foreign')::boolean AS foreign_schemas,
          $1::json->>'marks' AS marks
 ), me AS (
   SELECT rolsuper, rolreplication FROM pg_roles WHERE rolname = current_user
@@ -16,7 +19,10 @@ WITH interest AS (
   SELECT 0::oid AS oid, NULL::name AS rolname
   UNION ALL
   SELECT r.oid, r.rolname FROM pg_roles r, interest i
-  WHERE r.rolname = ANY (i.roles) OR r.oid IN (SELECT m.umuser FROM pg_user_mappings m)
+  WHERE r.rolname = ANY (i.roles)
+  -- with foreign
+    OR r.oid IN (SELECT m.umuser FROM pg_user_mappings m)
+  -- end
 ), schemas AS (
   -- What bears a mark of ours may have been renamed.
   SELECT n.oid, n.nspname, n.nspowner, n.nspacl, d.description, starts_with(d.description, i.marks) AS marked
@@ -60,6 +66,7 @@ WITH interest AS (
       THEN pg_relation_size(w.oid) > 0 OR EXISTS (
         SELECT FROM pg_partition_tree(w.oid) t WHERE pg_relation_size(t.relid) > 0)
       ELSE false END,
+    -- with foreign
     'server', s.srvname,
     'remote', CASE WHEN s.oid IS NOT NULL THEN (
       SELECT json_build_object(
@@ -75,19 +82,25 @@ WITH interest AS (
         'role', g.rolname, 'privilege', a.privilege_type)), '[]')
       FROM aclexplode(w.relacl) a JOIN grantees g ON g.oid = a.grantee
       WHERE w.relkind = 'f' AND a.grantor = w.relowner),
+    -- end
     'columns', (
       SELECT coalesce(json_agg(json_build_object(
         'name', a.attname,
         'type', format_type(a.atttypid, a.atttypmod),
         'not_null', a.attnotnull,
-        'generated', a.attgenerated <> '',
+        -- with foreign
         'remote', (SELECT o.option_value FROM pg_options_to_table(a.attfdwoptions) o
-                   WHERE o.option_name = 'column_name')) ORDER BY a.attnum), '[]')
+                   WHERE o.option_name = 'column_name'),
+        -- end
+        'generated', a.attgenerated <> '') ORDER BY a.attnum), '[]')
       FROM pg_attribute a WHERE a.attrelid = w.oid AND a.attnum > 0 AND NOT a.attisdropped)
   ) AS relation
   FROM wanted w
+  -- with foreign
   LEFT JOIN pg_foreign_table f ON f.ftrelid = w.oid
   LEFT JOIN pg_foreign_server s ON s.oid = f.ftserver
+  -- end
+-- with publications
 ), publications AS (
   SELECT json_build_object(
     'name', p.pubname,
@@ -117,6 +130,8 @@ WITH interest AS (
       'publish_via_partition_root', p.pubviaroot::text)
   ) AS publication
   FROM pg_publication p
+-- end
+-- with subscriptions
 ), subscriptions AS (
   SELECT json_build_object(
     'oid', s.oid::bigint,
@@ -135,6 +150,8 @@ WITH interest AS (
   ) AS subscription
   FROM pg_subscription s
   WHERE s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+-- end
+-- with foreign
 ), servers AS (
   SELECT json_build_object(
     'name', s.srvname,
@@ -157,8 +174,10 @@ WITH interest AS (
   FROM pg_foreign_server s
   JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw AND w.fdwname = 'postgres_fdw'
   CROSS JOIN me
+-- end
 )
 SELECT json_build_object(
+  'present', (:present),
   'version', current_setting('server_version_num')::integer,
   'system_identifier', (SELECT system_identifier::text FROM pg_control_system()),
   'in_recovery', pg_is_in_recovery(),
@@ -174,11 +193,9 @@ SELECT json_build_object(
     has_database_privilege(current_database(), 'CREATE')
     AND EXISTS (SELECT FROM pg_roles r WHERE r.rolname = 'pg_create_subscription'
                 AND pg_has_role(r.oid, 'USAGE'))),
-  'data_directory', (
-    SELECT setting FROM pg_show_all_settings() WHERE name = 'data_directory'),
   'settings', (
     SELECT json_object_agg(name, setting) FROM pg_show_all_settings() WHERE name IN (
-      'wal_level', 'max_wal_senders', 'max_replication_slots', 'max_active_replication_origins',
+      'data_directory', 'wal_level', 'max_wal_senders', 'max_replication_slots', 'max_active_replication_origins',
       'max_logical_replication_workers', 'max_sync_workers_per_subscription',
       'max_worker_processes', 'max_parallel_apply_workers_per_subscription', 'max_connections',
       'superuser_reserved_connections', 'reserved_connections', 'output_plugin_libraries', 'wal_retrieve_retry_interval',
@@ -206,15 +223,21 @@ SELECT json_build_object(
       SELECT count(*) AS workers, count(*) FILTER (WHERE w.relid IS NOT NULL) AS copying,
         count(*) FILTER (WHERE to_jsonb(w)->>'leader_pid' IS NOT NULL) AS parallel
       FROM pg_stat_get_subscription(NULL) w WHERE w.pid IS NOT NULL GROUP BY w.subid) each),
+  -- with publications
   'publications', (SELECT coalesce(json_agg(publication), '[]') FROM publications),
+  -- end
+  -- with subscriptions
   'subscriptions', (SELECT coalesce(json_agg(subscription), '[]') FROM subscriptions),
+  -- end
   'subscription_oids', (SELECT coalesce(json_agg(oid::bigint), '[]') FROM pg_subscription),
   'fdw_available', EXISTS (SELECT FROM pg_extension WHERE extname = 'postgres_fdw')
-    OR EXISTS (SELECT FROM pg_available_extensions() WHERE name = 'postgres_fdw'),
+    OR i.foreign_schemas AND EXISTS (SELECT FROM pg_available_extensions() WHERE name = 'postgres_fdw'),
   'fdw_comment', (SELECT coalesce(obj_description(oid, 'pg_extension'), '')
                   FROM pg_extension WHERE extname = 'postgres_fdw'),
   'public_schema', EXISTS (SELECT FROM pg_namespace WHERE nspname = 'public'),
+  -- with foreign
   'servers', (SELECT coalesce(json_agg(server), '[]') FROM servers),
+  -- end
   'schemas', (
     SELECT coalesce(json_agg(json_build_object(
       'name', n.nspname,
@@ -231,5 +254,5 @@ SELECT json_build_object(
   'roles', (
     SELECT coalesce(json_agg(json_build_object(
       'name', r.rolname, 'superuser', r.rolsuper, 'replication', r.rolreplication)), '[]')
-    FROM pg_roles r, interest i WHERE r.rolname = ANY (i.roles))
-) FROM me
+    FROM pg_roles r WHERE r.rolname = ANY (i.roles))
+) FROM me, interest i

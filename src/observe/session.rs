@@ -1,6 +1,7 @@
 //! A session on a node: a libpq connection that leaves no secret in any log and does not
 //! outlive our interest in it.
 
+use super::section::{PRESENT, Sections};
 use crate::error::{Error, Result};
 use crate::libpq::connection::{Connection, Rows};
 use crate::libpq::error::Error as PeerError;
@@ -37,6 +38,8 @@ impl Target {
 
 pub struct Session {
     pub connection: Connection,
+    /// What the node is to be asked for: what it was last seen to have, at least.
+    pub sections: Sections,
     step_timeout: Duration,
     connect_timeout: Duration,
     /// Names of the questions that the node has prepared.
@@ -81,10 +84,13 @@ impl Session {
         // Before 15 parameters had no privileges; such a server is told of by others.
         let quiet = if connection.server_version() >= 150_000 { QUIET } else { "" };
         let timeout = target.step_timeout.as_millis();
-        let sql = format!("{ANY_ROLE}; SET statement_timeout = {timeout}{quiet}");
-        connection.simple(&sql).await?;
+        let sql = format!("{ANY_ROLE}; SET statement_timeout = {timeout}{quiet}; {PRESENT}");
+        let answer = connection.simple_rows(&sql).await?;
+        // One that is not understood is not needed: the question itself looks again.
+        let sections = answer.value(0, 0).and_then(|text| serde_json::from_str(text).ok());
         Ok(Session {
             connection,
+            sections: sections.unwrap_or_default(),
             step_timeout: target.step_timeout,
             connect_timeout: target.connect_timeout,
             prepared: BTreeSet::new(),

@@ -1,10 +1,12 @@
 -- What only a superuser may know of its server, as one JSON document. The passfile is read as
--- bytes: what others put there need not be text in this database.
+-- bytes: what others put there need not be text in this database. Sections, from "with" to "end",
+-- are left out where no link needs them.
 WITH files AS (
   SELECT name, (pg_stat_file(name, true)).isdir
   FROM unnest(ARRAY['pg_nodes.passfile', 'pg_nodes.passfile.new']) name
 )
 SELECT json_build_object(
+  -- with standby
   'file_settings', (
     SELECT coalesce(json_object_agg(name, setting), '{}') FROM (
       SELECT DISTINCT ON (name) name, setting FROM pg_file_settings
@@ -14,6 +16,7 @@ SELECT json_build_object(
   'passfile_unfinished', (
     SELECT coalesce(NOT isdir, false) FROM files WHERE name = 'pg_nodes.passfile.new'),
   'passfile_blocked', (SELECT coalesce(bool_or(isdir), false) FROM files),
+  -- end
   'conninfos', (SELECT coalesce(json_object_agg(subname, subconninfo), '{}')
                 FROM pg_subscription
                 WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database()))

@@ -4,9 +4,9 @@
 //! `cargo bench -p pg_test --bench watch -- crash` measures only what has "crash" in its name.
 
 mod replay;
-mod usage;
 
 use pg_test::trio::add_node;
+use pg_test::usage;
 use pg_test::watcher::preloaded;
 use pg_test::{LONG, Server, is_gone, wait_until};
 use postgres::Client;

@@ -1,6 +1,6 @@
 //! What processes use, as the kernel counts it.
 
-use pg_test::Server;
+use crate::Server;
 use std::fs;
 use std::time::Duration;
 
