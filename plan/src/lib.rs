@@ -34,6 +34,7 @@ pub mod units;
 
 mod claims;
 mod foreign;
+mod group;
 mod index;
 mod order;
 mod others;

@@ -27,7 +27,7 @@ pub(crate) const RULES: &[(&str, &str)] = &[
 pub fn plan(registry: &Registry, world: &World) -> Plan {
     let mut plan = Plan::default();
     let index = Index::new(registry, world);
-    let mut others = Others::of(registry);
+    let mut others = Others::of(registry, world);
     free_leftovers(registry, &index, &mut others);
     // Links that go are asked last: what takes their place is known then.
     let (leaving, staying): (Vec<&Link>, Vec<&Link>) =

@@ -12,6 +12,7 @@ use crate::desired::{Spec, SubscriptionSpec};
 use crate::index::find_named;
 use crate::name::TableName;
 use crate::observed::{Publication, Relation, Subscription};
+use crate::refuse::left_out;
 use crate::rule::{Context, Rule, Table};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -171,6 +172,7 @@ const KEEP: &[Rule] = &[
         when: "a new subscription finds columns of other types",
         then: tables::warn_types,
     },
+    Rule { id: "SU50", when: "one conninfo cannot list the publisher's group", then: left_out },
 ];
 
 const REMOVE: &[Rule] = &[

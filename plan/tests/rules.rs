@@ -324,6 +324,13 @@ impl Case {
     }
 }
 
+/// Oslo follows london, where the link's data is.
+fn grouped(case: Case) -> Case {
+    let standby = Spec::Standby(StandbySpec { slot: true });
+    let case = case.and_another(|l| (l.from, l.to, l.spec) = (LONDON, OSLO, standby));
+    case.with(OSLO, |facts| facts.system_identifier = "72".into())
+}
+
 /// The node has another address.
 fn moved(mut case: Case, node: NodeId) -> Case {
     let node = case.registry.nodes.get_mut(&node).expect("the node exists");
@@ -748,6 +755,16 @@ fn subscription_cases() -> Vec<(&'static str, Case, &'static str)> {
             new().with(PARIS, |f| f.relations[0].columns[0].data_type = "text".into()),
             "is integer on \"london\" and text on \"paris\"",
         ),
+        (
+            "SU50",
+            grouped(made()).password(OSLO),
+            "its conninfo differs from that of \"london\" (password) — Give both",
+        ),
+        (
+            "SU25",
+            grouped(made()),
+            "CONNECTION 'host=london,oslo dbname=app user=link target_session_attrs=read-write'",
+        ),
     ]
 }
 
@@ -987,6 +1004,12 @@ fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
             made().with(LONDON, |f| f.relations[2].columns[0].data_type = "x('y')".into()),
             "type x('y') of column \"id\" of \"inventory\".\"items\" on \"london\" cannot be read as a type — Give \"stock\".\"items\" that column by hand",
         ),
+        (
+            "FO50",
+            grouped(made()).password(OSLO),
+            "its conninfo differs from that of \"london\" (password)",
+        ),
+        ("FO21", grouped(made()), "ADD \"target_session_attrs\" 'read-write'"),
         (
             "FO25",
             spec(made(), &|s| s.tables = Some(BTreeSet::new())),

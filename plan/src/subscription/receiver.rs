@@ -43,7 +43,7 @@ pub(super) fn create_subscription(ctx: &Context<'_>) -> Vec<Verdict> {
     }
     let operation = Operation::CreateSubscription {
         name: ctx.link.name.clone(),
-        conninfo: ctx.from.conninfo.clone(),
+        conninfo: ctx.reach().conninfo.clone().into_owned(),
         publication: publication_name(ctx).to_owned(),
         slot: ctx.slot().to_owned(),
         copy_data: spec.copy_data,
@@ -59,13 +59,13 @@ pub(super) fn set_conninfo(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     };
     // Who may not read it sees by the comment of which conninfo it was made.
-    let right = found.conninfo.as_ref().is_none_or(|found| *found == ctx.from.conninfo);
+    let right = found.conninfo.as_ref().is_none_or(|found| *found == *ctx.reach().conninfo);
     if right && ctx.is_current(found.comment.as_deref()) {
         return vec![];
     }
     let operation = Operation::SetSubscriptionConninfo {
         name: found.name.clone(),
-        conninfo: ctx.from.conninfo.clone(),
+        conninfo: ctx.reach().conninfo.clone().into_owned(),
         comment: ctx.comment(),
     };
     let reason = format!("it does not say what the registry says of \"{}\"", ctx.from.name);

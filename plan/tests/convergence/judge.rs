@@ -61,15 +61,70 @@ fn subscription_is_right(sim: &Sim, link: &Link, spec: &SubscriptionSpec) -> Out
     let options = default_subscription_options(target.version);
     let wanted = with(options, spec.subscription_options());
     ensure(found.options == wanted, "subscription's options")?;
-    let conninfo = &sim.registry.nodes[&link.from].conninfo;
-    ensure(found.conninfo.as_ref() == Some(conninfo), "conninfo")
+    let conninfo = found.conninfo.as_ref().ok_or("conninfo")?;
+    let from = &sim.registry.nodes[&link.from].conninfo;
+    ensure(conninfo.password() == from.password(), "password")?;
+    reaches_the_group(sim, link, |key| conninfo.get(key))
+}
+
+/// Whether the hosts are those of all members of the group of `from` that are the same servers and
+/// reached in the same way; those that are dead may be listed or not.
+fn reaches_the_group<'a>(
+    sim: &Sim,
+    link: &Link,
+    option: impl Fn(&str) -> Option<&'a str>,
+) -> Outcome {
+    let writable = !matches!(&link.spec, Spec::Foreign(spec) if !spec.writable);
+    let members = group(sim, link.from);
+    let alone = writable && members.first() != Some(&link.from);
+    let node = |id: &NodeId| &sim.registry.nodes[id];
+    let rest = |id: &NodeId| node(id).conninfo.clone().without("host");
+    let same = |id: &NodeId| {
+        let system = |id: &NodeId| &sim.nodes[id].system_identifier;
+        system(id) == system(&link.from) && rest(id) == rest(&link.from) && *id != link.to
+    };
+    let host = |id: &NodeId| node(id).conninfo.get("host").unwrap_or_default();
+    let heard = |id: &NodeId| !sim.down.contains(id);
+    let others = members.iter().filter(|id| **id != link.from && same(id) && !alone);
+    let (must, may): (Vec<&NodeId>, Vec<&NodeId>) =
+        others.partition(|id| heard(id) && heard(&link.from));
+    let listed: Vec<&str> = option("host").unwrap_or_default().split(',').collect();
+    ensure(listed.first() == Some(&host(&link.from)), "the first host")?;
+    ensure(must.iter().all(|id| listed.contains(&host(id))), "a member is not listed")?;
+    let known = |found: &&str| must.iter().chain(&may).any(|id| host(id) == *found);
+    ensure(listed.iter().skip(1).all(|found| known(&found)), "a host of nobody")?;
+    let attribute = match listed.len() {
+        1 => None,
+        _ if writable => Some("read-write"),
+        _ => Some("prefer-standby"),
+    };
+    ensure(option("target_session_attrs") == attribute, "target_session_attrs")
+}
+
+/// The members of a node's group by the registry's links, the primary first.
+fn group(sim: &Sim, node: NodeId) -> Vec<NodeId> {
+    let links = || {
+        let active = sim.registry.links.iter().filter(|l| l.state != LinkState::Removing);
+        active.filter(|l| matches!(l.spec, Spec::Standby(_)))
+    };
+    let mut primary = node;
+    for _ in 0..sim.nodes.len() {
+        primary = links().find(|l| l.to == primary).map_or(primary, |l| l.from);
+    }
+    let mut members = vec![primary];
+    for _ in 0..sim.nodes.len() {
+        let next = links().filter(|l| members.contains(&l.from) && !members.contains(&l.to));
+        let next: Vec<NodeId> = next.map(|l| l.to).collect();
+        members.extend(next);
+    }
+    members
 }
 
 fn foreign_is_right(sim: &Sim, link: &Link, spec: &ForeignSpec) -> Outcome {
     let (source, target) = (sim.facts(link.from), sim.facts(link.to));
     let from = &sim.registry.nodes[&link.from].conninfo;
     let server = target.server(&link.name).ok_or("server")?;
-    ensure(server.options.get("host").map(String::as_str) == from.get("host"), "host")?;
+    reaches_the_group(sim, link, |key| server.options.get(key).map(String::as_str))?;
     ensure(!server.options.contains_key("password"), "password of the server")?;
     let read_only = server.options.get("updatable").is_some_and(|value| value == "false");
     ensure(read_only != spec.writable, "updatable")?;
