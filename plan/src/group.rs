@@ -67,10 +67,6 @@ impl<'a> Groups<'a> {
     pub fn get(&self, node: NodeId) -> Option<&Group<'a>> {
         self.by_node.get(&node).map(|place| &self.groups[*place])
     }
-
-    pub fn iter(&self) -> impl Iterator<Item = &Group<'a>> {
-        self.groups.iter()
-    }
 }
 
 impl<'a> Group<'a> {
@@ -97,6 +93,14 @@ impl<'a> Group<'a> {
         group.system_identifiers = ids.iter().filter_map(known).collect();
         group.members = ids.iter().filter_map(|id| registry.nodes.get(id)).collect();
         group
+    }
+
+    /// Whether standbys are to keep the slots of subscriptions to the primary, as far as the
+    /// registry says: a standby without a slot of its own cannot.
+    pub fn keeps_slots(&self) -> bool {
+        let slot = |link: &&Link| matches!(&link.spec, Spec::Standby(spec) if spec.slot);
+        let mut direct = self.links.iter().copied().filter(|link| self.is_primary(link.from));
+        !self.subscriptions.is_empty() && direct.any(|link| slot(&link))
     }
 
     pub fn is_primary(&self, node: NodeId) -> bool {

@@ -41,6 +41,7 @@ mod others;
 mod refuse;
 mod standby;
 mod subscription;
+mod synchronized;
 
 pub use order::plan;
 pub use rule::rules;

@@ -18,10 +18,10 @@ pub fn render(operation: &Operation) -> Sql {
                 .literal(slot)
                 .raw(", true)")
         }
-        Operation::CreateLogicalSlot { slot } => {
+        Operation::CreateLogicalSlot { slot, failover } => {
             Sql::new("SELECT pg_catalog.pg_create_logical_replication_slot(")
                 .literal(slot)
-                .raw(", 'pgoutput')")
+                .raw(if *failover { ", 'pgoutput', failover => true)" } else { ", 'pgoutput')" })
         }
         Operation::DropSlot { slot } => {
             Sql::new("SELECT pg_catalog.pg_drop_replication_slot(").literal(slot).raw(")")
@@ -99,6 +99,9 @@ fn render_logical(operation: &Operation) -> Sql {
         }
         Operation::SetSubscriptionOptions { name, options } => {
             with_options(alter_subscription(name).raw(" SET"), options)
+        }
+        Operation::SetSubscriptionFailover { name } => {
+            alter_subscription(name).raw(" SET (failover = true)")
         }
         Operation::EnableSubscription { name } => alter_subscription(name).raw(" ENABLE"),
         Operation::DisableSubscription { name } => alter_subscription(name).raw(" DISABLE"),

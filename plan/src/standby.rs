@@ -50,6 +50,7 @@ const KEEP: &[Rule] = &[
     Rule { id: "ST23", when: "a setting in the files is not in force", then: reload },
     Rule { id: "ST24", when: "a passfile is no longer needed", then: remove_stale_passfile },
     Rule { id: "ST25", when: "a slot is there and should not be", then: drop_unwanted_slot },
+    Rule { id: "ST28", when: "it cannot copy the primary's slots", then: cannot_copy_slots },
 ];
 
 const REMOVE: &[Rule] = &[
@@ -347,6 +348,50 @@ pub(crate) fn wanted_conninfo(ctx: &Context<'_>, target: &NodeFacts) -> Conninfo
     conninfo.with("application_name", ctx.slot())
 }
 
+/// Has a standby copy the primary's failover slots: from 17 on.
+const SYNC_SLOTS: &str = "sync_replication_slots";
+
+/// Whether the standby is to keep slots of subscriptions that its primary has.
+fn should_copy_slots(ctx: &Context<'_>, target: &NodeFacts) -> bool {
+    let group = ctx.others.groups.get(ctx.from.id).filter(|group| group.is_primary(ctx.from.id));
+    target.has_failover_slots() && group.is_some_and(|group| !group.subscriptions.is_empty())
+}
+
+/// Whether it can: where `wal_level` is too low, the setting ends a server of version 17
+/// (`ValidateSlotSyncParams`, slotsync.c).
+fn copies_slots(ctx: &Context<'_>, target: &NodeFacts) -> bool {
+    should_copy_slots(ctx, target) && why_no_copies(ctx, target).is_none()
+}
+
+/// What is missing for it, and what to do.
+fn why_no_copies(ctx: &Context<'_>, target: &NodeFacts) -> Option<(String, &'static str)> {
+    if target.setting("wal_level") != Some("logical") {
+        let message = format!("wal_level on node \"{}\" is not logical", ctx.to.name);
+        return Some((message, "Set wal_level to logical there and restart that server."));
+    }
+    if !spec(ctx).is_some_and(|spec| spec.slot) {
+        let message = format!("standby \"{}\" has no slot on \"{}\"", ctx.to.name, ctx.from.name);
+        return Some((message, "Remove the link and add it again with slot => true."));
+    }
+    if ctx.from.conninfo.get("dbname").is_none() {
+        let message = format!("the conninfo of node \"{}\" names no dbname", ctx.from.name);
+        return Some((message, "Add one with nodes.alter_node()."));
+    }
+    None
+}
+
+fn cannot_copy_slots(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some(target) = ctx.target.filter(|target| should_copy_slots(ctx, target)) else {
+        return vec![];
+    };
+    let warn = |(why, hint)| {
+        let message =
+            format!("subscriptions to \"{}\" are lost in a failover: {why}", ctx.from.name);
+        Verdict::warn(ctx.to.id, message, hint)
+    };
+    why_no_copies(ctx, target).map(warn).into_iter().collect()
+}
+
 /// The simple settings of a standby, each with its value; `None` for one that must not be set.
 pub(crate) fn wanted_settings(
     ctx: &Context<'_>,
@@ -356,6 +401,9 @@ pub(crate) fn wanted_settings(
     let mut settings = vec![("primary_slot_name", slot)];
     if target.major() >= 17 {
         settings.push(("hot_standby_feedback", Some("on".to_owned())));
+    }
+    if copies_slots(ctx, target) {
+        settings.push((SYNC_SLOTS, Some("on".to_owned())));
     }
     settings
 }
@@ -533,6 +581,10 @@ fn reset_settings(ctx: &Context<'_>) -> Vec<Verdict> {
     };
     // hot_standby_feedback bears no mark: whether we set it or somebody else is not known, so
     // it stays. primary_conninfo bears the mark that proves the rest is ours: it goes last.
+    // Without a primary there is nothing to copy.
+    if slot_is_ours && in_files(SYNC_SLOTS).is_some_and(|value| value == "on") {
+        reset(SYNC_SLOTS);
+    }
     if slot_is_ours {
         reset("primary_slot_name");
     }

@@ -89,8 +89,10 @@ pub enum Operation {
     CreatePhysicalSlot {
         slot: String,
     },
+    /// With `failover`, standbys copy it: 17 and later.
     CreateLogicalSlot {
         slot: String,
+        failover: bool,
     },
     DropSlot {
         slot: String,
@@ -172,6 +174,10 @@ pub enum Operation {
     SetSubscriptionOptions {
         name: String,
         options: BTreeMap<String, String>,
+    },
+    /// The subscription must be disabled; its slot is altered too.
+    SetSubscriptionFailover {
+        name: String,
     },
     EnableSubscription {
         name: String,
@@ -377,6 +383,7 @@ impl Operation {
             | Operation::SetPrimaryConninfo { .. }
             | Operation::Reload
             | Operation::RefreshSubscription { .. }
+            | Operation::SetSubscriptionFailover { .. }
             | Operation::DropSubscription { .. }
             | Operation::ForgetLink { .. }
             | Operation::ForgetNode { .. } => false,
@@ -484,6 +491,7 @@ impl Operation {
             Operation::SetSubscriptionConninfo { .. }
             | Operation::SetSubscriptionPublication { .. }
             | Operation::SetSubscriptionSlot { .. }
+            | Operation::SetSubscriptionFailover { .. }
             | Operation::SetSubscriptionOptions { .. } => "alter subscription",
             Operation::EnableSubscription { .. } => "enable subscription",
             Operation::DisableSubscription { .. } => "disable subscription",

@@ -161,6 +161,11 @@ const KEEP: &[Rule] = &[
         when: "the subscription's options are not right",
         then: receiver::set_options,
     },
+    Rule {
+        id: "SU51",
+        when: "standbys of the publisher do not copy the slot",
+        then: receiver::set_failover,
+    },
     Rule { id: "SU29", when: "the subscription is not enabled", then: receiver::set_enabled },
     Rule {
         id: "SU30",

@@ -42,6 +42,7 @@ fn position(operation: &Operation) -> usize {
         Operation::SetSubscriptionSlot { .. } => 20,
         Operation::SetSubscriptionOptions { .. } => 21,
         Operation::EnableSubscription { .. } => 22,
+        Operation::SetSubscriptionFailover { .. } => 54,
         Operation::DisableSubscription { .. } => 23,
         Operation::RefreshSubscription { .. } => 24,
         Operation::RenameSubscription { .. } => 25,
@@ -76,7 +77,7 @@ fn position(operation: &Operation) -> usize {
     }
 }
 
-const OPERATIONS: usize = 54;
+const OPERATIONS: usize = 55;
 
 /// One of each operation, everything in it that people name called `name`.
 fn operations(name: &str) -> Vec<Operation> {
@@ -102,7 +103,7 @@ fn operations(name: &str) -> Vec<Operation> {
     ];
     vec![
         Operation::CreatePhysicalSlot { slot: slot() },
-        Operation::CreateLogicalSlot { slot: slot() },
+        Operation::CreateLogicalSlot { slot: slot(), failover: true },
         Operation::DropSlot { slot: slot() },
         Operation::WritePassfile { content: Secret::new(SECRET) },
         Operation::RemovePassfile,
@@ -138,6 +139,7 @@ fn operations(name: &str) -> Vec<Operation> {
         Operation::SetSubscriptionSlot { name: name(), slot: slot() },
         Operation::SetSubscriptionOptions { name: name(), options: options() },
         Operation::EnableSubscription { name: name() },
+        Operation::SetSubscriptionFailover { name: name() },
         Operation::DisableSubscription { name: name() },
         Operation::RefreshSubscription { name: name(), copy_data: false },
         Operation::RenameSubscription { name: name(), to: name() },

@@ -262,6 +262,16 @@ impl Case {
         self
     }
 
+    /// London is subscribed to paris.
+    fn and_subscribed(self) -> Case {
+        let spec = SubscriptionSpec {
+            tables: Some(tables(&["a"])),
+            copy_data: true,
+            options: BTreeMap::new(),
+        };
+        self.and_another(|l| (l.from, l.to, l.spec) = (PARIS, LONDON, Spec::Subscription(spec)))
+    }
+
     fn removing(self) -> Case {
         self.link(|link| link.state = LinkState::Removing)
     }
@@ -324,6 +334,10 @@ impl Case {
     }
 }
 
+fn set_wal_level(facts: &mut NodeFacts, level: &str) {
+    facts.settings.insert("wal_level".into(), level.into());
+}
+
 /// Oslo follows london, where the link's data is.
 fn grouped(case: Case) -> Case {
     let standby = Spec::Standby(StandbySpec { slot: true });
@@ -358,6 +372,12 @@ fn standby_cases() -> Vec<(&'static str, Case, &'static str)> {
         new().with(node, move |f| f.settings.insert(name.into(), value.into()))
     };
     vec![
+        ("ST22", made().and_subscribed(), "oslo: ALTER SYSTEM SET sync_replication_slots = 'on'"),
+        (
+            "ST28",
+            made().and_subscribed().with(OSLO, |f| set_wal_level(f, "replica")),
+            "wal_level on node \"oslo\" is not logical — Set wal_level to logical there",
+        ),
         (
             "ST01",
             new().with(OSLO, |f| f.system_identifier = "79".into()),
@@ -760,6 +780,9 @@ fn subscription_cases() -> Vec<(&'static str, Case, &'static str)> {
             grouped(made()).password(OSLO),
             "its conninfo differs from that of \"london\" (password) — Give both",
         ),
+        ("SU51", grouped(made()), "ALTER SUBSCRIPTION \"feed\" SET (failover = true)"),
+        ("SU23", grouped(new()), "'pgoutput', failover => true)"),
+        ("SU24", grouped(new()), "\"failover\" = 'true')"),
         (
             "SU25",
             grouped(made()),
@@ -1149,6 +1172,23 @@ fn shared_cases() -> Vec<(&'static str, Case, &'static str)> {
             "RG04",
             Case::foreign().with(PARIS, |f| f.public_schema = false),
             "CREATE EXTENSION IF NOT EXISTS postgres_fdw SCHEMA pg_catalog;",
+        ),
+        (
+            "RG07",
+            Case::standby_made().and_subscribed().with(PARIS, |f| {
+                let theirs = map(&[("synchronized_standby_slots", "theirs, nodes_3f2504e0_7")]);
+                f.file_settings = Some(theirs);
+            }),
+            "ALTER SYSTEM SET synchronized_standby_slots = 'theirs, nodes_3f2504e0_1'",
+        ),
+        (
+            "RG07",
+            Case::standby_made().with(PARIS, |f| {
+                let ours = map(&[("synchronized_standby_slots", SLOT)]);
+                f.settings.extend(ours.clone());
+                f.file_settings = Some(ours);
+            }),
+            "ALTER SYSTEM RESET synchronized_standby_slots",
         ),
         ("RG05", Case::foreign_made().removing(), "DROP EXTENSION \"postgres_fdw\""),
         (

@@ -170,7 +170,10 @@ fn insert(registry: &mut Registry, link: Link) {
     let standby = |l: &Link| matches!(l.spec, Spec::Standby(_));
     let taken = others().any(|l| l.name == link.name);
     let follows = standby(&link) && others().any(|l| standby(l) && l.to == link.to);
-    if link.from != link.to && !taken && !follows {
+    let above = |node: NodeId| others().find(|l| standby(l) && l.to == node).map(|l| l.from);
+    let mut chain = std::iter::successors(Some(link.from), |node| above(*node));
+    let cycle = standby(&link) && chain.any(|node| node == link.to);
+    if link.from != link.to && !taken && !follows && !cycle {
         registry.links.push(link);
     }
 }

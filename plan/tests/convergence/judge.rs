@@ -22,6 +22,19 @@ fn standby_is_right(sim: &Sim, link: &Link, spec: &StandbySpec) -> Outcome {
     let (source, target) = (sim.facts(link.from), sim.facts(link.to));
     let from = &sim.registry.nodes[&link.from].conninfo;
     ensure(source.slot(&slot).is_some() == spec.slot, "slot")?;
+    let subscribed = |l: &Link| {
+        let reads = matches!(l.spec, Spec::Subscription(_)) && l.from == link.from;
+        reads && l.state != LinkState::Removing
+    };
+    let is_primary = group(sim, link.from).first() == Some(&link.from) && !source.in_recovery;
+    let keeps = is_primary && sim.registry.links.iter().any(subscribed);
+    let logical = target.setting("wal_level") == Some("logical");
+    if source.version >= 170_000 && source.superuser && keeps {
+        let named = source.setting("synchronized_standby_slots").unwrap_or_default();
+        ensure(named.contains(&slot) == spec.slot, "synchronized_standby_slots")?;
+        let copies = target.setting("sync_replication_slots") == Some("on");
+        ensure(copies || !(spec.slot && logical), "sync_replication_slots")?;
+    }
     let used = target.setting("primary_slot_name") == Some(slot.as_str());
     ensure(used == spec.slot, "primary_slot_name")?;
     let conninfo = target.primary_conninfo.as_ref().ok_or("primary_conninfo")?;
@@ -58,7 +71,15 @@ fn subscription_is_right(sim: &Sim, link: &Link, spec: &SubscriptionSpec) -> Out
     let active = link.state == LinkState::Active;
     ensure(found.enabled == active, "enabled")?;
     ensure(!active || found.table_names() == publication.tables, "subscribed tables")?;
-    let options = default_subscription_options(target.version);
+    let mut options = default_subscription_options(target.version);
+    if source.version >= 170_000 && has_slots(sim, link.from) {
+        options.entry("failover".into()).and_modify(|value| *value = "true".into());
+        let kept = source.slot(&slot).is_some_and(|slot| slot.failover);
+        ensure(kept || target.version < 170_000, "failover slot")?;
+    } else if let Some(found) = found.options.get("failover") {
+        // Nobody is there to keep the slot: either will do.
+        options.insert("failover".into(), found.clone());
+    }
     let wanted = with(options, spec.subscription_options());
     ensure(found.options == wanted, "subscription's options")?;
     let conninfo = found.conninfo.as_ref().ok_or("conninfo")?;
@@ -99,6 +120,13 @@ fn reaches_the_group<'a>(
         _ => Some("prefer-standby"),
     };
     ensure(option("target_session_attrs") == attribute, "target_session_attrs")
+}
+
+/// Whether a primary has standbys with slots, which could keep a subscription's.
+fn has_slots(sim: &Sim, node: NodeId) -> bool {
+    let mut links = sim.registry.links.iter().filter(|l| l.state != LinkState::Removing);
+    let slot = |l: &Link| matches!(&l.spec, Spec::Standby(spec) if spec.slot);
+    group(sim, node).first() == Some(&node) && links.any(|l| l.from == node && slot(l))
 }
 
 /// The members of a node's group by the registry's links, the primary first.
@@ -246,6 +274,8 @@ pub fn marked(sim: &Sim) -> Vec<String> {
         }
         let slot = facts.setting("primary_slot_name").filter(|slot| slot.starts_with(&prefix));
         slot.iter().for_each(|slot| say("setting", slot));
+        let named = facts.setting("synchronized_standby_slots").unwrap_or_default();
+        named.split(", ").filter(|s| s.starts_with(&prefix)).for_each(|s| say("setting", s));
     }
     found
 }
