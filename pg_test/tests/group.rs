@@ -3,7 +3,7 @@
 use pg_test::trio::{add_node, apply, plan};
 use pg_test::{LONG, Server, wait_until};
 
-/// Where a session on the group is: the port of the server that answers.
+/// The view tells where a session on the group is: the port of the server that answers.
 const PARIS: &str = "
     CREATE EXTENSION pg_nodes;
     CREATE SCHEMA inventory;
@@ -123,4 +123,56 @@ fn the_lists_follow_who_joins_and_leaves() {
     assert!(alone.starts_with(&format!("{} ", paris.port())), "{alone}");
     paris.sql("app", "CALL nodes.teardown()");
     london.assert_no_residue("app");
+}
+
+/// London is subscribed to the group while somebody writes: no row is lost or comes twice.
+#[test]
+fn a_subscription_goes_on_at_the_new_primary() {
+    if Server::major() < 17 {
+        return;
+    }
+    let Cluster { mut paris, oslo, rome, london } = cluster();
+    paris.sql(
+        "app",
+        "CREATE TABLE public.parts (id bigint PRIMARY KEY, written timestamptz DEFAULT now());
+         SELECT nodes.add_subscription('parts', publisher => 'paris', subscriber => 'london',
+             tables => '{public.parts}')",
+    );
+    // Without a key a row that comes twice would be there twice.
+    london.sql("app", "CREATE TABLE public.parts (id bigint, written timestamptz)");
+    apply(&paris);
+    let mut next = 0;
+    let mut write = |server: &Server| {
+        next += 1;
+        server.sql("app", &format!("INSERT INTO parts VALUES ({next})"));
+    };
+    let ready = "SELECT count(*)::text FROM nodes.failover_ready WHERE ready";
+    wait_until("both standbys have the slot", LONG, || {
+        write(&paris);
+        paris.sql("app", "SELECT pg_log_standby_snapshot()");
+        paris.query_one_text("app", ready) == "2"
+    });
+    assert_eq!(plan(&paris), [""; 0], "nothing is left to do");
+    (0..100).for_each(|_| write(&paris));
+    let position = paris.query_one_text("app", "SELECT pg_current_wal_lsn()");
+    for standby in [&oslo, &rome] {
+        let replayed = format!("SELECT (pg_last_wal_replay_lsn() >= '{position}')::text");
+        wait_until("it has replayed", LONG, || standby.query_one_text("app", &replayed) == "true");
+    }
+    paris.crash();
+    let said = oslo.psql("app", "CALL nodes.promote('oslo')");
+    assert!(said.ok && said.output.contains("all links follow \"oslo\""), "{said}");
+    assert_eq!(plan(&oslo), [""; 0], "nothing is left to do");
+    (0..100).for_each(|_| write(&oslo));
+    let parts = "SELECT format('%s %s', count(*), count(DISTINCT id)) FROM parts";
+    let all = oslo.query_one_text("app", parts);
+    wait_until("london has every row once", LONG, || london.query_one_text("app", parts) == all);
+    let slot = "SELECT format('%s %s', failover, active) FROM pg_replication_slots
+        WHERE slot_type = 'logical'";
+    assert_eq!(oslo.query_texts("app", slot), ["t t"], "the slot that it was");
+    wait_until("rome could be next", LONG, || {
+        oslo.sql("app", "SELECT pg_log_standby_snapshot()");
+        write(&oslo);
+        oslo.query_one_text("app", ready) == "1"
+    });
 }

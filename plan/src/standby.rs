@@ -2,6 +2,8 @@
 //! the standby. What is made: a physical slot there, `primary_conninfo`, `primary_slot_name`
 //! and a passfile here.
 
+mod copies;
+
 use crate::claims::{Claims, Lacking, Leftover};
 use crate::conninfo::{Conninfo, Secret, passfile_line};
 use crate::desired::{Link, LinkState, Spec, StandbySpec};
@@ -10,6 +12,8 @@ use crate::refuse::{Headroom, cannot_drop_slot, cannot_make_slot};
 use crate::render::PASSFILE;
 use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::Operation;
+use crate::synchronized;
+use copies::{SYNC_SLOTS, cannot_copy_slots, copies_slots};
 
 pub(crate) const TABLE: Table = Table {
     forbid: FORBID,
@@ -348,50 +352,6 @@ pub(crate) fn wanted_conninfo(ctx: &Context<'_>, target: &NodeFacts) -> Conninfo
     conninfo.with("application_name", ctx.slot())
 }
 
-/// Has a standby copy the primary's failover slots: from 17 on.
-const SYNC_SLOTS: &str = "sync_replication_slots";
-
-/// Whether the standby is to keep slots of subscriptions that its primary has.
-fn should_copy_slots(ctx: &Context<'_>, target: &NodeFacts) -> bool {
-    let group = ctx.others.groups.get(ctx.from.id).filter(|group| group.is_primary(ctx.from.id));
-    target.has_failover_slots() && group.is_some_and(|group| !group.subscriptions.is_empty())
-}
-
-/// Whether it can: where `wal_level` is too low, the setting ends a server of version 17
-/// (`ValidateSlotSyncParams`, slotsync.c).
-fn copies_slots(ctx: &Context<'_>, target: &NodeFacts) -> bool {
-    should_copy_slots(ctx, target) && why_no_copies(ctx, target).is_none()
-}
-
-/// What is missing for it, and what to do.
-fn why_no_copies(ctx: &Context<'_>, target: &NodeFacts) -> Option<(String, &'static str)> {
-    if target.setting("wal_level") != Some("logical") {
-        let message = format!("wal_level on node \"{}\" is not logical", ctx.to.name);
-        return Some((message, "Set wal_level to logical there and restart that server."));
-    }
-    if !spec(ctx).is_some_and(|spec| spec.slot) {
-        let message = format!("standby \"{}\" has no slot on \"{}\"", ctx.to.name, ctx.from.name);
-        return Some((message, "Remove the link and add it again with slot => true."));
-    }
-    if ctx.from.conninfo.get("dbname").is_none() {
-        let message = format!("the conninfo of node \"{}\" names no dbname", ctx.from.name);
-        return Some((message, "Add one with nodes.alter_node()."));
-    }
-    None
-}
-
-fn cannot_copy_slots(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(target) = ctx.target.filter(|target| should_copy_slots(ctx, target)) else {
-        return vec![];
-    };
-    let warn = |(why, hint)| {
-        let message =
-            format!("subscriptions to \"{}\" are lost in a failover: {why}", ctx.from.name);
-        Verdict::warn(ctx.to.id, message, hint)
-    };
-    why_no_copies(ctx, target).map(warn).into_iter().collect()
-}
-
 /// The simple settings of a standby, each with its value; `None` for one that must not be set.
 pub(crate) fn wanted_settings(
     ctx: &Context<'_>,
@@ -536,8 +496,22 @@ fn is_held(ctx: &Context<'_>) -> bool {
 }
 
 fn no_slot_drop(ctx: &Context<'_>) -> Vec<Verdict> {
-    let source = ctx.source.filter(|source| source.slot(ctx.slot()).is_some());
-    source.and_then(|source| cannot_drop_slot(ctx.from, source)).into_iter().collect()
+    let Some(source) = ctx.source.filter(|source| source.slot(ctx.slot()).is_some()) else {
+        return vec![];
+    };
+    let awaited = synchronized::is_awaited(source, ctx.slot()).then(|| {
+        let message = format!(
+            "subscribers of \"{}\" wait for slot \"{}\" ({}), and role \"{}\" cannot alter that",
+            ctx.from.name,
+            ctx.slot(),
+            synchronized::SETTING,
+            source.role
+        );
+        let hint = "Take it out of that setting and reload, or give the node an admin_conninfo of \
+                    a superuser and turn allow_alter_system on.";
+        Verdict::refuse(ctx.from.id, message, hint)
+    });
+    awaited.into_iter().chain(cannot_drop_slot(ctx.from, source)).collect()
 }
 
 fn no_reset(ctx: &Context<'_>) -> Vec<Verdict> {

@@ -1182,6 +1182,14 @@ fn shared_cases() -> Vec<(&'static str, Case, &'static str)> {
             "ALTER SYSTEM SET synchronized_standby_slots = 'theirs, nodes_3f2504e0_1'",
         ),
         (
+            "ST36",
+            Case::standby_made().removing().with(PARIS, |f| {
+                f.superuser = false;
+                f.settings.extend(map(&[("synchronized_standby_slots", SLOT)]));
+            }),
+            "subscribers of \"paris\" wait for slot \"nodes_3f2504e0_1\"",
+        ),
+        (
             "RG07",
             Case::standby_made().with(PARIS, |f| {
                 let ours = map(&[("synchronized_standby_slots", SLOT)]);

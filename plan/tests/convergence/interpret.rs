@@ -87,7 +87,12 @@ fn physical(facts: &mut NodeFacts, operation: &Operation) -> Option<Outcome> {
                     Ok(())
                 })
         }
-        Operation::DropSlot { slot } => remove(&mut facts.slots, |s| s.name == *slot, "slot"),
+        Operation::DropSlot { slot } => {
+            // Subscribers would wait for it for ever.
+            let named = facts.setting("synchronized_standby_slots").unwrap_or_default();
+            ensure(!named.split(", ").any(|name| name == slot), "slot is waited for")
+                .and_then(|()| remove(&mut facts.slots, |s| s.name == *slot, "slot"))
+        }
         Operation::AwaitReplay { .. } => Ok(()),
         Operation::WritePassfile { content } => {
             facts.passfile = Some(content.clone());

@@ -255,7 +255,10 @@ fn destroys(operation: &Operation) -> bool {
         operation,
         Operation::DropSlot { .. }
             | Operation::RemovePassfile
-            | Operation::AlterSystem { value: None, .. }
+            | Operation::AlterSystem {
+                setting: "primary_conninfo" | "primary_slot_name",
+                value: None
+            }
             | Operation::DropPublicationTables { .. }
             | Operation::DropPublicationSchemas { .. }
             | Operation::DropPublication { .. }
