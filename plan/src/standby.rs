@@ -548,17 +548,13 @@ fn reset_settings(ctx: &Context<'_>) -> Vec<Verdict> {
     let in_files = |setting: &str| target.file_settings.as_ref()?.get(setting);
     let slot_is_ours = in_files("primary_slot_name").is_some_and(|slot| slot == ctx.slot());
     let conninfo_is_ours = is_marked(ctx, target.primary_conninfo_file.as_ref());
-    let mut verdicts = Vec::new();
+    let mut verdicts = if slot_is_ours { copies::stop(ctx, target) } else { vec![] };
     let mut reset = |setting: &'static str| {
         let operation = Operation::AlterSystem { setting, value: None };
         verdicts.push(Verdict::act(ctx.to.id, operation, "the link is being removed"));
     };
     // hot_standby_feedback bears no mark: whether we set it or somebody else is not known, so
     // it stays. primary_conninfo bears the mark that proves the rest is ours: it goes last.
-    // Without a primary there is nothing to copy.
-    if slot_is_ours && in_files(SYNC_SLOTS).is_some_and(|value| value == "on") {
-        reset(SYNC_SLOTS);
-    }
     if slot_is_ours {
         reset("primary_slot_name");
     }

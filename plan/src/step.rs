@@ -105,6 +105,9 @@ pub enum Operation {
     AwaitReplay {
         slot: String,
     },
+    /// On a standby that copies no slots by itself now: lets copies go whose slots the primary no
+    /// longer has. Nobody else may drop them there.
+    SyncSlots,
     /// `value` `None`: `ALTER SYSTEM RESET`.
     AlterSystem {
         setting: &'static str,
@@ -379,6 +382,7 @@ impl Operation {
             | Operation::WritePassfile { .. }
             | Operation::RemovePassfile
             | Operation::AwaitReplay { .. }
+            | Operation::SyncSlots
             | Operation::AlterSystem { .. }
             | Operation::SetPrimaryConninfo { .. }
             | Operation::Reload
@@ -476,6 +480,7 @@ impl Operation {
             Operation::WritePassfile { .. } => "write passfile",
             Operation::RemovePassfile => "remove passfile",
             Operation::AwaitReplay { .. } => "await replay",
+            Operation::SyncSlots => "synchronize slots",
             Operation::AlterSystem { value: None, .. } => "reset setting",
             Operation::AlterSystem { .. } | Operation::SetPrimaryConninfo { .. } => "alter setting",
             Operation::Reload => "reload",

@@ -25,6 +25,7 @@ fn position(operation: &Operation) -> usize {
         Operation::WritePassfile { .. } => 3,
         Operation::RemovePassfile => 4,
         Operation::AwaitReplay { .. } => 5,
+        Operation::SyncSlots => 55,
         Operation::AlterSystem { .. } => 6,
         Operation::SetPrimaryConninfo { .. } => 7,
         Operation::Reload => 8,
@@ -77,7 +78,7 @@ fn position(operation: &Operation) -> usize {
     }
 }
 
-const OPERATIONS: usize = 55;
+const OPERATIONS: usize = 56;
 
 /// One of each operation, everything in it that people name called `name`.
 fn operations(name: &str) -> Vec<Operation> {
@@ -108,6 +109,7 @@ fn operations(name: &str) -> Vec<Operation> {
         Operation::WritePassfile { content: Secret::new(SECRET) },
         Operation::RemovePassfile,
         Operation::AwaitReplay { slot: slot() },
+        Operation::SyncSlots,
         Operation::AlterSystem { setting: "primary_slot_name", value: Some(slot()) },
         Operation::AlterSystem { setting: "primary_slot_name", value: None },
         Operation::SetPrimaryConninfo { conninfo: conninfo() },

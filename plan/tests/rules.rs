@@ -1182,6 +1182,14 @@ fn shared_cases() -> Vec<(&'static str, Case, &'static str)> {
             "ALTER SYSTEM SET synchronized_standby_slots = 'theirs, nodes_3f2504e0_1'",
         ),
         (
+            "ST40",
+            Case::standby_made().removing().with(OSLO, |f| {
+                let name = "nodes_3f2504e0_9".into();
+                f.slots.push(Slot { name, synced: true, ..Slot::default() });
+            }),
+            "pg_sync_replication_slots()",
+        ),
+        (
             "ST36",
             Case::standby_made().removing().with(PARIS, |f| {
                 f.superuser = false;

@@ -1,8 +1,10 @@
 //! Which standbys copy the slots of subscriptions to their primary, for the time after a failover.
 
 use super::spec;
+use crate::name::Mark;
 use crate::observed::NodeFacts;
 use crate::rule::{Context, Verdict};
+use crate::step::Operation;
 
 /// Has a standby copy the primary's failover slots: from 17 on.
 pub(super) const SYNC_SLOTS: &str = "sync_replication_slots";
@@ -46,4 +48,22 @@ pub(super) fn cannot_copy_slots(ctx: &Context<'_>) -> Vec<Verdict> {
         Verdict::warn(ctx.to.id, message, hint)
     };
     why_no_copies(ctx, target).map(warn).into_iter().collect()
+}
+
+/// Has a standby that leaves copy no slots any more. Copies whose slots are gone go with it, while
+/// the primary answers.
+pub(super) fn stop(ctx: &Context<'_>, target: &NodeFacts) -> Vec<Verdict> {
+    let files = target.file_settings.as_ref().and_then(|files| files.get(SYNC_SLOTS));
+    let prefix = Mark::slot_prefix(&ctx.mark.registry);
+    let copies = target.slots.iter().any(|slot| slot.synced && slot.name.starts_with(&prefix));
+    let reason = "without a primary there is nothing to copy";
+    let act = |operation| Verdict::act(ctx.to.id, operation, reason);
+    let mut verdicts = Vec::new();
+    if files.is_some_and(|value| value == "on") {
+        verdicts.push(act(Operation::AlterSystem { setting: SYNC_SLOTS, value: None }));
+    }
+    if copies && ctx.source.is_some() {
+        verdicts.extend([act(Operation::Reload), act(Operation::SyncSlots)]);
+    }
+    verdicts
 }

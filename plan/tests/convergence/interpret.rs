@@ -94,6 +94,7 @@ fn physical(facts: &mut NodeFacts, operation: &Operation) -> Option<Outcome> {
                 .and_then(|()| remove(&mut facts.slots, |s| s.name == *slot, "slot"))
         }
         Operation::AwaitReplay { .. } => Ok(()),
+        Operation::SyncSlots => ensure(facts.in_recovery, "recovery is not in progress"),
         Operation::WritePassfile { content } => {
             facts.passfile = Some(content.clone());
             facts.passfile_unfinished = false;
