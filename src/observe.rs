@@ -259,6 +259,23 @@ fn bad_answer(source: serde_json::Error) -> Error {
     Error::Json { context: "a node's answer could not be read", source }
 }
 
+macro_rules! options_of_16 {
+    ($more:literal) => {
+        concat!(
+            "json_build_object('binary', s.subbinary::text, \
+             'streaming', CASE s.substream WHEN 'f' THEN 'off' WHEN 't' THEN 'on' \
+             ELSE 'parallel' END, \
+             'synchronous_commit', s.subsynccommit, \
+             'disable_on_error', s.subdisableonerr::text, \
+             'origin', s.suborigin, \
+             'run_as_owner', s.subrunasowner::text, \
+             'password_required', s.subpasswordrequired::text",
+            $more,
+            ")"
+        )
+    };
+}
+
 /// The options of a subscription as text, by server version: `pg_subscription` gains columns
 /// with each, and a role that is no superuser may not select them all by `s.*`.
 fn subscription_options(version: i32) -> &'static str {
@@ -269,15 +286,7 @@ fn subscription_options(version: i32) -> &'static str {
              'synchronous_commit', s.subsynccommit, \
              'disable_on_error', s.subdisableonerr::text)"
         }
-        _ => {
-            "json_build_object('binary', s.subbinary::text, \
-             'streaming', CASE s.substream WHEN 'f' THEN 'off' WHEN 't' THEN 'on' \
-             ELSE 'parallel' END, \
-             'synchronous_commit', s.subsynccommit, \
-             'disable_on_error', s.subdisableonerr::text, \
-             'origin', s.suborigin, \
-             'run_as_owner', s.subrunasowner::text, \
-             'password_required', s.subpasswordrequired::text)"
-        }
+        16 => options_of_16!(""),
+        _ => options_of_16!(", 'failover', s.subfailover::text"),
     }
 }

@@ -80,28 +80,9 @@ fn a_subscription_needs_its_slot_on_the_standby() {
         );
         return await_readiness(&trio.paris, &lost);
     }
-    let stays = format!(
-        "oslo f: slot \"{feed}\" of subscription \"feed\" is not a failover slot: it stays behind"
-    );
-    await_readiness(&trio.paris, &stays);
-    for statement in ["DISABLE", "SET (failover = true)", "ENABLE"] {
-        trio.london.sql("app", &format!("ALTER SUBSCRIPTION feed {statement}"));
-    }
-    let wanting = format!(
-        "oslo f: on \"oslo\", slot \"{feed}\" of subscription \"feed\" is not there yet; \
-         sync_replication_slots is off on \"oslo\", and failover slots need it; \
-         synchronized_standby_slots on \"paris\" does not name \"{own}\": a subscriber may get \
-         ahead of \"oslo\""
-    );
-    await_readiness(&trio.paris, &wanting);
-    trio.paris.sql("app", &format!("ALTER SYSTEM SET synchronized_standby_slots = '{own}'"));
-    trio.oslo.sql("app", "ALTER SYSTEM SET sync_replication_slots = on");
-    for server in [&trio.paris, &trio.oslo] {
-        server.reload();
-    }
+    // The plan has done all of it; the slot becomes ready when the subscription moves on.
     let mut next = 0;
     wait_until("the slot is synchronized", LONG, || {
-        // It becomes ready when the subscription moves on.
         next += 1;
         trio.paris.sql(
             "app",
@@ -109,4 +90,53 @@ fn a_subscription_needs_its_slot_on_the_standby() {
         );
         readiness(&trio.paris) == ["oslo t: "]
     });
+    assert_eq!(trio.plan(), [""; 0], "nothing is left to do");
+    let synced = format!(
+        "SELECT format('%s %s', failover, synced) FROM pg_replication_slots
+         WHERE slot_name = '{feed}'"
+    );
+    assert_eq!(trio.oslo.query_texts("app", &synced), ["t t"]);
+    let names = "SHOW synchronized_standby_slots";
+    assert_eq!(trio.paris.query_one_text("app", names), own);
+    // What a person names there stays.
+    trio.paris.sql("app", "SELECT pg_create_physical_replication_slot('theirs')");
+    trio.paris
+        .sql("app", &format!("ALTER SYSTEM SET synchronized_standby_slots = '{own}, theirs'"));
+    trio.paris.reload();
+    assert_eq!(trio.plan(), [""; 0], "theirs is theirs");
+    trio.paris.sql("app", "SELECT nodes.remove_link('oslo')");
+    trio.apply();
+    wait_until("the setting is in force", LONG, || {
+        trio.paris.query_one_text("app", names) == "theirs"
+    });
+    let left = "SELECT name FROM pg_settings WHERE name = 'sync_replication_slots'
+        AND setting = 'on'";
+    wait_until("oslo copies no more", LONG, || trio.oslo.query_texts("app", left).is_empty());
+}
+
+/// An existing subscription is altered in place when a standby joins.
+#[test]
+fn a_subscription_gets_a_failover_slot_when_a_standby_joins() {
+    if Server::major() < 17 {
+        return;
+    }
+    let trio = standby();
+    trio.paris.sql(
+        "app",
+        "SELECT nodes.remove_link('oslo');
+         CREATE TABLE public.parts (id integer PRIMARY KEY);
+         SELECT nodes.add_subscription('feed', publisher => 'paris', subscriber => 'london',
+             tables => '{public.parts}')",
+    );
+    trio.london.sql("app", "CREATE TABLE public.parts (id integer PRIMARY KEY)");
+    trio.apply();
+    let state = "SELECT format('%s %s %s', oid, subfailover, subenabled) FROM pg_subscription";
+    let before = trio.london.query_one_text("app", state);
+    assert!(before.ends_with(" f t"), "{before}");
+    trio.paris.sql("app", "SELECT nodes.add_standby('oslo', primary_node => 'paris')");
+    trio.apply();
+    assert_eq!(trio.london.query_one_text("app", state), before.replace(" f t", " t t"));
+    let failover = "SELECT failover::text FROM pg_replication_slots WHERE slot_type = 'logical'";
+    assert_eq!(trio.paris.query_one_text("app", failover), "true");
+    assert_eq!(trio.plan(), [""; 0], "nothing is left to do");
 }

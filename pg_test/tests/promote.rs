@@ -259,18 +259,9 @@ fn a_subscriber_of_the_group_follows() {
     });
 }
 
-/// Has oslo keep the slot of the subscription, and waits until it does.
+/// Waits until oslo keeps the slot of the subscription.
 fn keep_slots(cluster: &Cluster) {
-    let Cluster { paris, oslo, london, .. } = cluster;
-    for statement in ["DISABLE", "SET (failover = true)", "ENABLE"] {
-        london.sql("app", &format!("ALTER SUBSCRIPTION parts {statement}"));
-    }
-    let own = "SELECT slot FROM nodes.slots WHERE node = 'paris' AND link = 'oslo'";
-    let own = paris.query_one_text("app", own);
-    paris.sql("app", &format!("ALTER SYSTEM SET synchronized_standby_slots = '{own}'"));
-    oslo.sql("app", "ALTER SYSTEM SET sync_replication_slots = on");
-    paris.reload();
-    oslo.reload();
+    let paris = &cluster.paris;
     let ready = "SELECT ready::text FROM nodes.failover_ready WHERE standby = 'oslo'";
     let mut next = 0;
     wait_until("oslo has the slot", LONG, || {

@@ -26,7 +26,8 @@ pub struct Recipe {
 /// `None` where the link is no standby link between registered nodes.
 pub fn recipe(registry: &Registry, link: &Link, major: i32) -> Option<Recipe> {
     let Spec::Standby(spec) = &link.spec else { return None };
-    let (world, others) = (World::default(), Others::of(registry));
+    let world = World::default();
+    let others = Others::of(registry, &world);
     let index = Index::new(registry, &world);
     let ctx = Context::new(registry, &index, &others, link)?;
     let target = NodeFacts { version: major * 10_000, ..NodeFacts::default() };

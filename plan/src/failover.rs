@@ -391,7 +391,7 @@ fn unguarded(on: &Evidence<'_>) -> Vec<Finding> {
     let Ok(primary) = on.primary else { return vec![] };
     let slot = on.slot_name();
     let names = primary.setting("synchronized_standby_slots").unwrap_or_default();
-    let guarded = names.split(',').any(|name| name.trim().trim_matches('"') == slot);
+    let guarded = crate::synchronized::names(names).any(|name| name == slot);
     if on.failover_slots().is_empty() || guarded || on.slot().is_none() {
         return vec![];
     }

@@ -13,7 +13,7 @@ use crate::desired::{ForeignSpec, Spec};
 use crate::index::{Indexed, find, find_named};
 use crate::name::TableName;
 use crate::observed::{NodeFacts, Owner, Relation, Schema, Server, owner};
-use crate::refuse::{FREE_LATER, name_taken, read_only};
+use crate::refuse::{FREE_LATER, left_out, name_taken, read_only};
 use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::{Operation, OptionChange, role_name};
 use std::collections::{BTreeMap, BTreeSet};
@@ -87,6 +87,7 @@ const KEEP: &[Rule] = &[
         then: tables::in_the_way,
     },
     Rule { id: "FO34", when: "a column's type cannot be read", then: tables::unknown_types },
+    Rule { id: "FO50", when: "one conninfo cannot list the node's group", then: left_out },
 ];
 
 const REMOVE: &[Rule] = &[
@@ -349,13 +350,14 @@ fn belongs_to_mapping(key: &str) -> bool {
 }
 
 /// The options of the server: the node's conninfo, then what the link adds.
-fn wanted_server_options<'a>(
-    ctx: &Context<'a>,
-    spec: &'a ForeignSpec,
-) -> BTreeMap<&'a str, &'a str> {
+fn wanted_server_options<'c>(
+    ctx: &'c Context<'_>,
+    spec: &'c ForeignSpec,
+) -> BTreeMap<&'c str, &'c str> {
     // postgres_fdw sets these two itself and refuses to be told.
     let own = |key: &str| key == "client_encoding" || key == "fallback_application_name";
-    let pairs = ctx.from.conninfo.iter().filter(|(key, _)| !belongs_to_mapping(key) && !own(key));
+    let conninfo = &ctx.reach().conninfo;
+    let pairs = conninfo.iter().filter(|(key, _)| !belongs_to_mapping(key) && !own(key));
     let mut options: BTreeMap<&str, &str> = pairs.collect();
     options.extend(spec.options.iter().map(|(key, value)| (key.as_str(), value.as_str())));
     if !spec.writable {
@@ -488,7 +490,7 @@ fn alter_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
         }
         let (server, role) = (found.name.clone(), mapping.role.clone());
         let Some(have) = &mapping.options else {
-            if !ctx.is_current(found.comment.as_deref()) {
+            if !ctx.has_current_credentials(found.comment.as_deref()) {
                 let operation = Operation::ReplaceMapping { server, role, options: wanted.clone() };
                 let reason = "made when the registry said something else";
                 verdicts.push(Verdict::act(ctx.to.id, operation, reason));

@@ -36,12 +36,14 @@ pub mod units;
 
 mod claims;
 mod foreign;
+mod group;
 mod index;
 mod order;
 mod others;
 mod refuse;
 mod standby;
 mod subscription;
+mod synchronized;
 
 pub use order::plan;
 pub use rule::rules;

@@ -163,6 +163,9 @@ const MANAGED: &str = "managed by pg_nodes: registry ";
 const LINK: &str = ", link ";
 const DIGEST: &str = ", conninfo ";
 
+/// Between the digests of several conninfos in one comment.
+pub const DIGEST_SEPARATOR: char = '+';
+
 /// The digest in a comment by [`Mark::comment_with`].
 pub fn digest(comment: &str) -> Option<&str> {
     let (_, rest) = comment.split_once(DIGEST)?;

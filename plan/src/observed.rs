@@ -106,7 +106,14 @@ pub struct NodeFacts {
     pub roles: Vec<Role>,
 }
 
+/// The first version whose logical slots can survive a failover.
+const WITH_FAILOVER_SLOTS: i32 = 17;
+
 impl NodeFacts {
+    pub fn has_failover_slots(&self) -> bool {
+        self.major() >= WITH_FAILOVER_SLOTS
+    }
+
     pub fn major(&self) -> i32 {
         self.version / 10_000
     }
@@ -186,6 +193,10 @@ pub struct Slot {
     pub active: bool,
     /// `reserved`, `extended`, `unreserved` or `lost`.
     pub wal_status: Option<String>,
+    /// 17 and later: to be copied to standbys.
+    pub failover: bool,
+    /// On a standby, 17 and later: a copy of a slot of the primary.
+    pub synced: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,6 +9,7 @@ use crate::others::Others;
 use crate::refuse::read_only;
 use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::{Operation, Phase, Plan, Problem, ProblemKind, Step};
+use crate::synchronized;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is decided here, for `nodes.rules()`. RG00 is the extension's: only it knows where the
@@ -21,13 +22,14 @@ pub(crate) const RULES: &[(&str, &str)] = &[
     ("RG04", "the first foreign server of a node needs postgres_fdw"),
     ("RG05", "postgres_fdw was made for servers that are gone"),
     ("RG06", "postgres_fdw was made here and is used by others"),
+    ("RG07", "a primary does not wait for just those standbys that keep its slots"),
 ];
 
 /// The difference between what should be and what is. The same input gives the same plan.
 pub fn plan(registry: &Registry, world: &World) -> Plan {
     let mut plan = Plan::default();
     let index = Index::new(registry, world);
-    let mut others = Others::of(registry);
+    let mut others = Others::of(registry, world);
     free_leftovers(registry, &index, &mut others);
     // Links that go are asked last: what takes their place is known then.
     let (leaving, staying): (Vec<&Link>, Vec<&Link>) =
@@ -49,6 +51,9 @@ pub fn plan(registry: &Registry, world: &World) -> Plan {
     }
     let mut uses = Uses::of(registry, &plan);
     for (id, node) in &registry.nodes {
+        if let Some(facts) = index.get(*id) {
+            plan.steps.extend(synchronized::plan_node(registry, node, facts, &others));
+        }
         let node_uses = uses.0.remove(id).unwrap_or_default();
         let steps = plan.steps.len();
         // A standby shows what its primary has and can change none of it.

@@ -3,6 +3,8 @@
 
 use crate::claims::Ledger;
 use crate::desired::{Link, LinkState, NodeId, Registry, Spec};
+use crate::group::Groups;
+use crate::observed::World;
 use crate::step::{Operation, Problem, ProblemKind, Step};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,13 +15,14 @@ pub(crate) struct Others<'a> {
     standbys: BTreeMap<NodeId, &'a Link>,
     /// The first link that wants a schema of its name on a node.
     schemas: BTreeMap<(NodeId, &'a str), &'a Link>,
+    pub groups: Groups<'a>,
     pub ledger: Ledger,
     dropped_slots: BTreeSet<(NodeId, String)>,
 }
 
 impl<'a> Others<'a> {
-    pub fn of(registry: &'a Registry) -> Self {
-        let mut others = Others::default();
+    pub fn of(registry: &'a Registry, world: &'a World) -> Self {
+        let mut others = Others { groups: Groups::of(registry, world), ..Others::default() };
         for link in registry.links.iter().filter(|link| link.state != LinkState::Removing) {
             match &link.spec {
                 Spec::Standby(_) => drop(others.standbys.insert(link.to, link)),

@@ -15,7 +15,7 @@ pub struct Group {
     pub standbys: BTreeSet<NodeId>,
 }
 
-fn standby_links(registry: &Registry) -> impl Iterator<Item = &Link> {
+pub(crate) fn standby_links(registry: &Registry) -> impl Iterator<Item = &Link> {
     registry
         .links
         .iter()

@@ -5,7 +5,7 @@ use crate::desired::{Node, NodeId};
 use crate::index::Indexed;
 use crate::name::Mark;
 use crate::observed::{NodeFacts, Owner, owner};
-use crate::rule::Verdict;
+use crate::rule::{Context, Verdict};
 
 /// What a link lacks of the limits of one server, and what the others take and give back.
 pub(crate) struct Headroom<'a> {
@@ -124,4 +124,21 @@ fn may_not(node: &Node, facts: &NodeFacts, what: &str) -> Verdict {
         "Run ALTER ROLE … REPLICATION there, or give the node an admin_conninfo of a superuser \
          with nodes.alter_node().",
     )
+}
+
+/// Members of the group of `from` that sessions of the link do not find by themselves after a
+/// failover, because one conninfo cannot list them all.
+pub(crate) fn left_out(ctx: &Context<'_>) -> Vec<Verdict> {
+    let warn = |(member, what): &(&Node, String)| {
+        let message = format!(
+            "\"{}\" is not in the connection string of link \"{}\": its conninfo differs from that of \
+             \"{}\" ({what})",
+            member.name, ctx.link.name, ctx.from.name
+        );
+        let hint = "Give both the same user, dbname, password and options with nodes.alter_node() \
+                    and nodes.set_password(); otherwise sessions follow a failover only after \
+                    nodes.apply().";
+        Verdict::warn(member.id, message, hint)
+    };
+    ctx.reach().left_out.iter().map(warn).collect()
 }

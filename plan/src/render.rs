@@ -18,10 +18,10 @@ pub fn render(operation: &Operation) -> Sql {
                 .literal(slot)
                 .raw(", true)")
         }
-        Operation::CreateLogicalSlot { slot } => {
+        Operation::CreateLogicalSlot { slot, failover } => {
             Sql::new("SELECT pg_catalog.pg_create_logical_replication_slot(")
                 .literal(slot)
-                .raw(", 'pgoutput')")
+                .raw(if *failover { ", 'pgoutput', failover => true)" } else { ", 'pgoutput')" })
         }
         Operation::DropSlot { slot } => {
             Sql::new("SELECT pg_catalog.pg_drop_replication_slot(").literal(slot).raw(")")
@@ -32,6 +32,7 @@ pub fn render(operation: &Operation) -> Sql {
                  'cat > /dev/null; rm -f pg_nodes.passfile pg_nodes.passfile.new'",
         ),
         Operation::AwaitReplay { slot } => await_replay(slot),
+        Operation::SyncSlots => sync_slots(),
         Operation::AlterSystem { setting, value: Some(value) } => {
             Sql::new("ALTER SYSTEM SET ").raw(setting).raw(" = ").literal(value)
         }
@@ -99,6 +100,9 @@ fn render_logical(operation: &Operation) -> Sql {
         }
         Operation::SetSubscriptionOptions { name, options } => {
             with_options(alter_subscription(name).raw(" SET"), options)
+        }
+        Operation::SetSubscriptionFailover { name } => {
+            alter_subscription(name).raw(" SET (failover = true)")
         }
         Operation::EnableSubscription { name } => alter_subscription(name).raw(" ENABLE"),
         Operation::DisableSubscription { name } => alter_subscription(name).raw(" DISABLE"),
@@ -230,6 +234,17 @@ fn await_replay(slot: &str) -> Sql {
     )
     .literal(slot)
     .raw("); PERFORM pg_sleep(0.05); END LOOP; END $$")
+}
+
+/// The worker that did it until now may take a moment to stop.
+fn sync_slots() -> Sql {
+    Sql::new(
+        "DO $$ BEGIN FOR i IN 1..100 LOOP BEGIN \
+         PERFORM pg_catalog.pg_sync_replication_slots(); EXIT; \
+         EXCEPTION WHEN object_not_in_prerequisite_state THEN \
+         PERFORM pg_catalog.pg_sleep(0.05); WHEN connection_failure THEN EXIT; END; \
+         END LOOP; END $$",
+    )
 }
 
 fn create_publication(

@@ -4,8 +4,9 @@
 use crate::claims::{Claims, Lacking, Leftover};
 use crate::desired::{Link, LinkState, Node, NodeId, Registry};
 use crate::foreign::Shown;
+use crate::group::{Reach, reach};
 use crate::index::{Index, Indexed, Made};
-use crate::name::{Mark, TableName, digest};
+use crate::name::{DIGEST_SEPARATOR, Mark, TableName, digest};
 use crate::others::Others;
 use crate::refuse::Headroom;
 use crate::step::Operation;
@@ -98,6 +99,7 @@ pub(crate) struct Context<'a> {
     /// What bears it on `to`.
     pub made_here: Made<'a>,
     slot: OnceCell<String>,
+    reach: OnceCell<Reach<'a>>,
     /// The tables of a subscription link; nearly every rule asks, and there may be many.
     pub tables: OnceCell<Cow<'a, BTreeSet<TableName>>>,
     /// The tables of a foreign link, for the same reason.
@@ -124,6 +126,7 @@ impl<'a> Context<'a> {
             made_there: source.map_or_else(Made::default, |source| source.made(link.id)),
             made_here: target.map_or_else(Made::default, |target| target.made(link.id)),
             slot: OnceCell::new(),
+            reach: OnceCell::new(),
             tables: OnceCell::new(),
             shown: OnceCell::new(),
         })
@@ -134,14 +137,32 @@ impl<'a> Context<'a> {
         self.slot.get_or_init(|| self.mark.slot_name())
     }
 
-    /// The comment for what holds the conninfo of `from`.
+    /// How what the link makes on `to` reaches `from`, and its group.
+    pub fn reach(&self) -> &Reach<'a> {
+        self.reach.get_or_init(|| {
+            let subscriptions = self.made_here.subscriptions.iter().map(|(_, s)| &s.comment);
+            let servers = self.made_here.servers.iter().map(|(_, server)| &server.comment);
+            let comment = subscriptions.chain(servers).next();
+            let comment = comment.and_then(|comment| comment.as_deref());
+            reach(&self.others.groups, self.link, self.from, comment)
+        })
+    }
+
+    /// The comment for what holds the conninfo by which `from` is reached.
     pub fn comment(&self) -> String {
-        self.mark.comment_with(&self.from.digest)
+        self.mark.comment_with(&self.reach().digest)
     }
 
     /// Whether what bears this comment was made of the conninfo of now.
     pub fn is_current(&self, comment: Option<&str>) -> bool {
-        comment.and_then(digest).unwrap_or_default() == self.from.digest
+        comment.and_then(digest).unwrap_or_default() == self.reach().digest
+    }
+
+    /// The same for what holds no address: the other members of a group have the same user and
+    /// secrets.
+    pub fn has_current_credentials(&self, comment: Option<&str>) -> bool {
+        let digest = comment.and_then(digest).unwrap_or_default();
+        digest.split(DIGEST_SEPARATOR).next() == Some(&self.from.digest)
     }
 
     /// Room on `from` for what the link lacks of it.

@@ -2,6 +2,8 @@
 //! the standby. What is made: a physical slot there, `primary_conninfo`, `primary_slot_name`
 //! and a passfile here.
 
+mod copies;
+
 use crate::claims::{Claims, Lacking, Leftover};
 use crate::conninfo::{Conninfo, Secret, passfile_line};
 use crate::desired::{Link, LinkState, Spec, StandbySpec};
@@ -10,6 +12,8 @@ use crate::refuse::{Headroom, cannot_drop_slot, cannot_make_slot};
 use crate::render::PASSFILE;
 use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::Operation;
+use crate::synchronized;
+use copies::{SYNC_SLOTS, cannot_copy_slots, copies_slots};
 
 pub(crate) const TABLE: Table = Table {
     forbid: FORBID,
@@ -50,6 +54,7 @@ const KEEP: &[Rule] = &[
     Rule { id: "ST23", when: "a setting in the files is not in force", then: reload },
     Rule { id: "ST24", when: "a passfile is no longer needed", then: remove_stale_passfile },
     Rule { id: "ST25", when: "a slot is there and should not be", then: drop_unwanted_slot },
+    Rule { id: "ST28", when: "it cannot copy the primary's slots", then: cannot_copy_slots },
 ];
 
 const REMOVE: &[Rule] = &[
@@ -357,6 +362,9 @@ pub(crate) fn wanted_settings(
     if target.major() >= 17 {
         settings.push(("hot_standby_feedback", Some("on".to_owned())));
     }
+    if copies_slots(ctx, target) {
+        settings.push((SYNC_SLOTS, Some("on".to_owned())));
+    }
     settings
 }
 
@@ -488,8 +496,22 @@ fn is_held(ctx: &Context<'_>) -> bool {
 }
 
 fn no_slot_drop(ctx: &Context<'_>) -> Vec<Verdict> {
-    let source = ctx.source.filter(|source| source.slot(ctx.slot()).is_some());
-    source.and_then(|source| cannot_drop_slot(ctx.from, source)).into_iter().collect()
+    let Some(source) = ctx.source.filter(|source| source.slot(ctx.slot()).is_some()) else {
+        return vec![];
+    };
+    let awaited = synchronized::is_awaited(source, ctx.slot()).then(|| {
+        let message = format!(
+            "subscribers of \"{}\" wait for slot \"{}\" ({}), and role \"{}\" cannot alter that",
+            ctx.from.name,
+            ctx.slot(),
+            synchronized::SETTING,
+            source.role
+        );
+        let hint = "Take it out of that setting and reload, or give the node an admin_conninfo of \
+                    a superuser and turn allow_alter_system on.";
+        Verdict::refuse(ctx.from.id, message, hint)
+    });
+    awaited.into_iter().chain(cannot_drop_slot(ctx.from, source)).collect()
 }
 
 fn no_reset(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -526,7 +548,7 @@ fn reset_settings(ctx: &Context<'_>) -> Vec<Verdict> {
     let in_files = |setting: &str| target.file_settings.as_ref()?.get(setting);
     let slot_is_ours = in_files("primary_slot_name").is_some_and(|slot| slot == ctx.slot());
     let conninfo_is_ours = is_marked(ctx, target.primary_conninfo_file.as_ref());
-    let mut verdicts = Vec::new();
+    let mut verdicts = if slot_is_ours { copies::stop(ctx, target) } else { vec![] };
     let mut reset = |setting: &'static str| {
         let operation = Operation::AlterSystem { setting, value: None };
         verdicts.push(Verdict::act(ctx.to.id, operation, "the link is being removed"));

@@ -89,8 +89,10 @@ pub enum Operation {
     CreatePhysicalSlot {
         slot: String,
     },
+    /// With `failover`, standbys copy it: 17 and later.
     CreateLogicalSlot {
         slot: String,
+        failover: bool,
     },
     DropSlot {
         slot: String,
@@ -103,6 +105,9 @@ pub enum Operation {
     AwaitReplay {
         slot: String,
     },
+    /// On a standby that copies no slots by itself now: lets copies go whose slots the primary no
+    /// longer has. Nobody else may drop them there.
+    SyncSlots,
     /// `value` `None`: `ALTER SYSTEM RESET`.
     AlterSystem {
         setting: &'static str,
@@ -172,6 +177,10 @@ pub enum Operation {
     SetSubscriptionOptions {
         name: String,
         options: BTreeMap<String, String>,
+    },
+    /// The subscription must be disabled; its slot is altered too.
+    SetSubscriptionFailover {
+        name: String,
     },
     EnableSubscription {
         name: String,
@@ -373,10 +382,12 @@ impl Operation {
             | Operation::WritePassfile { .. }
             | Operation::RemovePassfile
             | Operation::AwaitReplay { .. }
+            | Operation::SyncSlots
             | Operation::AlterSystem { .. }
             | Operation::SetPrimaryConninfo { .. }
             | Operation::Reload
             | Operation::RefreshSubscription { .. }
+            | Operation::SetSubscriptionFailover { .. }
             | Operation::DropSubscription { .. }
             | Operation::ForgetLink { .. }
             | Operation::ForgetNode { .. } => false,
@@ -469,6 +480,7 @@ impl Operation {
             Operation::WritePassfile { .. } => "write passfile",
             Operation::RemovePassfile => "remove passfile",
             Operation::AwaitReplay { .. } => "await replay",
+            Operation::SyncSlots => "synchronize slots",
             Operation::AlterSystem { value: None, .. } => "reset setting",
             Operation::AlterSystem { .. } | Operation::SetPrimaryConninfo { .. } => "alter setting",
             Operation::Reload => "reload",
@@ -484,6 +496,7 @@ impl Operation {
             Operation::SetSubscriptionConninfo { .. }
             | Operation::SetSubscriptionPublication { .. }
             | Operation::SetSubscriptionSlot { .. }
+            | Operation::SetSubscriptionFailover { .. }
             | Operation::SetSubscriptionOptions { .. } => "alter subscription",
             Operation::EnableSubscription { .. } => "enable subscription",
             Operation::DisableSubscription { .. } => "disable subscription",

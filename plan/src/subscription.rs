@@ -12,6 +12,7 @@ use crate::desired::{Spec, SubscriptionSpec};
 use crate::index::find_named;
 use crate::name::TableName;
 use crate::observed::{Publication, Relation, Subscription};
+use crate::refuse::left_out;
 use crate::rule::{Context, Rule, Table};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -160,6 +161,11 @@ const KEEP: &[Rule] = &[
         when: "the subscription's options are not right",
         then: receiver::set_options,
     },
+    Rule {
+        id: "SU51",
+        when: "standbys of the publisher do not copy the slot",
+        then: receiver::set_failover,
+    },
     Rule { id: "SU29", when: "the subscription is not enabled", then: receiver::set_enabled },
     Rule {
         id: "SU30",
@@ -171,6 +177,7 @@ const KEEP: &[Rule] = &[
         when: "a new subscription finds columns of other types",
         then: tables::warn_types,
     },
+    Rule { id: "SU50", when: "one conninfo cannot list the publisher's group", then: left_out },
 ];
 
 const REMOVE: &[Rule] = &[

@@ -720,3 +720,28 @@ fn random_history(rng: &mut SmallRng) {
 fn random_histories_make_few_events() {
     for_every_seed(2_000, random_history);
 }
+
+/// A standby that is down holds back what a failover slot sends: who waits is told for whom.
+#[test]
+fn a_subscription_that_waits_for_a_standby_says_so() {
+    let hint = |standby_reads: bool, failover: bool| {
+        let mut case = Case::subscription().limits(bytes_limit()).slot(|s| s.failover = failover);
+        let standby = Link {
+            id: 2,
+            name: "oslo".into(),
+            to: 3,
+            spec: Spec::Standby(StandbySpec { slot: true }),
+            ..case.registry.links[0].clone()
+        };
+        case.registry.nodes.insert(3, Node { id: 3, name: "oslo".into(), ..Node::default() });
+        case.registry.links.push(standby);
+        let name = "nodes_3f2504e0_2".to_owned();
+        let own = SlotPulse { name, active: standby_reads, ..slot() };
+        case.source(|source| source.slots.push(own)).health().hint.unwrap_or_default()
+    };
+    let awaited = "\"london\" sends nothing that \"oslo\" has not received";
+    assert!(hint(false, true).starts_with(awaited), "{}", hint(false, true));
+    for (reads, failover) in [(true, true), (false, false)] {
+        assert!(!hint(reads, failover).contains("oslo"));
+    }
+}

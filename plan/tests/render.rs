@@ -25,6 +25,7 @@ fn position(operation: &Operation) -> usize {
         Operation::WritePassfile { .. } => 3,
         Operation::RemovePassfile => 4,
         Operation::AwaitReplay { .. } => 5,
+        Operation::SyncSlots => 55,
         Operation::AlterSystem { .. } => 6,
         Operation::SetPrimaryConninfo { .. } => 7,
         Operation::Reload => 8,
@@ -42,6 +43,7 @@ fn position(operation: &Operation) -> usize {
         Operation::SetSubscriptionSlot { .. } => 20,
         Operation::SetSubscriptionOptions { .. } => 21,
         Operation::EnableSubscription { .. } => 22,
+        Operation::SetSubscriptionFailover { .. } => 54,
         Operation::DisableSubscription { .. } => 23,
         Operation::RefreshSubscription { .. } => 24,
         Operation::RenameSubscription { .. } => 25,
@@ -76,7 +78,7 @@ fn position(operation: &Operation) -> usize {
     }
 }
 
-const OPERATIONS: usize = 54;
+const OPERATIONS: usize = 56;
 
 /// One of each operation, everything in it that people name called `name`.
 fn operations(name: &str) -> Vec<Operation> {
@@ -102,11 +104,12 @@ fn operations(name: &str) -> Vec<Operation> {
     ];
     vec![
         Operation::CreatePhysicalSlot { slot: slot() },
-        Operation::CreateLogicalSlot { slot: slot() },
+        Operation::CreateLogicalSlot { slot: slot(), failover: true },
         Operation::DropSlot { slot: slot() },
         Operation::WritePassfile { content: Secret::new(SECRET) },
         Operation::RemovePassfile,
         Operation::AwaitReplay { slot: slot() },
+        Operation::SyncSlots,
         Operation::AlterSystem { setting: "primary_slot_name", value: Some(slot()) },
         Operation::AlterSystem { setting: "primary_slot_name", value: None },
         Operation::SetPrimaryConninfo { conninfo: conninfo() },
@@ -138,6 +141,7 @@ fn operations(name: &str) -> Vec<Operation> {
         Operation::SetSubscriptionSlot { name: name(), slot: slot() },
         Operation::SetSubscriptionOptions { name: name(), options: options() },
         Operation::EnableSubscription { name: name() },
+        Operation::SetSubscriptionFailover { name: name() },
         Operation::DisableSubscription { name: name() },
         Operation::RefreshSubscription { name: name(), copy_data: false },
         Operation::RenameSubscription { name: name(), to: name() },

@@ -262,6 +262,16 @@ impl Case {
         self
     }
 
+    /// London is subscribed to paris.
+    fn and_subscribed(self) -> Case {
+        let spec = SubscriptionSpec {
+            tables: Some(tables(&["a"])),
+            copy_data: true,
+            options: BTreeMap::new(),
+        };
+        self.and_another(|l| (l.from, l.to, l.spec) = (PARIS, LONDON, Spec::Subscription(spec)))
+    }
+
     fn removing(self) -> Case {
         self.link(|link| link.state = LinkState::Removing)
     }
@@ -324,6 +334,17 @@ impl Case {
     }
 }
 
+fn set_wal_level(facts: &mut NodeFacts, level: &str) {
+    facts.settings.insert("wal_level".into(), level.into());
+}
+
+/// Oslo follows london, where the link's data is.
+fn grouped(case: Case) -> Case {
+    let standby = Spec::Standby(StandbySpec { slot: true });
+    let case = case.and_another(|l| (l.from, l.to, l.spec) = (LONDON, OSLO, standby));
+    case.with(OSLO, |facts| facts.system_identifier = "72".into())
+}
+
 /// The node has another address.
 fn moved(mut case: Case, node: NodeId) -> Case {
     let node = case.registry.nodes.get_mut(&node).expect("the node exists");
@@ -351,6 +372,12 @@ fn standby_cases() -> Vec<(&'static str, Case, &'static str)> {
         new().with(node, move |f| f.settings.insert(name.into(), value.into()))
     };
     vec![
+        ("ST22", made().and_subscribed(), "oslo: ALTER SYSTEM SET sync_replication_slots = 'on'"),
+        (
+            "ST28",
+            made().and_subscribed().with(OSLO, |f| set_wal_level(f, "replica")),
+            "wal_level on node \"oslo\" is not logical — Set wal_level to logical there",
+        ),
         (
             "ST01",
             new().with(OSLO, |f| f.system_identifier = "79".into()),
@@ -748,6 +775,19 @@ fn subscription_cases() -> Vec<(&'static str, Case, &'static str)> {
             new().with(PARIS, |f| f.relations[0].columns[0].data_type = "text".into()),
             "is integer on \"london\" and text on \"paris\"",
         ),
+        (
+            "SU50",
+            grouped(made()).password(OSLO),
+            "its conninfo differs from that of \"london\" (password) — Give both",
+        ),
+        ("SU51", grouped(made()), "ALTER SUBSCRIPTION \"feed\" SET (failover = true)"),
+        ("SU23", grouped(new()), "'pgoutput', failover => true)"),
+        ("SU24", grouped(new()), "\"failover\" = 'true')"),
+        (
+            "SU25",
+            grouped(made()),
+            "CONNECTION 'host=london,oslo dbname=app user=link target_session_attrs=read-write'",
+        ),
     ]
 }
 
@@ -988,6 +1028,12 @@ fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
             "type x('y') of column \"id\" of \"inventory\".\"items\" on \"london\" cannot be read as a type — Give \"stock\".\"items\" that column by hand",
         ),
         (
+            "FO50",
+            grouped(made()).password(OSLO),
+            "its conninfo differs from that of \"london\" (password)",
+        ),
+        ("FO21", grouped(made()), "ADD \"target_session_attrs\" 'read-write'"),
+        (
             "FO25",
             spec(made(), &|s| s.tables = Some(BTreeSet::new())),
             "DROP FOREIGN TABLE \"stock\".\"items\"",
@@ -1126,6 +1172,39 @@ fn shared_cases() -> Vec<(&'static str, Case, &'static str)> {
             "RG04",
             Case::foreign().with(PARIS, |f| f.public_schema = false),
             "CREATE EXTENSION IF NOT EXISTS postgres_fdw SCHEMA pg_catalog;",
+        ),
+        (
+            "RG07",
+            Case::standby_made().and_subscribed().with(PARIS, |f| {
+                let theirs = map(&[("synchronized_standby_slots", "theirs, nodes_3f2504e0_7")]);
+                f.file_settings = Some(theirs);
+            }),
+            "ALTER SYSTEM SET synchronized_standby_slots = 'theirs, nodes_3f2504e0_1'",
+        ),
+        (
+            "ST40",
+            Case::standby_made().removing().with(OSLO, |f| {
+                let name = "nodes_3f2504e0_9".into();
+                f.slots.push(Slot { name, synced: true, ..Slot::default() });
+            }),
+            "pg_sync_replication_slots()",
+        ),
+        (
+            "ST36",
+            Case::standby_made().removing().with(PARIS, |f| {
+                f.superuser = false;
+                f.settings.extend(map(&[("synchronized_standby_slots", SLOT)]));
+            }),
+            "subscribers of \"paris\" wait for slot \"nodes_3f2504e0_1\"",
+        ),
+        (
+            "RG07",
+            Case::standby_made().with(PARIS, |f| {
+                let ours = map(&[("synchronized_standby_slots", SLOT)]);
+                f.settings.extend(ours.clone());
+                f.file_settings = Some(ours);
+            }),
+            "ALTER SYSTEM RESET synchronized_standby_slots",
         ),
         ("RG05", Case::foreign_made().removing(), "DROP EXTENSION \"postgres_fdw\""),
         (

@@ -200,11 +200,13 @@ SELECT json_build_object(
       'max_worker_processes', 'max_parallel_apply_workers_per_subscription', 'max_connections',
       'superuser_reserved_connections', 'reserved_connections', 'output_plugin_libraries', 'wal_retrieve_retry_interval',
       'default_transaction_read_only', 'allow_alter_system', 'primary_conninfo', 'primary_slot_name',
-      'hot_standby_feedback')),
+      'hot_standby_feedback', 'sync_replication_slots', 'synchronized_standby_slots')),
   'slots', (
     SELECT coalesce(json_agg(json_build_object(
-      'name', slot_name, 'kind', slot_type, 'active', active, 'wal_status', wal_status)), '[]')
-    FROM pg_get_replication_slots()),
+      'name', slot_name, 'kind', slot_type, 'active', active, 'wal_status', wal_status,
+      'failover', coalesce((to_jsonb(s)->>'failover')::boolean, false),
+      'synced', coalesce((to_jsonb(s)->>'synced')::boolean, false))), '[]')
+    FROM pg_get_replication_slots() s),
   'walsenders', (SELECT count(*) FROM pg_stat_get_wal_senders()),
   'background_workers', (
     SELECT count(*) FROM pg_stat_get_activity(NULL) WHERE backend_type NOT IN (

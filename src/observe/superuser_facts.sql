@@ -10,7 +10,8 @@ SELECT json_build_object(
   'file_settings', (
     SELECT coalesce(json_object_agg(name, setting), '{}') FROM (
       SELECT DISTINCT ON (name) name, setting FROM pg_file_settings
-      WHERE name IN ('primary_conninfo', 'primary_slot_name', 'hot_standby_feedback')
+      WHERE name IN ('primary_conninfo', 'primary_slot_name', 'hot_standby_feedback',
+                     'sync_replication_slots', 'synchronized_standby_slots')
       ORDER BY name, seqno DESC) last),
   'passfile', (SELECT CASE WHEN NOT isdir THEN :passfile END FROM files WHERE name = 'pg_nodes.passfile'),
   'passfile_unfinished', (

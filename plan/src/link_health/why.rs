@@ -235,7 +235,31 @@ pub(super) fn retains_too_much(scene: &Scene<'_>) -> Option<Why> {
     Why::new(reason, hint)
 }
 
+/// The standbys that do not receive, and for which the publisher holds a failover slot back
+/// (`synchronized_standby_slots`).
+fn awaited_standbys<'a>(scene: &Scene<'a>) -> Vec<&'a str> {
+    let Some(source) = scene.source.filter(|_| scene.slot.is_some_and(|slot| slot.failover)) else {
+        return vec![];
+    };
+    let registry = scene.e.registry;
+    let standbys = crate::promotion::standby_links(registry).filter(|link| {
+        let slot = source.slot(&registry.mark(link).slot_name());
+        link.from == scene.e.link.from && slot.is_some_and(|slot| !slot.active)
+    });
+    standbys.map(|link| registry.node_name(link.to)).collect()
+}
+
 fn slow_hint(scene: &Scene<'_>) -> String {
+    let awaited = awaited_standbys(scene);
+    if !awaited.is_empty() {
+        let names: Vec<String> = awaited.iter().map(|name| format!("\"{name}\"")).collect();
+        return format!(
+            "\"{}\" sends nothing that {} has not received (synchronized_standby_slots): start that \
+             standby, or take its link away with nodes.remove_link() and nodes.apply().",
+            scene.from(),
+            names.join(", ")
+        );
+    }
     let what = if scene.is_standby() {
         "for queries that hold replay up (pg_stat_database_conflicts, max_standby_streaming_delay)"
     } else {

@@ -29,7 +29,7 @@ pub(super) fn create_slot(ctx: &Context<'_>) -> Vec<Verdict> {
     let reason = format!("keeps changes for \"{}\" from here on", ctx.to.name);
     vec![Verdict::act(
         ctx.from.id,
-        Operation::CreateLogicalSlot { slot: ctx.slot().to_owned() },
+        Operation::CreateLogicalSlot { slot: ctx.slot().to_owned(), failover: is_kept(ctx) },
         reason,
     )]
 }
@@ -41,13 +41,17 @@ pub(super) fn create_subscription(ctx: &Context<'_>) -> Vec<Verdict> {
     if subscription(ctx).is_some() {
         return vec![];
     }
+    let mut options = spec.subscription_options();
+    if can_keep(ctx) {
+        options.insert(FAILOVER.to_owned(), "true".to_owned());
+    }
     let operation = Operation::CreateSubscription {
         name: ctx.link.name.clone(),
-        conninfo: ctx.from.conninfo.clone(),
+        conninfo: ctx.reach().conninfo.clone().into_owned(),
         publication: publication_name(ctx).to_owned(),
         slot: ctx.slot().to_owned(),
         copy_data: spec.copy_data,
-        options: spec.subscription_options(),
+        options,
         comment: ctx.comment(),
     };
     let reason = format!("receives from \"{}\"; enabled in a later step", ctx.from.name);
@@ -59,13 +63,13 @@ pub(super) fn set_conninfo(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     };
     // Who may not read it sees by the comment of which conninfo it was made.
-    let right = found.conninfo.as_ref().is_none_or(|found| *found == ctx.from.conninfo);
+    let right = found.conninfo.as_ref().is_none_or(|found| *found == *ctx.reach().conninfo);
     if right && ctx.is_current(found.comment.as_deref()) {
         return vec![];
     }
     let operation = Operation::SetSubscriptionConninfo {
         name: found.name.clone(),
-        conninfo: ctx.from.conninfo.clone(),
+        conninfo: ctx.reach().conninfo.clone().into_owned(),
         comment: ctx.comment(),
     };
     let reason = format!("it does not say what the registry says of \"{}\"", ctx.from.name);
@@ -93,29 +97,55 @@ pub(super) fn set_slot(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     }
     let name = ctx.link.name.clone();
-    let set = Operation::SetSubscriptionSlot { name: name.clone(), slot: ctx.slot().to_owned() };
-    let mut verdicts = Vec::new();
-    // The slot of an enabled subscription cannot be changed. That of a paused link is disabled
-    // already.
-    let enabled = found.enabled && !ctx.paused();
-    if enabled {
-        let disable = Verdict::act(
-            ctx.to.id,
-            Operation::DisableSubscription { name: name.clone() },
-            "its slot is changed",
-        );
-        let danger = format!("\"{}\" receives nothing until it is enabled again", ctx.to.name);
-        verdicts.push(disable.danger(danger));
+    let set = Operation::SetSubscriptionSlot { name, slot: ctx.slot().to_owned() };
+    let step = Verdict::act(ctx.to.id, set, "it reads another slot than the link's");
+    while_disabled(ctx, found, step, "its slot is changed")
+}
+
+/// The option of a subscription by which standbys of its publisher copy its slot.
+const FAILOVER: &str = "failover";
+
+/// Whether standbys of the publisher are to keep the slot for the time after a failover.
+fn is_kept(ctx: &Context<'_>) -> bool {
+    let group = ctx.others.groups.get(ctx.from.id).filter(|group| group.is_primary(ctx.from.id));
+    group.is_some_and(|group| group.keeps_slots())
+        && ctx.source.is_some_and(|source| source.has_failover_slots())
+}
+
+/// The same where the subscriber knows of it. An older one does no harm to a slot that is so made.
+fn can_keep(ctx: &Context<'_>) -> bool {
+    is_kept(ctx) && ctx.target.is_some_and(|target| target.has_failover_slots())
+}
+
+pub(super) fn set_failover(ctx: &Context<'_>) -> Vec<Verdict> {
+    let Some(found) = subscription(ctx).filter(|_| can_keep(ctx)) else {
+        return vec![];
+    };
+    let asked = found.options.get(FAILOVER).is_none_or(|value| value == "true");
+    let slot = ctx.source.and_then(|source| source.slot(ctx.slot()));
+    if asked && slot.is_none_or(|slot| slot.failover) {
+        return vec![];
     }
-    verdicts.push(Verdict::act(ctx.to.id, set, "it reads another slot than the link's"));
-    if enabled {
-        verdicts.push(Verdict::act(
-            ctx.to.id,
-            Operation::EnableSubscription { name },
-            "its slot was changed",
-        ));
+    let name = ctx.link.name.clone();
+    let set = Operation::SetSubscriptionFailover { name };
+    let reason = format!("standbys of \"{}\" keep its slot", ctx.from.name);
+    while_disabled(ctx, found, Verdict::act(ctx.to.id, set, reason), "its slot is altered")
+}
+
+/// A step that an enabled subscription does not allow. That of a paused link is disabled already.
+fn while_disabled(
+    ctx: &Context<'_>,
+    found: &Subscription,
+    step: Verdict,
+    reason: &str,
+) -> Vec<Verdict> {
+    if !found.enabled || ctx.paused() {
+        return vec![step];
     }
-    verdicts
+    let name = || ctx.link.name.clone();
+    let disable = Verdict::act(ctx.to.id, Operation::DisableSubscription { name: name() }, reason);
+    let danger = format!("\"{}\" receives nothing until it is enabled again", ctx.to.name);
+    vec![disable.danger(danger), step, enable(ctx, name(), reason)]
 }
 
 pub(super) fn set_options(ctx: &Context<'_>) -> Vec<Verdict> {

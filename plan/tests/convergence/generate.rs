@@ -38,10 +38,30 @@ pub fn sim(rng: &mut SmallRng) -> Sim {
         let (name, digest) = (format!("n{id}"), digest(&conninfo));
         registry.nodes.insert(id, Node { id, name, conninfo, digest, ..Node::default() });
     }
+    gather(rng, &nodes, &mut registry);
     for id in 1..=rng.random_range(0..=6) {
         add_link(rng, id, &nodes, &mut registry);
     }
     Sim::new(registry, nodes)
+}
+
+/// Has standbys follow the primaries of which they are clones, reached in the same way.
+fn gather(rng: &mut SmallRng, nodes: &BTreeMap<NodeId, NodeFacts>, registry: &mut Registry) {
+    for (to, standby) in nodes.iter().filter(|(_, facts)| facts.in_recovery) {
+        let group = |facts: &&NodeFacts| facts.system_identifier == standby.system_identifier;
+        let primary = nodes.iter().find(|(_, facts)| group(facts) && !facts.in_recovery);
+        let Some((&from, _)) = primary.filter(|_| rng.random_bool(0.5)) else { continue };
+        let spec = Spec::Standby(StandbySpec { slot: rng.random_bool(0.8) });
+        let (id, name) = (40 + to, format!("link{}", 40 + to));
+        let state = LinkState::Active;
+        insert(registry, Link { id, name, from, to: *to, state, spec, keep_data: true });
+        if rng.random_bool(0.8) {
+            let address = registry.nodes[to].conninfo.get("host").unwrap_or_default().to_owned();
+            let conninfo = registry.nodes[&from].conninfo.clone().with("host", address);
+            let node = registry.nodes.get_mut(to).expect("every node is registered");
+            (node.digest, node.conninfo) = (digest(&conninfo), conninfo);
+        }
+    }
 }
 
 pub fn conninfo(rng: &mut SmallRng, id: NodeId) -> Conninfo {
@@ -150,7 +170,10 @@ fn insert(registry: &mut Registry, link: Link) {
     let standby = |l: &Link| matches!(l.spec, Spec::Standby(_));
     let taken = others().any(|l| l.name == link.name);
     let follows = standby(&link) && others().any(|l| standby(l) && l.to == link.to);
-    if link.from != link.to && !taken && !follows {
+    let above = |node: NodeId| others().find(|l| standby(l) && l.to == node).map(|l| l.from);
+    let mut chain = std::iter::successors(Some(link.from), |node| above(*node));
+    let cycle = standby(&link) && chain.any(|node| node == link.to);
+    if link.from != link.to && !taken && !follows && !cycle {
         registry.links.push(link);
     }
 }

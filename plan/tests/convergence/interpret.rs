@@ -78,9 +78,23 @@ fn writable(facts: &NodeFacts) -> Outcome {
 fn physical(facts: &mut NodeFacts, operation: &Operation) -> Option<Outcome> {
     Some(match operation {
         Operation::CreatePhysicalSlot { slot } => add_slot(facts, slot, "physical"),
-        Operation::CreateLogicalSlot { slot } => add_slot(facts, slot, "logical"),
-        Operation::DropSlot { slot } => remove(&mut facts.slots, |s| s.name == *slot, "slot"),
+        Operation::CreateLogicalSlot { slot, failover } => {
+            ensure(!failover || facts.version >= 170_000, "no such parameter")
+                .and_then(|()| add_slot(facts, slot, "logical"))
+                .and_then(|()| {
+                    let slot = find(&mut facts.slots, |s| s.name == *slot, "slot")?;
+                    slot.failover = *failover;
+                    Ok(())
+                })
+        }
+        Operation::DropSlot { slot } => {
+            // Subscribers would wait for it for ever.
+            let named = facts.setting("synchronized_standby_slots").unwrap_or_default();
+            ensure(!named.split(", ").any(|name| name == slot), "slot is waited for")
+                .and_then(|()| remove(&mut facts.slots, |s| s.name == *slot, "slot"))
+        }
         Operation::AwaitReplay { .. } => Ok(()),
+        Operation::SyncSlots => ensure(facts.in_recovery, "recovery is not in progress"),
         Operation::WritePassfile { content } => {
             facts.passfile = Some(content.clone());
             facts.passfile_unfinished = false;
@@ -115,7 +129,12 @@ fn physical(facts: &mut NodeFacts, operation: &Operation) -> Option<Outcome> {
 /// Puts in force what the files say.
 pub fn reload(facts: &mut NodeFacts) {
     let files = facts.file_settings.clone().unwrap_or_default();
-    for (name, default) in [("primary_slot_name", ""), ("hot_standby_feedback", "off")] {
+    for (name, default) in [
+        ("primary_slot_name", ""),
+        ("hot_standby_feedback", "off"),
+        ("sync_replication_slots", "off"),
+        ("synchronized_standby_slots", ""),
+    ] {
         let value = files.get(name).map_or(default, String::as_str);
         facts.settings.insert(name.to_owned(), value.to_owned());
     }
@@ -250,6 +269,14 @@ fn subscribed(
                 Ok(())
             })
         }
+        Operation::SetSubscriptionFailover { name } => subscription(facts, name, &mut |s| {
+            ensure(version >= 170_000, "unrecognized parameter")?;
+            ensure(!s.enabled, "cannot set failover for enabled subscription")?;
+            let slot = s.slot.as_ref().ok_or("no slot name")?;
+            find(&mut publisher.slots, |found| found.name == *slot, "slot")?.failover = true;
+            s.options.insert("failover".into(), "true".into());
+            Ok(())
+        }),
         Operation::EnableSubscription { name } => subscription(facts, name, &mut |s| {
             ensure(s.slot.is_some(), "subscription has no slot")?;
             s.enabled = true;
@@ -310,7 +337,7 @@ fn fill(facts: &mut NodeFacts, tables: &BTreeSet<TableName>, copy_data: bool) {
 
 fn create_subscription(
     facts: &mut NodeFacts,
-    publisher: &NodeFacts,
+    publisher: &mut NodeFacts,
     oid: u32,
     operation: &Operation,
 ) -> Outcome {
@@ -332,6 +359,10 @@ fn create_subscription(
     known_options(facts.version, options)?;
     let mut all = default_subscription_options(facts.version);
     all.extend(options.clone());
+    if let Some(failover) = all.get("failover") {
+        let slot = find(&mut publisher.slots, |found| found.name == *slot, "slot")?;
+        slot.failover = failover == "true";
+    }
     let publications = BTreeSet::from([publication.clone()]);
     let published = published_by(publisher, &publications);
     fill(facts, &published, *copy_data);
@@ -407,6 +438,9 @@ pub fn default_subscription_options(version: i32) -> BTreeMap<String, String> {
         ("synchronous_commit", "off"),
         ("disable_on_error", "false"),
     ];
+    if version >= 170_000 {
+        options.push(("failover", "false"));
+    }
     if version >= 160_000 {
         options.extend([
             ("origin", "any"),

@@ -22,6 +22,19 @@ fn standby_is_right(sim: &Sim, link: &Link, spec: &StandbySpec) -> Outcome {
     let (source, target) = (sim.facts(link.from), sim.facts(link.to));
     let from = &sim.registry.nodes[&link.from].conninfo;
     ensure(source.slot(&slot).is_some() == spec.slot, "slot")?;
+    let subscribed = |l: &Link| {
+        let reads = matches!(l.spec, Spec::Subscription(_)) && l.from == link.from;
+        reads && l.state != LinkState::Removing
+    };
+    let is_primary = group(sim, link.from).first() == Some(&link.from) && !source.in_recovery;
+    let keeps = is_primary && sim.registry.links.iter().any(subscribed);
+    let logical = target.setting("wal_level") == Some("logical");
+    if source.version >= 170_000 && source.superuser && keeps {
+        let named = source.setting("synchronized_standby_slots").unwrap_or_default();
+        ensure(named.contains(&slot) == spec.slot, "synchronized_standby_slots")?;
+        let copies = target.setting("sync_replication_slots") == Some("on");
+        ensure(copies || !(spec.slot && logical), "sync_replication_slots")?;
+    }
     let used = target.setting("primary_slot_name") == Some(slot.as_str());
     ensure(used == spec.slot, "primary_slot_name")?;
     let conninfo = target.primary_conninfo.as_ref().ok_or("primary_conninfo")?;
@@ -58,18 +71,88 @@ fn subscription_is_right(sim: &Sim, link: &Link, spec: &SubscriptionSpec) -> Out
     let active = link.state == LinkState::Active;
     ensure(found.enabled == active, "enabled")?;
     ensure(!active || found.table_names() == publication.tables, "subscribed tables")?;
-    let options = default_subscription_options(target.version);
+    let mut options = default_subscription_options(target.version);
+    if source.version >= 170_000 && has_slots(sim, link.from) {
+        options.entry("failover".into()).and_modify(|value| *value = "true".into());
+        let kept = source.slot(&slot).is_some_and(|slot| slot.failover);
+        ensure(kept || target.version < 170_000, "failover slot")?;
+    } else if let Some(found) = found.options.get("failover") {
+        // Nobody is there to keep the slot: either will do.
+        options.insert("failover".into(), found.clone());
+    }
     let wanted = with(options, spec.subscription_options());
     ensure(found.options == wanted, "subscription's options")?;
-    let conninfo = &sim.registry.nodes[&link.from].conninfo;
-    ensure(found.conninfo.as_ref() == Some(conninfo), "conninfo")
+    let conninfo = found.conninfo.as_ref().ok_or("conninfo")?;
+    let from = &sim.registry.nodes[&link.from].conninfo;
+    ensure(conninfo.password() == from.password(), "password")?;
+    reaches_the_group(sim, link, |key| conninfo.get(key))
+}
+
+/// Whether the hosts are those of all members of the group of `from` that are the same servers and
+/// reached in the same way; those that are dead may be listed or not.
+fn reaches_the_group<'a>(
+    sim: &Sim,
+    link: &Link,
+    option: impl Fn(&str) -> Option<&'a str>,
+) -> Outcome {
+    let writable = !matches!(&link.spec, Spec::Foreign(spec) if !spec.writable);
+    let members = group(sim, link.from);
+    let alone = writable && members.first() != Some(&link.from);
+    let node = |id: &NodeId| &sim.registry.nodes[id];
+    let rest = |id: &NodeId| node(id).conninfo.clone().without("host");
+    let same = |id: &NodeId| {
+        let system = |id: &NodeId| &sim.nodes[id].system_identifier;
+        system(id) == system(&link.from) && rest(id) == rest(&link.from) && *id != link.to
+    };
+    let host = |id: &NodeId| node(id).conninfo.get("host").unwrap_or_default();
+    let heard = |id: &NodeId| !sim.down.contains(id);
+    let others = members.iter().filter(|id| **id != link.from && same(id) && !alone);
+    let (must, may): (Vec<&NodeId>, Vec<&NodeId>) =
+        others.partition(|id| heard(id) && heard(&link.from));
+    let listed: Vec<&str> = option("host").unwrap_or_default().split(',').collect();
+    ensure(listed.first() == Some(&host(&link.from)), "the first host")?;
+    ensure(must.iter().all(|id| listed.contains(&host(id))), "a member is not listed")?;
+    let known = |found: &&str| must.iter().chain(&may).any(|id| host(id) == *found);
+    ensure(listed.iter().skip(1).all(|found| known(&found)), "a host of nobody")?;
+    let attribute = match listed.len() {
+        1 => None,
+        _ if writable => Some("read-write"),
+        _ => Some("prefer-standby"),
+    };
+    ensure(option("target_session_attrs") == attribute, "target_session_attrs")
+}
+
+/// Whether a primary has standbys with slots, which could keep a subscription's.
+fn has_slots(sim: &Sim, node: NodeId) -> bool {
+    let mut links = sim.registry.links.iter().filter(|l| l.state != LinkState::Removing);
+    let slot = |l: &Link| matches!(&l.spec, Spec::Standby(spec) if spec.slot);
+    group(sim, node).first() == Some(&node) && links.any(|l| l.from == node && slot(l))
+}
+
+/// The members of a node's group by the registry's links, the primary first.
+fn group(sim: &Sim, node: NodeId) -> Vec<NodeId> {
+    let links = || {
+        let active = sim.registry.links.iter().filter(|l| l.state != LinkState::Removing);
+        active.filter(|l| matches!(l.spec, Spec::Standby(_)))
+    };
+    let mut primary = node;
+    for _ in 0..sim.nodes.len() {
+        primary = links().find(|l| l.to == primary).map_or(primary, |l| l.from);
+    }
+    let mut members = vec![primary];
+    for _ in 0..sim.nodes.len() {
+        let next = links().filter(|l| members.contains(&l.from) && !members.contains(&l.to));
+        let next: Vec<NodeId> = next.map(|l| l.to).collect();
+        members.extend(next);
+    }
+    members
 }
 
 fn foreign_is_right(sim: &Sim, link: &Link, spec: &ForeignSpec) -> Outcome {
     let (source, target) = (sim.facts(link.from), sim.facts(link.to));
     let from = &sim.registry.nodes[&link.from].conninfo;
     let server = target.server(&link.name).ok_or("server")?;
-    ensure(server.options.get("host").map(String::as_str) == from.get("host"), "host")?;
+    reaches_the_group(sim, link, |key| server.options.get(key).map(String::as_str))?;
     ensure(!server.options.contains_key("password"), "password of the server")?;
     let read_only = server.options.get("updatable").is_some_and(|value| value == "false");
     ensure(read_only != spec.writable, "updatable")?;
@@ -191,6 +274,8 @@ pub fn marked(sim: &Sim) -> Vec<String> {
         }
         let slot = facts.setting("primary_slot_name").filter(|slot| slot.starts_with(&prefix));
         slot.iter().for_each(|slot| say("setting", slot));
+        let named = facts.setting("synchronized_standby_slots").unwrap_or_default();
+        named.split(", ").filter(|s| s.starts_with(&prefix)).for_each(|s| say("setting", s));
     }
     found
 }

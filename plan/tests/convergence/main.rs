@@ -255,7 +255,10 @@ fn destroys(operation: &Operation) -> bool {
         operation,
         Operation::DropSlot { .. }
             | Operation::RemovePassfile
-            | Operation::AlterSystem { value: None, .. }
+            | Operation::AlterSystem {
+                setting: "primary_conninfo" | "primary_slot_name",
+                value: None
+            }
             | Operation::DropPublicationTables { .. }
             | Operation::DropPublicationSchemas { .. }
             | Operation::DropPublication { .. }
@@ -413,6 +416,9 @@ fn worlds_are_as_varied_as_the_properties_need() {
         let standby = |l: &nodes_plan::desired::Link| matches!(l.spec, Spec::Standby(_));
         count("standbys moved", links.iter().any(|l| again(l) && standby(l)));
         count("made", !links_of_marks(&sim).is_empty());
+        let servers = sim.nodes.values().flat_map(|facts| &facts.servers);
+        let hosts = |server: &nodes_plan::observed::Server| server.options.get("host").cloned();
+        count("groups", servers.filter_map(hosts).any(|hosts| hosts.contains(',')));
         count("renamed", is_renamed(&sim));
         count("dead", !sim.down.is_empty());
         let refused = plan(&sim.registry, &sim.world()).problems;

@@ -1,0 +1,178 @@
+//! Links follow a group by themselves: connection strings list all its members.
+
+use pg_test::trio::{add_node, apply, plan};
+use pg_test::{LONG, Server, wait_until};
+
+/// The view tells where a session on the group is: the port of the server that answers.
+const PARIS: &str = "
+    CREATE EXTENSION pg_nodes;
+    CREATE SCHEMA inventory;
+    CREATE TABLE inventory.items (id integer PRIMARY KEY);
+    CREATE VIEW inventory.here AS SELECT current_setting('port')::integer AS port;";
+
+/// Paris with its standbys oslo and rome; london reads both ways.
+struct Cluster {
+    paris: Server,
+    oslo: Server,
+    rome: Server,
+    london: Server,
+}
+
+fn cluster() -> Cluster {
+    let (paris, london) = (Server::builder("paris").start(), Server::builder("london").start());
+    for server in [&paris, &london] {
+        server.create_db("app");
+    }
+    paris.sql("app", PARIS);
+    let [oslo, rome] = ["oslo", "rome"].map(|name| paris.clone_standby(name));
+    for (name, server) in [("paris", &paris), ("oslo", &oslo), ("rome", &rome), ("london", &london)]
+    {
+        add_node(&paris, name, server);
+    }
+    paris.sql(
+        "app",
+        "SELECT nodes.add_standby('oslo', primary_node => 'paris');
+         SELECT nodes.add_standby('rome', primary_node => 'paris');
+         SELECT nodes.add_foreign_schema('stock', node => 'paris', remote_schema => 'inventory',
+             on_node => 'london');
+         SELECT nodes.add_foreign_schema('shelf', node => 'paris', remote_schema => 'inventory',
+             on_node => 'london', writable => false)",
+    );
+    apply(&paris);
+    assert_eq!(plan(&paris), [""; 0], "nothing is left to do");
+    Cluster { paris, oslo, rome, london }
+}
+
+/// The ports that the foreign server of a link lists, and the server's oid.
+fn listed(london: &Server, server: &str) -> String {
+    london.query_one_text(
+        "app",
+        &format!(
+            "SELECT format('%s %s', (SELECT option_value FROM pg_options_to_table(srvoptions)
+                 WHERE option_name = 'port'), oid)
+             FROM pg_foreign_server WHERE srvname = '{server}'"
+        ),
+    )
+}
+
+fn ports(servers: &[&Server]) -> String {
+    servers.iter().map(|server| server.port().to_string()).collect::<Vec<_>>().join(",")
+}
+
+/// The port of the server that a foreign schema reads from now.
+fn here(london: &Server, schema: &str) -> u16 {
+    let port = london.query_one_text("app", &format!("SELECT port::text FROM {schema}.here"));
+    port.parse().expect("a port")
+}
+
+/// Nothing of pg_nodes runs between the crash and the answers.
+#[test]
+fn foreign_schemas_find_the_new_primary_by_themselves() {
+    let Cluster { mut paris, oslo, rome, london } = cluster();
+    assert_eq!(here(&london, "stock"), paris.port());
+    assert_eq!(here(&london, "shelf"), oslo.port(), "a standby, the first that is listed");
+    let mut session = london.client("app");
+    session.batch_execute("INSERT INTO stock.items VALUES (1)").expect("paris takes it");
+    let position = paris.query_one_text("app", "SELECT pg_current_wal_lsn()");
+    for standby in [&oslo, &rome] {
+        let replayed = format!("SELECT (pg_last_wal_replay_lsn() >= '{position}')::text");
+        wait_until("it has replayed", LONG, || standby.query_one_text("app", &replayed) == "true");
+    }
+    paris.crash();
+    oslo.promote();
+    // A session from before notices and connects anew, and so does a fresh one.
+    session.batch_execute("INSERT INTO stock.items VALUES (2)").expect("oslo takes it");
+    assert_eq!(here(&london, "stock"), oslo.port());
+    assert_eq!(here(&london, "shelf"), rome.port(), "the one that is a standby still");
+    let items = "SELECT count(*)::text FROM stock.items";
+    assert_eq!(london.query_one_text("app", items), "2");
+    let refused = london.psql("app", "INSERT INTO shelf.items VALUES (3)");
+    assert!(!refused.ok && refused.output.contains("does not allow inserts"), "{refused}");
+    // The registry is told, and the lists follow.
+    let said = oslo.psql("app", "CALL nodes.promote('oslo')");
+    assert!(said.ok && said.output.contains("all links follow \"oslo\""), "{said}");
+    assert_eq!(plan(&oslo), [""; 0], "nothing is left to do");
+    assert!(listed(&london, "stock").starts_with(&format!("{} ", ports(&[&oslo, &rome]))));
+}
+
+#[test]
+fn the_lists_follow_who_joins_and_leaves() {
+    let Cluster { paris, oslo, rome, london } = cluster();
+    let oid = |text: &str| text.split(' ').nth(1).map(str::to_owned);
+    let before = listed(&london, "stock");
+    assert!(before.starts_with(&format!("{} ", ports(&[&paris, &oslo, &rome]))), "{before}");
+    paris.sql("app", "SELECT nodes.remove_link('oslo')");
+    apply(&paris);
+    let after = listed(&london, "stock");
+    assert!(after.starts_with(&format!("{} ", ports(&[&paris, &rome]))), "{after}");
+    assert_eq!(oid(&before), oid(&after), "altered in place");
+    // Who is down is listed still.
+    let mut rome = rome;
+    rome.stop();
+    paris.sql("app", "SELECT nodes.alter_link('stock', writable => true)");
+    apply(&paris);
+    assert_eq!(listed(&london, "stock"), after);
+    // Who is reached otherwise cannot be.
+    rome.start_again();
+    paris.sql("app", "SELECT nodes.set_password('rome', 'another')");
+    let warned = plan(&paris);
+    let left_out = "\"rome\" is not in the connection string of link \"stock\"";
+    assert!(warned.iter().any(|line| line.contains(left_out)), "{warned:?}");
+    apply(&paris);
+    let alone = listed(&london, "stock");
+    assert!(alone.starts_with(&format!("{} ", paris.port())), "{alone}");
+    paris.sql("app", "CALL nodes.teardown()");
+    london.assert_no_residue("app");
+}
+
+/// London is subscribed to the group while somebody writes: no row is lost or comes twice.
+#[test]
+fn a_subscription_goes_on_at_the_new_primary() {
+    if Server::major() < 17 {
+        return;
+    }
+    let Cluster { mut paris, oslo, rome, london } = cluster();
+    paris.sql(
+        "app",
+        "CREATE TABLE public.parts (id bigint PRIMARY KEY, written timestamptz DEFAULT now());
+         SELECT nodes.add_subscription('parts', publisher => 'paris', subscriber => 'london',
+             tables => '{public.parts}')",
+    );
+    // Without a key a row that comes twice would be there twice.
+    london.sql("app", "CREATE TABLE public.parts (id bigint, written timestamptz)");
+    apply(&paris);
+    let mut next = 0;
+    let mut write = |server: &Server| {
+        next += 1;
+        server.sql("app", &format!("INSERT INTO parts VALUES ({next})"));
+    };
+    let ready = "SELECT count(*)::text FROM nodes.failover_ready WHERE ready";
+    wait_until("both standbys have the slot", LONG, || {
+        write(&paris);
+        paris.sql("app", "SELECT pg_log_standby_snapshot()");
+        paris.query_one_text("app", ready) == "2"
+    });
+    assert_eq!(plan(&paris), [""; 0], "nothing is left to do");
+    (0..100).for_each(|_| write(&paris));
+    let position = paris.query_one_text("app", "SELECT pg_current_wal_lsn()");
+    for standby in [&oslo, &rome] {
+        let replayed = format!("SELECT (pg_last_wal_replay_lsn() >= '{position}')::text");
+        wait_until("it has replayed", LONG, || standby.query_one_text("app", &replayed) == "true");
+    }
+    paris.crash();
+    let said = oslo.psql("app", "CALL nodes.promote('oslo')");
+    assert!(said.ok && said.output.contains("all links follow \"oslo\""), "{said}");
+    assert_eq!(plan(&oslo), [""; 0], "nothing is left to do");
+    (0..100).for_each(|_| write(&oslo));
+    let parts = "SELECT format('%s %s', count(*), count(DISTINCT id)) FROM parts";
+    let all = oslo.query_one_text("app", parts);
+    wait_until("london has every row once", LONG, || london.query_one_text("app", parts) == all);
+    let slot = "SELECT format('%s %s', failover, active) FROM pg_replication_slots
+        WHERE slot_type = 'logical'";
+    assert_eq!(oslo.query_texts("app", slot), ["t t"], "the slot that it was");
+    wait_until("rome could be next", LONG, || {
+        oslo.sql("app", "SELECT pg_log_standby_snapshot()");
+        write(&oslo);
+        oslo.query_one_text("app", ready) == "1"
+    });
+}
