@@ -211,6 +211,17 @@ struct Address<'a> {
     port: &'a str,
 }
 
+impl Address<'_> {
+    /// What stands for the place in the list of an option.
+    fn item(&self, key: &str) -> &str {
+        match key {
+            "host" => self.host,
+            "hostaddr" => self.hostaddr,
+            _ => self.port,
+        }
+    }
+}
+
 /// The places that a conninfo lists; `None`: it has none, or libpq would refuse them.
 fn addresses(conninfo: &Conninfo) -> Option<Vec<Address<'_>>> {
     let list = |key| conninfo.get(key).filter(|value| !value.is_empty()).map(items);
@@ -238,13 +249,8 @@ fn items(list: &str) -> Vec<&str> {
 /// A conninfo with these places instead of its own.
 fn listing(conninfo: &Conninfo, places: &[Address<'_>]) -> Conninfo {
     let mut listing = PER_HOST.iter().fold(conninfo.clone(), |all, key| all.without(key));
-    let lists: [(&str, fn(&Address<'_>) -> String); 3] = [
-        ("host", |place| place.host.to_owned()),
-        ("hostaddr", |place| place.hostaddr.to_owned()),
-        ("port", |place| place.port.to_owned()),
-    ];
-    for (key, of) in lists {
-        let items: Vec<String> = places.iter().map(of).collect();
+    for key in ["host", "hostaddr", "port"] {
+        let items: Vec<&str> = places.iter().map(|place| place.item(key)).collect();
         // An item that is empty stands for the default; a list of them for none.
         if items.iter().any(|item| !item.is_empty()) {
             listing.set(key, items.join(","));

@@ -112,8 +112,8 @@ fn reaches_the_group<'a>(
     let listed: Vec<&str> = option("host").unwrap_or_default().split(',').collect();
     ensure(listed.first() == Some(&host(&link.from)), "the first host")?;
     ensure(must.iter().all(|id| listed.contains(&host(id))), "a member is not listed")?;
-    let known = |found: &&str| must.iter().chain(&may).any(|id| host(id) == *found);
-    ensure(listed.iter().skip(1).all(|found| known(&found)), "a host of nobody")?;
+    let known_host = |found: &&str| must.iter().chain(&may).any(|id| host(id) == *found);
+    ensure(listed.iter().skip(1).all(known_host), "a host of nobody")?;
     let attribute = match listed.len() {
         1 => None,
         _ if writable => Some("read-write"),
