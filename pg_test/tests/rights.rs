@@ -120,7 +120,13 @@ fn a_manager_must_prove_itself_with_a_password() {
     assert!(plan(&paris)[0].contains("did not ask for the password"), "{:?}", plan(&paris));
     assert_eq!(paris.residue("app"), [""; 0], "nobody was let in without a password");
 
-    for call in ["CALL nodes.promote('paris')", "SELECT nodes.move_links('london', 'paris')"] {
+    for call in [
+        "CALL nodes.promote('paris')",
+        "CALL nodes.switchover('paris')",
+        "CALL nodes.rejoin('paris')",
+        "SELECT nodes.move_links('london', 'paris')",
+        "SELECT nodes.demote_step('restart', '{}')",
+    ] {
         manager.refused(call, "42501", "superuser");
     }
 

@@ -174,6 +174,22 @@ fn ten_in_a_row() {
     assert_eq!(lost, 0, "of {} that were acknowledged", written.len());
 }
 
+/// What a call leaves that is killed before it has restarted anything.
+#[test]
+fn an_early_end_leaves_nothing() {
+    let cluster = cluster();
+    let mark = "SELECT slot_name FROM pg_replication_slots JOIN pg_stat_replication
+        ON pid = active_pid WHERE client_port IS NOT NULL ORDER BY slot_name LIMIT 1";
+    let mark = cluster.paris.query_one_text("app", mark);
+    cluster.oslo.sql("app", &format!("SELECT pg_create_physical_replication_slot('{mark}', true)"));
+    cluster.paris.sql("app", &format!("ALTER SYSTEM SET primary_slot_name = '{mark}'"));
+    assert_eq!(plan(&cluster.paris).len(), 3, "{:?}", plan(&cluster.paris));
+    apply(&cluster.paris);
+    cluster.assert_leads("paris");
+    let named = "SELECT setting FROM pg_file_settings WHERE name = 'primary_slot_name'";
+    assert_eq!(cluster.paris.query_texts("app", named), [""; 0]);
+}
+
 /// Oslo cannot replay as long as the client is there: a switchover to it waits, with paris
 /// restarted already.
 fn hold_replay(cluster: &Cluster) -> postgres::Client {
@@ -253,6 +269,28 @@ fn a_killed_call_can_be_repeated() {
     let said = cluster.rome.psql("app", "CALL nodes.switchover('oslo')");
     assert!(said.ok && said.output.contains("\"oslo\" is the primary"), "{said}");
     cluster.assert_leads("oslo");
+}
+
+#[test]
+fn a_person_says_how_a_server_is_restarted() {
+    let cluster = cluster();
+    let data = cluster.paris.data_dir();
+    let said = data.with_file_name("said");
+    let programs =
+        cluster.paris.query_one_text("app", "SELECT setting FROM pg_config WHERE name = 'BINDIR'");
+    cluster.paris.append_conf(&format!(
+        "pg_nodes.restart_command = 'echo restarted > {}; exec {programs}/pg_ctl restart --silent \
+         --mode=fast --pgdata={}'",
+        said.display(),
+        data.display()
+    ));
+    cluster.paris.reload();
+    let shown = "SHOW pg_nodes.restart_command";
+    wait_until("it is read", LONG, || {
+        cluster.paris.query_one_text("app", shown).contains("restarted")
+    });
+    cluster.hand_over("oslo", "oslo");
+    assert_eq!(std::fs::read_to_string(said).expect("the command ran"), "restarted\n");
 }
 
 #[test]

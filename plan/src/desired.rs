@@ -184,7 +184,7 @@ pub struct Interest {
     pub publisher: bool,
     /// Whether foreign schemas are to be on it.
     pub foreign: bool,
-    /// Whether it is to be a standby: then what its files say matters.
+    /// Whether it is to be a standby, or to have one: then what its files say matters.
     pub standby: bool,
     /// Roles whose existence and attributes matter.
     pub roles: BTreeSet<String>,
@@ -199,7 +199,7 @@ impl Registry {
         }
         for link in self.links.iter().filter(|l| l.from == node || l.to == node) {
             match &link.spec {
-                Spec::Standby(_) => interest.standby |= link.to == node,
+                Spec::Standby(_) => interest.standby = true,
                 Spec::Subscription(spec) => {
                     interest.subscriber |= link.to == node;
                     interest.publisher |= link.from == node;

@@ -3,6 +3,7 @@
 //! and a passfile here.
 
 mod copies;
+mod handover;
 
 use crate::claims::{Claims, Lacking, Leftover};
 use crate::conninfo::{Conninfo, Secret, passfile_line};
@@ -55,6 +56,7 @@ const KEEP: &[Rule] = &[
     Rule { id: "ST24", when: "a passfile is no longer needed", then: remove_stale_passfile },
     Rule { id: "ST25", when: "a slot is there and should not be", then: drop_unwanted_slot },
     Rule { id: "ST28", when: "it cannot copy the primary's slots", then: cannot_copy_slots },
+    Rule { id: "ST29", when: "a switchover was interrupted early", then: handover::forget },
 ];
 
 const REMOVE: &[Rule] = &[
@@ -132,10 +134,10 @@ fn not_in_recovery(ctx: &Context<'_>) -> Vec<Verdict> {
         ctx.to.name, target.timeline, ctx.from.name, source.timeline
     );
     let hint = format!(
-        "If \"{0}\" is to follow: stop it, run pg_rewind against \"{1}\" or clone it anew with: \
-         {2}, create standby.signal in its data directory and start it.",
+        "If \"{0}\" is to follow: CALL nodes.rejoin({1}) has it rewind itself; or clone it anew \
+         with: {2}, and create standby.signal in its data directory.",
         ctx.to.name,
-        ctx.from.name,
+        crate::quote::literal(&ctx.to.name),
         basebackup_command(ctx)
     );
     vec![Verdict::refuse(ctx.to.id, message, hint)]

@@ -473,6 +473,19 @@ fn standby_cases() -> Vec<(&'static str, Case, &'static str)> {
             "paris: SELECT pg_catalog.pg_drop_replication_slot('nodes_3f2504e0_1') ! \"paris\" keeps no more WAL for \"oslo\"",
         ),
         (
+            "ST29",
+            made().with(OSLO, |f| f.slots.push(slot("nodes_3f2504e0_1"))),
+            "oslo: SELECT pg_catalog.pg_drop_replication_slot('nodes_3f2504e0_1')",
+        ),
+        (
+            "ST29",
+            made().with(PARIS, |f| {
+                let name = "nodes_3f2504e0_1".to_owned();
+                f.file_settings = Some([("primary_slot_name".to_owned(), name)].into());
+            }),
+            "paris: ALTER SYSTEM RESET primary_slot_name",
+        ),
+        (
             "ST39",
             made().removing().with(PARIS, |f| f.slots[0].active = true),
             "replay_lsn < target",
