@@ -28,6 +28,7 @@ pub mod usage;
 pub mod user;
 mod wait;
 pub mod watcher;
+pub mod writer;
 
 pub use builder::Builder;
 pub use client::Psql;

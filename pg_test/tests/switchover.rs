@@ -1,15 +1,10 @@
 //! `nodes.switchover()`: a primary hands over while it is written to, and everything follows.
 
 use pg_test::trio::{add_node, apply, plan};
+use pg_test::writer::Writer;
 use pg_test::{LONG, Psql, Server, wait_until};
-use postgres::NoTls;
-use postgres::config::TargetSessionAttrs;
-use postgres::error::SqlState;
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 /// Paris with its standbys oslo and rome, and london, which reads a schema of paris.
 struct Cluster {
@@ -94,68 +89,10 @@ impl Cluster {
     }
 }
 
-/// Writes one number after another, wherever it may, and keeps those that were acknowledged.
-struct Writer {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<Vec<i32>>,
-}
-
-impl Writer {
-    fn start(servers: [&Server; 3]) -> Writer {
-        let mut config = postgres::Config::new();
-        config.user("postgres").dbname("app").connect_timeout(Duration::from_secs(2));
-        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-        for server in servers {
-            config.host("127.0.0.1").port(server.port());
-        }
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
-            let (mut written, mut next) = (Vec::new(), 1);
-            while !stopped.load(Ordering::Relaxed) {
-                let Ok(mut client) = config.connect(NoTls) else {
-                    std::thread::sleep(Duration::from_millis(2));
-                    continue;
-                };
-                while !stopped.load(Ordering::Relaxed) {
-                    let insert = "INSERT INTO inventory.items VALUES ($1)";
-                    match client.execute(insert, &[&next]) {
-                        Ok(_) => written.push(next),
-                        Err(error) => {
-                            assert_is_reconnect(&error);
-                            next += 1;
-                            break;
-                        }
-                    }
-                    next += 1;
-                }
-            }
-            written
-        });
-        Writer { stop, thread }
-    }
-
-    fn finish(self) -> Vec<i32> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("it saw no other error")
-    }
-}
-
-/// A client may be told that the server goes or is read-only, and nothing else.
-fn assert_is_reconnect(error: &postgres::Error) {
-    let allowed = [
-        SqlState::ADMIN_SHUTDOWN,
-        SqlState::CANNOT_CONNECT_NOW,
-        SqlState::READ_ONLY_SQL_TRANSACTION,
-    ];
-    let known = error.code().is_some_and(|code| allowed.contains(code));
-    assert!(known || error.code().is_none(), "{error:?}");
-}
-
 #[test]
 fn ten_in_a_row() {
     let cluster = cluster();
-    let writer = Writer::start([&cluster.paris, &cluster.oslo, &cluster.rome]);
+    let writer = Writer::start(&[&cluster.paris, &cluster.oslo, &cluster.rome], "inventory.items");
     let count = "SELECT count(*) FROM inventory.items";
     // On which server it is called, and who takes over.
     let calls = [("oslo", "oslo"), ("rome", "paris"), ("oslo", "rome"), ("oslo", "paris")];
@@ -167,7 +104,7 @@ fn ten_in_a_row() {
         wait_until("it is written to", LONG, || rows() > written);
         written = rows();
     }
-    let written = writer.finish();
+    let written = writer.finish().numbers;
     let kept = cluster.paris.query_texts("app", "SELECT id FROM inventory.items");
     let kept: BTreeSet<String> = kept.into_iter().collect();
     let lost = written.iter().filter(|number| !kept.contains(&number.to_string())).count();

@@ -168,8 +168,8 @@ fn no_primary(on: &Evidence<'_>) -> Vec<Finding> {
 }
 
 fn not_ready(on: &Evidence<'_>) -> Vec<Finding> {
-    // What a failover would lose a planned handover does not: it begins when nothing is under way.
-    let counts = |reason: &&Reason| !matches!(reason.rule, "FR01" | "FR20" | "FR24");
+    // Who does not answer is told of already; and nobody can get ahead of a standby that has all.
+    let counts = |reason: &&Reason| !matches!(reason.rule, "FR01" | "FR24");
     let finding =
         |reason: &Reason| (format!("{} ({})", reason.message, reason.rule), reason.hint.clone());
     on.obstacles.iter().filter(counts).map(finding).collect()

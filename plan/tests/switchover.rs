@@ -102,7 +102,7 @@ fn cases() -> Vec<(Case, &'static str)> {
         (Case::answer(PARIS, silent()), "SO01: primary \"paris\" does not answer: refused"),
         (Case::answer(PARIS, Ok(standby)), "SO01: \"paris\" is in recovery, and so no primary"),
         (
-            Case { obstacles: vec![obstacle("FR06"), obstacle("FR20")], ..Case::default() },
+            Case { obstacles: vec![obstacle("FR06"), obstacle("FR24")], ..Case::default() },
             "SO02: it lags (FR06)",
         ),
         (Case::answer(ROME, silent()), "SO03: standby \"rome\" does not answer: refused"),
