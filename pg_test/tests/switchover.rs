@@ -111,6 +111,44 @@ fn ten_in_a_row() {
     assert_eq!(lost, 0, "of {} that were acknowledged", written.len());
 }
 
+/// London gets every order once, whoever the primary is; before 17 its slot would be lost.
+#[test]
+fn a_subscription_goes_on() {
+    let cluster = cluster();
+    cluster.london.sql(
+        "app",
+        "CREATE SCHEMA inventory; CREATE TABLE inventory.items (id integer PRIMARY KEY)",
+    );
+    cluster.paris.sql(
+        "app",
+        "SELECT nodes.add_subscription('feed', publisher => 'paris', subscriber => 'london',
+             tables => '{inventory.items}')",
+    );
+    apply(&cluster.paris);
+    if Server::major() < 17 {
+        let said = cluster.oslo.psql("app", "CALL nodes.switchover('oslo')");
+        assert!(!said.ok && said.output.contains("FR20"), "{said}");
+        return;
+    }
+    let servers = [&cluster.paris, &cluster.oslo, &cluster.rome];
+    let writer = Writer::start(&servers, "inventory.items");
+    let ready = "SELECT count(*) FROM nodes.failover_ready WHERE ready";
+    let mut primary = &cluster.paris;
+    for name in ["oslo", "paris", "rome"] {
+        wait_until("both could take over", LONG, || primary.query_one_text("app", ready) == "2");
+        primary = cluster.server(name);
+        let said = primary.psql("app", &format!("CALL nodes.switchover('{name}')"));
+        assert!(said.ok && said.output.contains("all links follow"), "{said}");
+    }
+    let written = writer.finish().numbers.len();
+    let all = "SELECT count(*) || ' ' || md5(string_agg(id::text, ' ' ORDER BY id))
+        FROM inventory.items";
+    let there = primary.query_one_text("app", all);
+    wait_until("london has all", LONG, || cluster.london.query_one_text("app", all) == there);
+    let kept: usize = there.split(' ').next().and_then(|n| n.parse().ok()).expect("a number");
+    assert!(kept >= written, "{kept} of {written} are left");
+}
+
 /// What a call leaves that is killed before it has restarted anything.
 #[test]
 fn an_early_end_leaves_nothing() {
