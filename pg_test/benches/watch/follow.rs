@@ -14,9 +14,10 @@ pub fn measure() {
     println!("what happens to a database -> its worker has followed, {RUNS} times each");
     let mut paris = watcher();
     let london = plain("london");
-    let runs: Vec<[Duration; 6]> = (0..RUNS).map(|_| life_of_a_database(&paris)).collect();
+    let runs: Vec<[Duration; 7]> = (0..RUNS).map(|_| life_of_a_database(&paris)).collect();
     let names = [
         "CREATE EXTENSION",
+        "worker terminated after a while",
         "ALTER DATABASE RENAME",
         "worker terminated as it starts",
         "DROP EXTENSION",
@@ -37,24 +38,20 @@ fn times(run: impl FnMut() -> Duration) -> Vec<Duration> {
 }
 
 /// A database of its own for each run: workers that fail again and again are started less often.
-fn life_of_a_database(paris: &Server) -> [Duration; 6] {
+fn life_of_a_database(paris: &Server) -> [Duration; 7] {
     let mut client = paris.client("postgres");
     paris.create_db("shop");
     let create = timed(|| {
         paris.sql("shop", "CREATE EXTENSION pg_nodes");
         await_workers(&mut client, "shop", 0, 1);
     });
+    await_age(&mut client, "shop");
+    let terminate_later = terminated(&mut client, "shop", paris.await_worker("shop"));
     let rename = timed(|| {
         client.batch_execute("ALTER DATABASE shop RENAME TO store").expect("nobody is in the way");
         await_workers(&mut client, "store", 0, 1);
     });
-    let worker = paris.await_worker("store");
-    let terminate = timed(|| {
-        client
-            .batch_execute(&format!("SELECT pg_terminate_backend({worker})"))
-            .expect("a superuser may");
-        await_workers(&mut client, "store", worker, 1);
-    });
+    let terminate = terminated(&mut client, "store", paris.await_worker("store"));
     let drop = timed(|| {
         paris.sql("store", "DROP EXTENSION pg_nodes; DROP SCHEMA nodes");
         await_workers(&mut client, "store", 0, 0);
@@ -65,11 +62,32 @@ fn life_of_a_database(paris: &Server) -> [Duration; 6] {
     client.batch_execute("DROP DATABASE store").expect("nobody is in the way");
     let command = began.elapsed();
     await_workers(&mut client, "store", 0, 0);
-    [create, rename, terminate, drop, command, began.elapsed()]
+    [create, terminate_later, rename, terminate, drop, command, began.elapsed()]
+}
+
+fn terminated(client: &mut Client, db: &str, worker: u32) -> Duration {
+    timed(|| {
+        let terminate = format!("SELECT pg_terminate_backend({worker})");
+        client.batch_execute(&terminate).expect("a superuser may");
+        await_workers(client, db, worker, 1);
+    })
+}
+
+/// Waits until a database's worker is older than one turn of the launcher.
+fn await_age(client: &mut Client, db: &str) {
+    const OLD: &str = "SELECT count(*) FROM pg_stat_activity
+        WHERE backend_type = 'pg_nodes worker' AND datname::text = $1
+        AND clock_timestamp() - backend_start > interval '1s'";
+    let began = Instant::now();
+    while client.query_one(OLD, &[&db]).expect("a count").get::<_, i64>(0) != 1 {
+        assert!(began.elapsed() < LONG, "{db}'s worker does not grow old");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// A worker that is killed takes all sessions along; the server's recovery is not counted.
 fn killed(paris: &Server) -> Duration {
+    await_age(&mut paris.client("postgres"), "app");
     let worker = paris.await_worker("app");
     paris.kill_backend(worker);
     let mut client = loop {
