@@ -213,7 +213,7 @@ fn entry(control: &mut Control, oid: u32) -> Option<&mut Database> {
 
 /// Forgets an entry that says nothing any more.
 fn tidy(database: &mut Database) {
-    let says = database.examine || database.absent || database.sent_away;
+    let says = database.examine || database.absent || database.sent_away || database.failed;
     if database.worker == 0 && database.holders == 0 && !says {
         database.oid = 0;
         database.latch = SharedLatch::NOBODY;
@@ -268,6 +268,7 @@ pub struct Seen {
     pub examine: bool,
     pub absent: bool,
     pub sent_away: bool,
+    pub failed: bool,
 }
 
 /// Everything that is noted of databases, into room for [`MAX_DATABASES`]; takes the requests
@@ -283,8 +284,10 @@ pub fn databases() -> Vec<Seen> {
                 examine: database.examine,
                 absent: database.absent,
                 sent_away: database.sent_away,
+                failed: database.failed,
             });
-            (database.examine, database.absent, database.sent_away) = (false, false, false);
+            (database.examine, database.absent) = (false, false);
+            (database.sent_away, database.failed) = (false, false);
             tidy(database);
         }
     });
@@ -302,7 +305,8 @@ pub fn begin_worker(oid: u32, process: i32) -> bool {
             return false;
         }
         (database.worker, database.latch) = (process, latch);
-        (database.absent, database.sent_away, database.woken) = (false, false, true);
+        (database.absent, database.sent_away, database.failed) = (false, false, false);
+        database.woken = true;
         true
     });
     begun.unwrap_or(false)
@@ -329,6 +333,7 @@ pub fn end_worker(oid: u32, process: i32, ended: Ended) {
             database.latch = SharedLatch::NOBODY;
             database.absent = ended == Ended::Absent;
             database.sent_away = ended == Ended::SentAway;
+            database.failed = ended == Ended::Failed;
         }
         segment.control.launcher
     });

@@ -11,6 +11,7 @@ mod socket;
 
 use crate::proxy::relay::{Order, Relay, Request};
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
@@ -75,16 +76,25 @@ impl Proxy {
     /// A proxy to `127.0.0.1:port`, where nobody needs to listen yet. A client's connection is
     /// reset when the server refuses it.
     pub fn to(port: u16) -> Proxy {
+        Proxy::start(None, port)
+    }
+
+    /// Like [`Proxy::to`], on a loopback address and port of its own.
+    pub fn at(place: SocketAddr, port: u16) -> Proxy {
+        Proxy::start(Some(place), port)
+    }
+
+    fn start(place: Option<SocketAddr>, port: u16) -> Proxy {
         let (requests, inbox) = mpsc::channel();
         let (wake, alarm) = UnixStream::pair().expect("cannot make a pair of sockets");
-        let relay = Relay::new(port, inbox, alarm).expect("cannot listen on a free port");
+        let relay = Relay::new(place, port, inbox, alarm).expect("cannot listen there");
         let port = relay.port();
         let thread = std::thread::Builder::new().name(format!("proxy {port}"));
         let thread = thread.spawn(move || relay.run()).expect("cannot start a thread");
         Proxy { port, requests: Some(requests), wake, thread: Some(thread) }
     }
 
-    /// The port on 127.0.0.1 for clients; it stays the same, whatever the fault.
+    /// The port for clients; it stays the same, whatever the fault.
     pub fn port(&self) -> u16 {
         self.port
     }

@@ -178,8 +178,9 @@ fn a_command_that_fails_gives_the_database_back() {
 fn a_terminated_worker_comes_back_and_a_failing_one_less_and_less_often() {
     let paris = paris();
     paris.sql("app", EXTENSION);
-    let mut gone = Vec::new();
+    let (mut gone, mut back) = (Vec::new(), Vec::new());
     for _ in 0..3 {
+        // As soon as it appears: the launcher may not have seen it yet.
         let worker = paris.await_worker("app");
         let terminate = format!("SELECT pg_terminate_backend({worker})::text");
         let started = Instant::now();
@@ -187,9 +188,12 @@ fn a_terminated_worker_comes_back_and_a_failing_one_less_and_less_often() {
         soon("its end", || is_gone(worker));
         gone.push(started.elapsed());
         wait_until("another one", LONG, || paris.worker("app").is_some_and(|w| w != worker));
+        back.push(started.elapsed());
     }
     let slowest = gone.iter().max().expect("there are three");
     assert!(*slowest < Duration::from_secs(1), "a worker took {slowest:?} to go");
+    assert!(back[0] < SOON, "another one took {:?}", back[0]);
+    assert!(back[2] >= Duration::from_secs(1), "three in a row that failed, then {:?}", back[2]);
 }
 
 #[test]

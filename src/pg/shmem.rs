@@ -57,9 +57,11 @@ pub struct Database {
     pub holders: u32,
     /// Something may have changed as to whether it has the extension.
     pub examine: bool,
-    /// The last worker found no extension, or made way for somebody.
+    /// The last worker found no extension, or made way for somebody, or failed: between two
+    /// looks of the launcher it may come and go.
     pub absent: bool,
     pub sent_away: bool,
+    pub failed: bool,
     /// Something was committed that the worker should look at.
     pub woken: bool,
 }

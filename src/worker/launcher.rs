@@ -122,11 +122,12 @@ impl Known {
         }
         let running = seen.is_some_and(|seen| seen.worker);
         let overdue = self.asked.is_some_and(|at| now.duration_since(at) >= START_LIMIT);
+        let failed = overdue || seen.is_some_and(|seen| seen.failed);
         match (running, self.began) {
             (true, None) => (self.asked, self.began) = (None, Some(now)),
             (true, Some(_)) => {}
             (false, Some(began)) => self.failed(now.duration_since(began), now),
-            (false, None) if overdue => self.failed(Duration::ZERO, now),
+            (false, None) if failed => self.failed(Duration::ZERO, now),
             (false, None) => {}
         }
     }

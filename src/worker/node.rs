@@ -18,6 +18,10 @@ use std::time::{Duration, Instant};
 /// How long the question for everything may take.
 const INVENTORY_LIMIT: Duration = Duration::from_secs(30);
 
+/// While another server answers, its address is looked up and connected to anew this often: an
+/// address that leads elsewhere is often put right where we do not see it, in a name server.
+const ELSEWHERE_LIMIT: Duration = Duration::from_secs(5);
+
 /// Watches a node for as long as it is polled.
 pub async fn watch(shared: Shared, id: NodeId) {
     let mut backoff = Backoff::default();
@@ -26,7 +30,9 @@ pub async fn watch(shared: Shared, id: NodeId) {
         match Box::pin(open(&shared, id)).await {
             Ok(session) => {
                 shared.connected(id);
-                let failure = keep(&shared, id, session, &mut backoff).await;
+                let Err(failure) = keep(&shared, id, session, &mut backoff).await else {
+                    continue;
+                };
                 shared.failed(id, failure);
             }
             Err(failure) => shared.failed(id, failure),
@@ -38,40 +44,35 @@ pub async fn watch(shared: Shared, id: NodeId) {
     }
 }
 
+/// Each look-up and each address has `connect_timeout`: one that is dead takes nothing from the
+/// next.
 async fn open(shared: &Shared, id: NodeId) -> Result<Session, Failure> {
     let Some(target) = shared.target(id) else {
         return Err(Failure::new(FailureKind::NoAddress, "it is not registered any more"));
     };
-    let limit = target.connect_timeout;
-    match reactor::timeout(limit, Session::open(&target)).await {
-        Ok(Ok(session)) => Ok(session),
-        Ok(Err(error)) => Err(failure(&error, FailureKind::of_connect)),
-        Err(Elapsed) => {
-            let message = format!("it did not let us in within {} ms", limit.as_millis());
-            Err(Failure::new(FailureKind::Silent, message))
-        }
-    }
+    Session::open(&target).await.map_err(|error| failure(&error, FailureKind::of_connect))
 }
 
-/// Sends heartbeats until the connection is of no more use.
-async fn keep(shared: &Shared, id: NodeId, mut session: Session, backoff: &mut Backoff) -> Failure {
+/// Sends heartbeats until the connection is of no more use, or leads to another server for long.
+async fn keep(
+    shared: &Shared,
+    id: NodeId,
+    mut session: Session,
+    backoff: &mut Backoff,
+) -> Result<(), Failure> {
+    let opened = Instant::now();
     let mut label: Rc<str> = "".into();
     loop {
         let begun = Instant::now();
-        if let Err(failure) = beat(shared, id, &mut session).await {
-            return failure;
-        }
+        beat(shared, id, &mut session).await?;
         backoff.reset();
-        if let Err(failure) = name_session(shared, &mut session, &mut label).await {
-            return failure;
+        name_session(shared, &mut session, &mut label).await?;
+        if let Some(wanted) = shared.wants_inventory(id) {
+            Box::pin(take_inventory(shared, id, wanted, &mut session)).await?;
         }
-        if let Some(wanted) = shared.wants_inventory(id)
-            && let Err(failure) = Box::pin(take_inventory(shared, id, wanted, &mut session)).await
-        {
-            return failure;
-        }
-        if let Some(failure) = rest(shared, id, &mut session, begun).await {
-            return failure;
+        rest(shared, id, &mut session, begun).await?;
+        if shared.is_another_server(id) && opened.elapsed() >= ELSEWHERE_LIMIT {
+            return Ok(());
         }
     }
 }
@@ -130,14 +131,14 @@ async fn rest(
     id: NodeId,
     session: &mut Session,
     begun: Instant,
-) -> Option<Failure> {
+) -> Result<(), Failure> {
     let next = shared.next_heartbeat(id, begun);
     let nudge = shared.nudge(id);
     let (sleep, nudged) = (pin!(reactor::sleep_until(next)), pin!(nudge.taken()));
     let lost = pin!(session.connection.until_lost());
     match future::select(future::select(sleep, nudged), lost).await {
-        Either::Left(_) => None,
-        Either::Right((error, _)) => Some(failure(&Error::Peer(error), |sqlstate| {
+        Either::Left(_) => Ok(()),
+        Either::Right((error, _)) => Err(failure(&Error::Peer(error), |sqlstate| {
             match FailureKind::of_query(sqlstate) {
                 // Without a word of the peer's own the connection is simply gone.
                 FailureKind::Faulty => FailureKind::Lost,

@@ -294,6 +294,13 @@ impl Shared {
         self.0.changed.give();
     }
 
+    /// Whether not the node's own server answers.
+    pub fn is_another_server(&self, id: NodeId) -> bool {
+        let state = self.state();
+        let node = state.nodes.get(&id);
+        node.is_some_and(|node| node.watch.state() == NodeState::WrongIdentity)
+    }
+
     /// Whether a node should be asked for everything now; the number goes with the answer.
     pub fn wants_inventory(&self, id: NodeId) -> Option<u64> {
         let interval = spread(guc::inventory_interval(), id);

@@ -3,6 +3,7 @@
 //!
 //! `cargo bench -p pg_test --bench watch -- crash` measures only what has "crash" in its name.
 
+mod follow;
 mod replay;
 
 use pg_test::trio::add_node;
@@ -57,6 +58,9 @@ fn main() {
     }
     if wanted("terminate") {
         measure_termination();
+    }
+    if wanted("follow") {
+        follow::measure();
     }
     if wanted("pair") {
         measure_pair();

@@ -26,8 +26,9 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub(super) fn new() -> io::Result<Listener> {
-        let socket = bind()?;
+    /// On any free port of the usual address, or on one place.
+    pub(super) fn new(place: Option<SocketAddr>) -> io::Result<Listener> {
+        let socket = place.map_or_else(bind, TcpListener::bind)?;
         socket.set_nonblocking(true)?;
         Ok(Listener { socket, state: State::Open, fillers: Vec::new() })
     }

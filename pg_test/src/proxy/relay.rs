@@ -4,6 +4,7 @@ use crate::proxy::listener::Listener;
 use crate::proxy::socket::{self, Interest};
 use crate::proxy::{Fault, Phase};
 use std::io::{self, Read as _};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
@@ -36,13 +37,14 @@ pub(super) struct Relay {
 
 impl Relay {
     pub(super) fn new(
+        place: Option<SocketAddr>,
         server_port: u16,
         inbox: Receiver<Request>,
         alarm: UnixStream,
     ) -> io::Result<Relay> {
         alarm.set_nonblocking(true)?;
         Ok(Relay {
-            listener: Listener::new()?,
+            listener: Listener::new(place)?,
             server_port,
             inbox,
             alarm,

@@ -1,6 +1,8 @@
 //! A network that lies, between a server that watches and its peers: whatever it does to one
 //! node, that node's health is right, everybody else's goes on, and the worker stays as it is.
 
+mod lookups;
+
 use pg_test::lies::Lies;
 use pg_test::names::Draws;
 use pg_test::tls::Authority;
@@ -212,49 +214,6 @@ fn faults_while_tls_is_agreed_on() {
     let london = Server::builder("london").tls(&Authority::new(), "london.test");
     let world = World::with(watching("paris"), london);
     tell(&world, "sslmode=require", Phase::Tls);
-}
-
-#[test]
-fn a_name_that_does_not_resolve_delays_nobody() {
-    let world = World::new();
-    add_node(&world.paris, "london", &world.london);
-    world.add_at("nowhere", "host=does-not-exist.invalid port=5432");
-    world.await_all("nowhere", "down");
-    world.await_all("london", "up");
-    let late = "SELECT bool_and(last_seen > now() - interval '5s')::text FROM nodes.status
-        WHERE node IN ('paris', 'london')";
-    assert_eq!(world.paris.query_one_text("app", late), "true");
-    world.await_heartbeats("london");
-    assert_eq!(world.paris.events("london"), ["up"]);
-    world.assert_undisturbed();
-}
-
-/// Look-ups without an end, as with a name server that is down: each in a thread, and not one
-/// more for asking again.
-#[test]
-fn a_name_server_that_does_not_answer_delays_nobody() {
-    let lies = Lies::new(Path::new(env!("CARGO_TARGET_TMPDIR")), "silent");
-    let mut world = World::with(watching("paris").lies(&lies), Server::builder("london"));
-    add_node(&world.paris, "london", &world.london);
-    for n in 0..3 {
-        world.add_at(&format!("silent {n}"), &format!("host=silent{n}.invalid port=5432"));
-    }
-    world.await_all("silent %", "down");
-    world.await_all("london", "up");
-    world.await_heartbeats("london");
-    let tasks = || fs::read_dir(format!("/proc/{}/task", world.worker)).expect("it runs").count();
-    assert_eq!(tasks(), 4, "a thread for each name");
-    for n in 0..3 {
-        world.paris.sql("app", &format!("SELECT nodes.remove_node('silent {n}')"));
-        world.add_at(&format!("silent {n}"), &format!("host=silent{n}.invalid port=5433"));
-    }
-    world.await_all("silent %", "down");
-    assert_eq!(tasks(), 4, "asking again takes no more threads");
-    assert_eq!(world.paris.events("london"), ["up"]);
-    world.assert_undisturbed();
-    let begun = Instant::now();
-    world.paris.stop();
-    assert!(begun.elapsed() < Duration::from_secs(5), "the shutdown took {:?}", begun.elapsed());
 }
 
 #[test]
