@@ -139,7 +139,7 @@ pub fn restart(demotion: &Demotion) -> Result<()> {
     let conninfo = source.map(|source| {
         let own = source.conninfo.clone().with("application_name", &demotion.mark);
         match &passfile {
-            Some(file) => own.with("passfile", &child::handed_path(file)),
+            Some(file) => own.with("passfile", child::handed_path(file)),
             None => own,
         }
     });
