@@ -268,6 +268,23 @@ fn a_person_says_how_a_server_is_restarted() {
     assert_eq!(std::fs::read_to_string(said).expect("the command ran"), "restarted\n");
 }
 
+/// The command does nothing: the primary stays one, at its next start too.
+#[test]
+fn a_restart_that_does_not_come_about_is_undone() {
+    let mut cluster = cluster();
+    cluster.paris.append_conf("pg_nodes.restart_command = 'true'");
+    cluster.paris.reload();
+    let shown = "SHOW pg_nodes.restart_command";
+    wait_until("it is read", LONG, || cluster.paris.query_one_text("app", shown) == "true");
+    let said = cluster.oslo.psql("app", "CALL nodes.switchover('oslo', timeout => '1 s')");
+    let told = ["timed out waiting for \"paris\" to return as a standby", "not a standby yet"];
+    assert!(!said.ok && told.iter().all(|text| said.output.contains(text)), "{said}");
+    cluster.paris.restart();
+    assert_eq!(cluster.paris.query_one_text("app", "SELECT pg_is_in_recovery()::text"), "false");
+    apply(&cluster.paris);
+    cluster.assert_leads("paris");
+}
+
 #[test]
 fn what_is_refused_changes_nothing() {
     let mut cluster = cluster();

@@ -109,6 +109,7 @@ fn demote_step(action: &str, task: JsonB) -> std::result::Result<String, ErrorRe
     let said = match action {
         Action::Check => serde_json::to_string(&demote::check(&demotion)).map_err(read)?,
         Action::Restart => demote::restart(&demotion).map(|()| "restarting".to_owned())?,
+        Action::Cancel => demote::cancel().map(|()| "cancelled".to_owned())?,
     };
     Ok(said)
 }

@@ -69,6 +69,11 @@ pub async fn restart(session: &mut Session, demotion: &Demotion) -> Result<()> {
     }
 }
 
+/// Has a server that still runs as a primary stay one at its next start.
+pub async fn cancel(session: &mut Session, demotion: &Demotion) -> Result<()> {
+    call(session, FUNCTION, Action::Cancel, demotion).await.map(|_| ())
+}
+
 /// What a server says that was told to become a standby.
 #[derive(Deserialize)]
 struct Standing {

@@ -49,6 +49,7 @@ pub fn switchover(name: &str, timeout: Duration) -> Result<()> {
         timeout,
         touched: Cell::new(false),
         restarted: Cell::new(None),
+        promoting: Cell::new(false),
     };
     if identity::is_here(&desired, group.primary)? {
         return Err(handover.called_on_primary());
@@ -74,6 +75,8 @@ struct Handover<'a> {
     touched: Cell<bool>,
     /// When the primary was told to restart.
     restarted: Cell<Option<Instant>>,
+    /// Whether the successor was told to become the primary: from then on it may be one.
+    promoting: Cell<bool>,
 }
 
 impl<'a> Handover<'a> {
@@ -198,10 +201,10 @@ impl<'a> Handover<'a> {
     async fn hand_over(&self, stage: Stage) -> Result<()> {
         let began = Instant::now();
         if stage == Stage::Fresh {
-            self.prepare().await?;
-            let mut session = open(self.desired, self.old).await?;
+            let mut old = open(self.desired, self.old).await?;
+            self.prepare(&mut old).await?;
             self.restarted.set(Some(Instant::now()));
-            demote::restart(&mut session, &self.demotion()).await?;
+            demote::restart(&mut old, &self.demotion()).await?;
         } else {
             self.touched.set(true);
         }
@@ -209,6 +212,7 @@ impl<'a> Handover<'a> {
         let position = demote::await_standby(self.desired, self.old, &self.mark, deadline).await?;
         pgrx::notice!("\"{}\" is a standby, at {position}", self.old_name());
         demote::await_replay(self.desired, self.new, position, deadline).await?;
+        self.promoting.set(true);
         make_primary(self.desired, self.new).await?;
         match self.restarted.get() {
             Some(since) => {
@@ -224,20 +228,29 @@ impl<'a> Handover<'a> {
     }
 
     /// What can be done while the primary works.
-    async fn prepare(&self) -> Result<()> {
+    async fn prepare(&self, old: &mut Session) -> Result<()> {
+        // Held by the session, until the primary ends it.
+        const LOCK: &str = "SELECT pg_try_advisory_lock(hashtext('pg_nodes switchover')::bigint)";
+        if old.connection.query(LOCK, &[]).await?.value(0, 0) != Some("t") {
+            return Err(Error::Refused {
+                code: Code::ERRCODE_LOCK_NOT_AVAILABLE,
+                message: format!("another call has \"{}\" hand over", self.old_name()),
+                detail: None,
+                hint: "Wait for its end.",
+            });
+        }
         let began = Instant::now();
-        let mut old = open(self.desired, self.old).await?;
         let checkpoint = "SET statement_timeout = 0; CHECKPOINT";
         old.connection.simple_each(checkpoint, Some(self.timeout), |_| {}).await?;
         let took = began.elapsed().as_secs_f64() * 1000.0;
         pgrx::notice!("{}: checkpoint ({took:.0} ms)", self.old_name());
-        let recipe = self.recipe(&old)?;
+        let recipe = self.recipe(old)?;
         self.touched.set(true);
         let mut new = open(self.desired, self.new).await?;
         if recipe.slot {
             demote::make_slot(&mut new, &recipe.mark).await?;
         }
-        demote::tell(&mut old, &recipe).await
+        demote::tell(old, &recipe).await
     }
 
     /// How the old primary will follow the new one.
@@ -246,14 +259,34 @@ impl<'a> Handover<'a> {
         demote::recipe_for(&registry, &link, old)
     }
 
+    /// Whether an earlier call has made a standby of the primary.
+    async fn is_demoted(&self) -> bool {
+        let now = Instant::now();
+        demote::await_standby(self.desired, self.old, &self.mark, now).await.is_ok()
+    }
+
     /// Makes the old primary the primary again.
     async fn take_back(&self) -> Result<()> {
+        if self.promoting.get() {
+            return Err(Error::Refused {
+                code: Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                message: format!("\"{}\" was told to become the primary", self.new_name()),
+                detail: Some("Nothing is taken back from here on.".to_owned()),
+                hint: "Make the same call again: it does the rest.",
+            });
+        }
         if !self.touched.get() {
             return Ok(());
         }
-        if self.restarted.get().is_some() {
+        if self.restarted.get().is_some() || self.is_demoted().await {
             let deadline = Instant::now() + UNDO_LIMIT;
-            demote::await_standby(self.desired, self.old, &self.mark, deadline).await?;
+            let back = demote::await_standby(self.desired, self.old, &self.mark, deadline).await;
+            if let Err(error) = back {
+                // One that has not restarted must not become a standby at some later start.
+                let mut old = open(self.desired, self.old).await?;
+                demote::cancel(&mut old, &self.demotion()).await?;
+                return Err(error);
+            }
             make_primary(self.desired, self.old).await?;
             pgrx::notice!("\"{}\" is the primary again", self.old_name());
         }

@@ -11,6 +11,7 @@ use nodes_plan::conninfo::{Conninfo, Secret};
 use pgrx::PgSqlErrorCode as Code;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -20,6 +21,8 @@ pub enum Action {
     Check,
     /// Ends this server, and has it come back as a standby.
     Restart,
+    /// Undoes what a restart that did not come about has prepared.
+    Cancel,
 }
 
 /// How this server is to return.
@@ -112,6 +115,19 @@ fn service_unit() -> Option<String> {
     let names = groups.lines().filter_map(|line| line.rsplit('/').next());
     let mut units = names.filter(|name| name.ends_with(".service") && name.contains("postgres"));
     units.next().map(str::to_owned)
+}
+
+/// Takes `standby.signal` away from a server that is a primary.
+pub fn cancel() -> Result<()> {
+    if crate::pg::spi::in_recovery() {
+        return Ok(());
+    }
+    match fs::remove_file(data_directory().join("standby.signal")) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(system("could not remove standby.signal", &error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Returns when the restart has begun.
