@@ -147,9 +147,8 @@ pub fn own_pulse(read: impl FnOnce(&str) -> Result<Option<String>>) -> Result<Pu
 }
 
 /// What a superuser learns on top.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default)]
-#[derive(Default)]
 struct SuperuserFacts {
     file_settings: Option<BTreeMap<String, String>>,
     /// In hexadecimal.
