@@ -235,7 +235,7 @@ fn a_subscriber_crashes_while_it_copies() {
         let running = trio.paris.psql_in_background("app", APPLY);
         trio.london.await_held_copy("app");
         let follows = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'pg_nodes'
-            AND query LIKE '%srsubstate%pg_stat_progress_copy%'";
+            AND query LIKE '%srsubstate%pg_stat_get_progress_info%'";
         wait_until("the run follows it", LONG, || {
             !trio.london.query_texts("app", follows).is_empty()
         });

@@ -8,6 +8,7 @@ mod handover;
 use crate::claims::{Claims, Lacking, Leftover};
 use crate::conninfo::{Conninfo, Secret, passfile_line};
 use crate::desired::{Link, LinkState, Spec, StandbySpec};
+use crate::name::Mark;
 use crate::observed::NodeFacts;
 use crate::refuse::{Headroom, cannot_drop_slot, cannot_make_slot};
 use crate::render::PASSFILE;
@@ -181,7 +182,21 @@ fn no_walsender(ctx: &Context<'_>) -> Vec<Verdict> {
     let check = |room: Headroom<'_>| {
         room.check("max_wal_senders", room.facts.walsenders_taken(), |c| c.walsenders, "a standby")
     };
-    ctx.headroom_there(lacking(ctx).from).and_then(check).into_iter().collect()
+    let found = ctx.headroom_there(lacking(ctx).from).and_then(check);
+    // Each would wait for the other: the removed link until this one makes the standby follow.
+    let succeeds = |verdict: &Verdict| matches!(verdict, Verdict::Wait { .. }) && follows_here(ctx);
+    found.filter(|verdict| !succeeds(verdict)).into_iter().collect()
+}
+
+/// Whether the standby is told to follow the same primary by another link of this registry, whose
+/// walsender this one takes over.
+fn follows_here(ctx: &Context<'_>) -> bool {
+    let conninfo = ctx.target.and_then(|target| target.primary_conninfo_file.as_ref());
+    let name = conninfo.and_then(|conninfo| conninfo.get("application_name"));
+    let ours = Mark::slot_prefix(&ctx.mark.registry);
+    name.is_some_and(|name| {
+        name.starts_with(&ours) && ctx.source.is_some_and(|source| source.slot(name).is_some())
+    })
 }
 
 /// Whether the standby's settings already point to the primary by our hand.

@@ -212,8 +212,11 @@ fn the_same_input_gives_the_same_plan_and_no_step_comes_twice() {
         if rng.random_bool(0.5) {
             sim.tick();
         }
-        for step in plan(&sim.registry, &sim.world()).steps {
-            assert!(!todo.steps.contains(&step), "planned again after it was done: {step:?}");
+        // What another setting needs anew is another reload.
+        let again = plan(&sim.registry, &sim.world()).steps;
+        let reloads = |step: &Step| step.operation == Operation::Reload;
+        for step in again.iter().filter(|step| !reloads(step) || again.iter().all(reloads)) {
+            assert!(!todo.steps.contains(step), "planned again after it was done: {step:?}");
         }
     });
 }

@@ -214,6 +214,12 @@ impl Sim {
             facts.publications.retain(|found| other(&found.comment));
             facts.subscriptions.retain(|found| other(&found.comment));
             facts.slots.retain(|slot| marks.iter().all(|mark| mark.slot_name() != slot.name));
+            // A setting that nobody has set is as good as its default.
+            facts.settings.retain(|name, value| match name.as_str() {
+                "sync_replication_slots" => value != "off",
+                "synchronized_standby_slots" => !value.is_empty(),
+                _ => true,
+            });
             for subscription in &mut facts.subscriptions {
                 subscription.oid = 0;
                 subscription.tables.values_mut().for_each(|table| table.state = 'r');
