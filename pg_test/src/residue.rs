@@ -29,7 +29,9 @@ const QUERIES: &[(&str, &str)] = &[
 /// Marks differ from run to run.
 const LINK_OBJECTS: &str = "
     SELECT regexp_replace(thing, 'nodes_[0-9a-f]+_[0-9]+', 'MARK', 'g') FROM (
-    SELECT format('slot %s %s', slot_name, slot_type) FROM pg_replication_slots
+    -- A standby copies those of its primary in its own time.
+    SELECT format('slot %s %s', slot_name, slot_type) FROM pg_replication_slots s
+    WHERE coalesce(to_jsonb(s) ->> 'synced', '') <> 'true'
     UNION ALL SELECT format('publication %s: %s.%s', pubname, schemaname, tablename)
       FROM pg_publication_tables
     UNION ALL SELECT format('subscription %s %s %s %s', subname, subenabled, subslotname,
