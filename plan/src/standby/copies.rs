@@ -62,7 +62,8 @@ pub(super) fn stop(ctx: &Context<'_>, target: &NodeFacts) -> Vec<Verdict> {
     if files.is_some_and(|value| value == "on") {
         verdicts.push(act(Operation::AlterSystem { setting: SYNC_SLOTS, value: None }));
     }
-    if copies && ctx.source.is_some() {
+    // They are copied through the standby's own slot: without it nothing is.
+    if copies && ctx.source.is_some_and(|source| source.slot(ctx.slot()).is_some()) {
         verdicts.extend([act(Operation::Reload), act(Operation::SyncSlots)]);
     }
     verdicts
