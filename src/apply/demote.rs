@@ -82,7 +82,8 @@ struct Standing {
     replayed: Option<Lsn>,
 }
 
-const STANDING: &str = "SELECT json_build_object('follows', pg_is_in_recovery() AND current_setting('primary_slot_name') = $1, \
+const STANDING: &str = "SELECT json_build_object(\
+     'follows', pg_is_in_recovery() AND current_setting('primary_slot_name') = $1, \
      'replayed', CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()::text END)";
 
 async fn standing(desired: &Desired, node: NodeId, mark: &Mark) -> Result<Standing> {
@@ -99,7 +100,7 @@ pub async fn await_standby(
 ) -> Result<Lsn> {
     loop {
         let why = match standing(desired, node, mark).await {
-            Ok(Standing { follows: true, replayed: Some(replayed), .. }) => return Ok(replayed),
+            Ok(Standing { follows: true, replayed: Some(replayed) }) => return Ok(replayed),
             Ok(_) => "it is not a standby yet".to_owned(),
             Err(error) => desired.redact(&error.to_string()),
         };
