@@ -118,10 +118,11 @@ fn a_changed_password_is_refused_until_it_is_told() {
     let conninfo = london.conninfo("app");
     paris.sql("app", &format!("SELECT nodes.add_node('london', '{conninfo} password=first')"));
     paris.await_health("london", "up");
+    // Committed first: a session that is quick to return would still find the old password.
+    london.sql("app", "ALTER ROLE postgres PASSWORD 'second'");
     london.sql(
         "app",
-        "ALTER ROLE postgres PASSWORD 'second';
-         SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
          WHERE application_name LIKE 'pg\\_nodes%'",
     );
     paris.await_health("london", "refused");
