@@ -29,6 +29,7 @@ pub mod rejoin;
 pub mod render;
 pub mod rule;
 pub mod step;
+pub mod superseded;
 pub mod switchover;
 pub mod topology;
 pub mod transition;
