@@ -20,6 +20,7 @@ pub mod switchover;
 
 use crate::catalog::{self, Origin, Rows};
 use crate::error::{Error, Result};
+use crate::gate;
 use crate::libpq::reactor;
 use crate::observe::session::Target;
 use crate::observe::{self, Sessions};
@@ -40,6 +41,7 @@ const MAX_ROUNDS: usize = 10;
 
 /// Reads the registry and refuses to act where it is passive.
 pub fn load_active() -> Result<Desired> {
+    gate::check_not_superseded()?;
     let rows = Rows::load()?;
     check_active(&rows.origin)?;
     Desired::from_rows(&rows)

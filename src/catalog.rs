@@ -4,6 +4,7 @@
 use crate::error::{Error, Result};
 use crate::pg::spi;
 use nodes_plan::desired::{Link, LinkId, LinkState, Node, NodeId, Registry, Spec};
+use nodes_plan::quote::Sql;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -490,6 +491,12 @@ pub fn append_event(event: &Event<'_>) -> Result<()> {
     )
 }
 
+/// Has a subscription of this database read no more.
+pub fn disable_subscription(name: &str) -> Result<()> {
+    let sql = Sql::new("ALTER SUBSCRIPTION ").ident(name).raw(" DISABLE");
+    spi::write(sql.text(), &[])
+}
+
 /// What was told last of each node and link that is still registered: names and kinds.
 #[derive(Default, Deserialize)]
 pub struct LastTold {
@@ -501,7 +508,8 @@ pub struct LastTold {
 pub fn last_told() -> Result<LastTold> {
     let text = spi::read_text(
         "WITH told AS (SELECT DISTINCT ON (node, link) node, link, kind FROM nodes.event \
-         WHERE kind NOT IN ('flapping', 'stable', 'superseded', 'headroom') \
+         WHERE kind NOT IN ('flapping', 'stable', 'superseded', 'confirmed', 'unconfirmed', \
+                                        'headroom') \
          AND (node IS NULL) <> (link IS NULL) ORDER BY node, link, id DESC) \
          SELECT json_build_object( \
          'nodes', (SELECT coalesce(json_object_agg(node, kind), '{}') FROM told \

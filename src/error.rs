@@ -79,6 +79,8 @@ pub enum Error {
     SuperuserOnly(&'static str),
     #[error("{0} cannot run inside a transaction block")]
     InTransactionBlock(&'static str),
+    #[error("this server is superseded and takes no writes")]
+    Superseded(String),
     #[error("cannot execute {0} during recovery")]
     InRecovery(&'static str),
     #[error("{links} of {total} links could not be made right")]
@@ -144,7 +146,7 @@ impl Error {
             Error::Busy { .. } => C::ERRCODE_OBJECT_IN_USE,
             Error::CannotPause(_) => C::ERRCODE_FEATURE_NOT_SUPPORTED,
             Error::InTransactionBlock(_) => C::ERRCODE_ACTIVE_SQL_TRANSACTION,
-            Error::InRecovery(_) => C::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+            Error::Superseded(_) | Error::InRecovery(_) => C::ERRCODE_READ_ONLY_SQL_TRANSACTION,
             Error::ApplyFailed { sqlstate, .. } => code_of(sqlstate.as_deref()),
             Error::Timeout(_) => C::ERRCODE_QUERY_CANCELED,
             Error::Peer(error) => code_of(error.sqlstate.as_deref()),
@@ -212,6 +214,7 @@ impl Error {
             Error::TeardownUnfinished { left, reasons } => {
                 Some(format!("Left: {}.\n{}", left.join(", "), reasons.join("\n")))
             }
+            Error::Superseded(successor) => Some(sentence(successor)),
             Error::Peer(error) => error.detail.clone(),
             Error::Local { detail, .. } | Error::Refused { detail, .. } => detail.clone(),
             _ => None,

@@ -2,7 +2,7 @@
 
 use crate::catalog::OwnLimits;
 use crate::pg::shmem::Limits;
-use crate::pg::{disk, process};
+use crate::pg::{disk, process, writes};
 use nodes_plan::link_health::LinkLimits;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
 use std::ffi::CString;
@@ -20,6 +20,8 @@ static MAX_LAG: GucSetting<i32> = GucSetting::<i32>::new(60);
 static MAX_RETAINED_WAL: GucSetting<i32> = GucSetting::<i32>::new(10 * 1024);
 static MAX_NODES: GucSetting<i32> = GucSetting::<i32>::new(128);
 static MAX_LINKS: GucSetting<i32> = GucSetting::<i32>::new(1024);
+static STARTUP_CHECK: GucSetting<i32> = GucSetting::<i32>::new(5_000);
+static ALLOW_SUPERSEDED_WRITES: GucSetting<bool> = GucSetting::<bool>::new(false);
 static RESTART_COMMAND: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static BOOT_ID: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 
@@ -75,6 +77,17 @@ pub fn auto_apply() -> bool {
     AUTO_APPLY.get()
 }
 
+/// How long commits wait, after a start, for the word that this server has no successor; zero:
+/// they do not.
+pub fn startup_check() -> Duration {
+    milliseconds(&STARTUP_CHECK)
+}
+
+/// Whether this session writes on a server that has a successor, or may have one.
+pub fn allow_superseded_writes() -> bool {
+    ALLOW_SUPERSEDED_WRITES.get()
+}
+
 /// The shell command that restarts this server where a service manager owns it.
 pub fn restart_command() -> Option<String> {
     let command = RESTART_COMMAND.get()?.to_string_lossy().into_owned();
@@ -117,6 +130,7 @@ pub fn shared_memory_limits() -> Limits {
 /// preloaded or not.
 pub fn init() {
     define_session_settings();
+    define_gate_settings();
     define_worker_settings();
     define_limits();
     if is_preloading() {
@@ -146,6 +160,27 @@ fn define_session_settings() {
         i32::MAX,
         GucContext::Userset,
         GucFlags::UNIT_MS,
+    );
+}
+
+fn define_gate_settings() {
+    GucRegistry::define_int_guc(
+        c"pg_nodes.startup_check",
+        c"How long commits wait, after a start, for the other members of the server's group.",
+        c"The worker asks them whether one was promoted meanwhile. 0: commits do not wait.",
+        &STARTUP_CHECK,
+        0,
+        600_000,
+        GucContext::Sighup,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_bool_guc(
+        c"pg_nodes.allow_superseded_writes",
+        c"Lets a session write on a server that has a successor, or may have one.",
+        c"What it writes is lost when the server returns to its group.",
+        &ALLOW_SUPERSEDED_WRITES,
+        GucContext::Suset,
+        GucFlags::default(),
     );
 }
 
@@ -272,6 +307,7 @@ fn define_postmaster_settings() {
     );
     process::set_internal_setting(c"pg_nodes.boot_id", &random_id());
     disk::define_setting();
+    writes::define_setting();
 }
 
 /// 64 random bits: the standard library seeds every hasher with them.

@@ -13,6 +13,7 @@ mod apply;
 mod catalog;
 mod clone;
 mod error;
+mod gate;
 mod guc;
 mod libpq;
 mod observe;
@@ -49,6 +50,7 @@ pub extern "C-unwind" fn _PG_init() {
     if guc::is_preloading() {
         pg::shmem::request(guc::shared_memory_limits());
         pg::hooks::install();
+        pg::writes::install();
         pg::process::register_launcher();
     }
 }

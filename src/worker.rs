@@ -14,8 +14,10 @@ mod probe;
 mod publish;
 mod registry;
 mod round_trips;
+mod standing;
 mod state;
 
+use crate::gate;
 use crate::libpq::reactor;
 use crate::pg::process;
 use crate::pg::wait::WaitEvent;
@@ -35,6 +37,9 @@ use std::task::{Context, Poll};
 pub fn run(database: u32) {
     let shown = WaitEvent::named(c"PgNodesWorkerMain");
     let ended = reactor::block_on_as(shown, watch(database));
+    if ended == Ended::Absent {
+        gate::leave(database);
+    }
     shmem::end_worker(database, process::id(), ended);
 }
 

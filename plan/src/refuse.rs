@@ -95,6 +95,14 @@ pub(crate) fn read_only(node: NodeId, name: &str, facts: &NodeFacts) -> Option<V
             "Name its primary instead; what is made there reaches the standby by replication.",
         ));
     }
+    let successor = facts.setting("pg_nodes.superseded_by").filter(|node| !node.is_empty());
+    if let Some(successor) = successor {
+        return Some(Verdict::refuse(
+            node,
+            format!("node \"{name}\" is superseded by {successor} and takes no writes"),
+            "Run nodes.rejoin() on its successor: it makes the node a standby again.",
+        ));
+    }
     if facts.setting("default_transaction_read_only") == Some("on") {
         return Some(Verdict::refuse(
             node,

@@ -30,7 +30,9 @@ pub fn standing<'a>(
     let nobody = World::default();
     let groups = Groups::of(registry, &nobody);
     let Some(group) = groups.get(me) else { return Standing::Alone };
-    let Some(mine) = pulse_of(me) else { return Standing::Unconfirmed };
+    // Of one that was a standby a moment ago the timeline is not known yet.
+    let mine = pulse_of(me).filter(|pulse| !pulse.in_recovery);
+    let Some(mine) = mine else { return Standing::Unconfirmed };
     let others = || group.members.iter().map(|node| node.id).filter(|id| *id != me);
     let same = |pulse: &&Pulse| pulse.system_identifier == mine.system_identifier;
     let further = others()

@@ -78,3 +78,9 @@ fn those_that_are_behind_do_not_matter() {
     let heard = [(PARIS, pulse(3, false)), (LONDON, pulse(2, false)), (OSLO, pulse(3, true))];
     assert_eq!(judge(&heard), Standing::Confirmed);
 }
+
+#[test]
+fn a_standby_that_was_promoted_a_moment_ago_does_not_know_its_timeline() {
+    let heard = [(PARIS, pulse(1, true)), (LONDON, pulse(2, true)), (OSLO, pulse(2, true))];
+    assert_eq!(judge(&heard), Standing::Unconfirmed);
+}

@@ -6,6 +6,7 @@ use super::promote::rewrite;
 use super::report::warn;
 use crate::catalog::Rows;
 use crate::error::{Error, Result};
+use crate::gate;
 use crate::libpq::reactor;
 use crate::observe;
 use crate::observe::session::Session;
@@ -37,6 +38,7 @@ pub async fn open(desired: &Desired, node: NodeId) -> Result<Session> {
 /// The registry's rows, where it may act, read before there is anything to wait for.
 pub fn active_rows() -> Result<Rows> {
     spi::in_own_transaction(|| {
+        gate::check_not_superseded()?;
         let rows = Rows::load()?;
         super::check_active(&rows.origin)?;
         Ok(rows)

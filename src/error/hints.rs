@@ -120,6 +120,9 @@ impl Error {
             Error::InTransactionBlock(_) => {
                 "It commits each step by itself: call it outside BEGIN … COMMIT."
             }
+            Error::Superseded(_) => {
+                "Go on there: nodes.rejoin(), called there, makes this server its standby."
+            }
             Error::InRecovery(_) => "Call it on the primary of this server's group.",
             Error::ApplyFailed { .. } => {
                 "Correct the cause and run nodes.apply() again; what is done stays done."

@@ -2,7 +2,7 @@
 //! themselves (`CountOtherDBBackends`, procarray.c): the worker leaves it for as long as they
 //! take. What is committed wakes whom it concerns.
 
-use super::{extension, process};
+use super::{extension, process, writes};
 use crate::shmem;
 use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
 use pgrx::{PgList, pg_guard, pg_sys};
@@ -154,6 +154,13 @@ unsafe fn look_at(node: *mut pg_sys::Node) {
     // SAFETY: the tag tells which statement it is.
     unsafe {
         match (*node).type_ {
+            T::T_TransactionStmt => {
+                let kind = (*node.cast::<pg_sys::TransactionStmt>()).kind;
+                if kind == pg_sys::TransactionStmtKind::TRANS_STMT_COMMIT_PREPARED {
+                    // What it commits another transaction has written.
+                    writes::admit();
+                }
+            }
             T::T_DropdbStmt => hold((*node.cast::<pg_sys::DropdbStmt>()).dbname),
             T::T_RenameStmt => {
                 let rename = &*node.cast::<pg_sys::RenameStmt>();

@@ -1,10 +1,12 @@
 //! Background workers (bgworker.c): registered, started, given signals as Postgres' own
 //! processes have them, and ended.
 
+use crate::gate;
 use crate::shmem;
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
 use pgrx::{IntoDatum, PgLogLevel, PgSqlErrorCode, pg_guard, pg_sys};
-use std::ffi::{CStr, CString, c_int};
+use std::cell::RefCell;
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::time::Duration;
 
 const LIBRARY: &str = "pg_nodes";
@@ -66,6 +68,7 @@ pub extern "C-unwind" fn pg_nodes_worker_main(argument: pg_sys::Datum) {
         return;
     }
     begin(database);
+    gate::exempt();
     limit_lock_waits();
     crate::worker::run(database.to_u32());
 }
@@ -96,17 +99,9 @@ fn begin(database: pg_sys::Oid) {
 /// session that waits for it in turn goes on before it takes that for a deadlock.
 fn limit_lock_waits() {
     const LIMIT: c_int = 100;
-    // SAFETY: reads a setting, and sets one of this process; Postgres copies the value.
-    unsafe {
-        let limit = LIMIT.min(pg_sys::DeadlockTimeout / 2).max(1);
-        let value = CString::new(limit.to_string()).unwrap_or_default();
-        pg_sys::SetConfigOption(
-            c"lock_timeout".as_ptr(),
-            value.as_ptr(),
-            pg_sys::GucContext::PGC_SUSET,
-            pg_sys::GucSource::PGC_S_OVERRIDE,
-        );
-    }
+    // SAFETY: reads a setting.
+    let limit = LIMIT.min(unsafe { pg_sys::DeadlockTimeout } / 2).max(1);
+    set_own_setting(c"lock_timeout", &limit.to_string());
 }
 
 /// # Safety
@@ -166,18 +161,76 @@ pub fn log(message: &str, detail: Option<&str>, hint: Option<&str>) {
     report.report(PgLogLevel::LOG);
 }
 
+/// Gives a setting of this process another value than the configuration.
+pub fn set_own_setting(name: &'static CStr, value: &str) {
+    set(name, value, pg_sys::GucContext::PGC_SUSET);
+}
+
 /// Gives a setting that nobody can change its value, in the postmaster before it forks.
 pub fn set_internal_setting(name: &'static CStr, value: &str) {
+    set(name, value, pg_sys::GucContext::PGC_INTERNAL);
+}
+
+fn set(name: &'static CStr, value: &str, context: pg_sys::GucContext::Type) {
     let Ok(value) = CString::new(value) else { return };
     // SAFETY: the setting is defined; Postgres copies the value.
     unsafe {
-        pg_sys::SetConfigOption(
+        let source = pg_sys::GucSource::PGC_S_OVERRIDE;
+        pg_sys::SetConfigOption(name.as_ptr(), value.as_ptr(), context, source);
+    }
+}
+
+type Show = unsafe extern "C-unwind" fn() -> *const c_char;
+
+/// Defines a setting that is read and never kept: `show` says what it is, and cannot fail. Only
+/// from `_PG_init`.
+pub fn define_shown_setting(
+    name: &'static CStr,
+    short: &'static CStr,
+    long: &'static CStr,
+    flags: u32,
+    show: Show,
+) {
+    // Postgres wants a place for the value that is never used.
+    let nothing: &'static mut *mut c_char = Box::leak(Box::new(std::ptr::null_mut()));
+    // SAFETY: all strings are static; Postgres alone uses the place.
+    unsafe {
+        pg_sys::DefineCustomStringVariable(
             name.as_ptr(),
-            value.as_ptr(),
+            short.as_ptr(),
+            long.as_ptr(),
+            nothing,
+            c"".as_ptr(),
             pg_sys::GucContext::PGC_INTERNAL,
-            pg_sys::GucSource::PGC_S_OVERRIDE,
+            flags as i32,
+            None,
+            None,
+            Some(show),
         );
     }
+}
+
+/// Keeps a text for Postgres to read it, until the next one.
+pub fn shown(text: String) -> *const c_char {
+    thread_local! {
+        static SHOWN: RefCell<CString> = RefCell::default();
+    }
+    SHOWN.with_borrow_mut(|shown| {
+        *shown = CString::new(text).unwrap_or_default();
+        shown.as_ptr()
+    })
+}
+
+/// Whether this process vacuums by itself: it writes nothing that anybody could miss.
+pub fn is_autovacuum() -> bool {
+    // SAFETY: reads a variable of this process.
+    unsafe { pg_sys::MyBackendType == pg_sys::BackendType::B_AUTOVAC_WORKER }
+}
+
+/// Whether there is a postmaster: not where a single user repairs the server, or an upgrade runs.
+pub fn has_postmaster() -> bool {
+    // SAFETY: reads variables of this process.
+    unsafe { pg_sys::IsPostmasterEnvironment && !pg_sys::IsBinaryUpgrade }
 }
 
 /// Gives memory back to the system that much work at once has left behind; the C library by

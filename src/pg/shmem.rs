@@ -2,10 +2,11 @@
 //! settings, and its lock. What the parts mean is in [`crate::shmem`].
 
 use super::latch::SharedLatch;
+use super::membership::Successor;
 use pgrx::{pg_guard, pg_sys};
 use std::ffi::CStr;
 use std::mem::{align_of, size_of};
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 const NAME: &CStr = c"pg_nodes";
 
@@ -31,18 +32,53 @@ impl Limits {
 
     fn size(self) -> usize {
         let records = self.records() * size_of::<Record>();
-        size_of::<Control>() + records + self.chunks() * size_of::<Chunk>()
+        let heads = size_of::<Gate>() + size_of::<Control>();
+        heads + records + self.chunks() * size_of::<Chunk>()
     }
 }
 
-/// The head of the segment. All zeroes is its beginning.
+/// What is read at every commit, outside the lock: a [`crate::gate::State`].
+#[repr(C)]
+pub struct Gate {
+    pub state: AtomicU32,
+    padding: u32,
+}
+
+/// The head of what is under the lock. All zeroes is its beginning.
 #[repr(C)]
 pub struct Control {
     pub launcher: SharedLatch,
+    pub successor: Noted,
     pub databases: [Database; MAX_DATABASES],
     /// The first free chunk plus one, and how many were ever taken from the end.
     pub free: u32,
     pub used: u32,
+}
+
+/// Who has taken this server's place, and the database whose worker has found it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Noted {
+    timeline: i64,
+    pub database: u32,
+    length: u32,
+    name: [u8; pg_sys::NAMEDATALEN as usize],
+}
+
+impl Noted {
+    pub fn write(&mut self, database: u32, successor: &Successor) {
+        let name = successor.node.as_bytes();
+        let length = name.len().min(self.name.len());
+        self.name[..length].copy_from_slice(&name[..length]);
+        (self.timeline, self.database, self.length) = (successor.timeline, database, length as u32);
+    }
+
+    /// `None`: nobody was noted.
+    pub fn read(&self) -> Option<Successor> {
+        let name = self.name.get(..self.length as usize)?;
+        let node = String::from_utf8_lossy(name).into_owned();
+        (self.length > 0).then_some(Successor { node, timeline: self.timeline })
+    }
 }
 
 /// What launcher, workers and backends tell each other of one database. `oid` 0: free.
@@ -151,7 +187,18 @@ unsafe extern "C-unwind" fn on_startup() {
         START.store(start, Ordering::Relaxed);
         let lock = pg_sys::GetNamedLWLockTranche(NAME.as_ptr());
         LOCK.store(&raw mut (*lock).lock, Ordering::Relaxed);
+        if !found {
+            crate::gate::begin();
+        }
     }
+}
+
+/// The part outside the lock; `None` where the library is not preloaded.
+pub fn gate() -> Option<&'static Gate> {
+    let start = START.load(Ordering::Relaxed);
+    // SAFETY: lies at the start of the segment, aligned, as long as the server runs; nobody has a
+    // unique reference to it, and its parts are atomic.
+    (!start.is_null()).then(|| unsafe { &*start.cast::<Gate>() })
 }
 
 /// Whether the library was preloaded.
@@ -163,6 +210,7 @@ pub fn is_there() -> bool {
 /// wait. `None` where the library is not preloaded.
 fn locked<T>(mode: pg_sys::LWLockMode::Type, work: impl FnOnce(Segment<'_>) -> T) -> Option<T> {
     const { assert!(align_of::<Control>() <= 8 && size_of::<Control>().is_multiple_of(8)) };
+    const { assert!(size_of::<Gate>() == 8) };
     const { assert!(align_of::<Record>() == 4 && align_of::<Chunk>() == 4) };
     let start = START.load(Ordering::Relaxed);
     if start.is_null() {
@@ -173,11 +221,12 @@ fn locked<T>(mode: pg_sys::LWLockMode::Type, work: impl FnOnce(Segment<'_>) -> T
     // runs; the lock keeps others away. Readers get the same type, and change nothing.
     unsafe {
         pg_sys::LWLockAcquire(lock, mode);
-        let records = start.add(size_of::<Control>()).cast::<Record>();
+        let control = start.add(size_of::<Gate>()).cast::<Control>();
+        let records = control.add(1).cast::<Record>();
         let chunks = records.add(limits.records()).cast::<Chunk>();
         let result = work(Segment {
             limits,
-            control: &mut *start.cast::<Control>(),
+            control: &mut *control,
             records: std::slice::from_raw_parts_mut(records, limits.records()),
             chunks: std::slice::from_raw_parts_mut(chunks, limits.chunks()),
         });

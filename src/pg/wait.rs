@@ -100,11 +100,16 @@ pub fn check_for_interrupts() {
 
 /// Waits for a while, or until something may be of interest; serves interrupts.
 pub fn pause(duration: Duration) {
+    pause_as(WaitEvent::EXTENSION, duration);
+}
+
+/// The same, shown as something.
+pub fn pause_as(shown: WaitEvent, duration: Duration) {
     const EVENTS: u32 = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     let limit = duration.as_millis().max(1) as std::ffi::c_long;
     // SAFETY: this process's own latch.
     unsafe {
-        pg_sys::WaitLatch(pg_sys::MyLatch, EVENTS as i32, limit, pg_sys::PG_WAIT_EXTENSION);
+        pg_sys::WaitLatch(pg_sys::MyLatch, EVENTS as i32, limit, shown.0);
         pg_sys::ResetLatch(pg_sys::MyLatch);
     }
     check_for_interrupts();

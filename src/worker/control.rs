@@ -4,7 +4,7 @@ use super::converge::Converge;
 use super::events::Event;
 use super::registry::Registry;
 use super::state::{Shared, State, Watched};
-use super::{Fleet, events};
+use super::{Fleet, events, standing};
 use crate::catalog;
 use crate::guc;
 use crate::libpq::reactor;
@@ -30,6 +30,7 @@ const ABSENCE: Duration = Duration::from_secs(5);
 pub async fn run(shared: Shared, fleet: Fleet, database: u32) -> Ended {
     let mut registry = Registry::default();
     let mut converge = Converge::default();
+    let mut standing = standing::Watch::default();
     let mut cleaned: Option<Instant> = None;
     loop {
         if process::reload_settings() {
@@ -41,6 +42,7 @@ pub async fn run(shared: Shared, fleet: Fleet, database: u32) -> Ended {
         if !registry.look(&shared, &fleet, database) {
             return Ended::Absent;
         }
+        standing.turn(&mut shared.state_mut(), database);
         turn(&shared, &fleet, &mut converge);
         if cleaned.is_none_or(|at| at.elapsed() >= CLEANING) {
             cleaned = Some(Instant::now());

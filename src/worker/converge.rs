@@ -7,6 +7,7 @@ use super::state::{Shared, State};
 use crate::apply;
 use crate::catalog;
 use crate::error::Result;
+use crate::gate;
 use crate::guc;
 use crate::pg::{lock, spi};
 use nodes_plan::desired::{LinkId, LinkState, NodeId};
@@ -31,7 +32,6 @@ pub struct Converge {
     not_before: Option<Instant>,
     /// What was told of the last run, so that its repetition is not.
     told: BTreeSet<String>,
-    superseded: bool,
 }
 
 impl Converge {
@@ -40,7 +40,8 @@ impl Converge {
         if let Some(outcome) = self.outcome.take() {
             self.ended(state, outcome);
         }
-        if spi::in_recovery() || self.is_superseded(state) || !may_act(state) {
+        let admits = matches!(gate::state(), gate::State::Open | gate::State::Overdue);
+        if spi::in_recovery() || !admits || !may_act(state) {
             return;
         }
         let Some(plan) = state.planned.clone() else { return };
@@ -101,30 +102,6 @@ impl Converge {
         state.links.unplan(&converged);
         state.look_again();
     }
-
-    /// Whether another server of this one's group is further, and says so once.
-    fn is_superseded(&mut self, state: &mut State) -> bool {
-        let superior = superior(state);
-        let superseded = superior.is_some();
-        if let Some((name, timeline)) = superior.filter(|_| !self.superseded) {
-            state.events.push(Event {
-                node: Some(name.clone()),
-                link: None,
-                kind: "superseded",
-                severity: Severity::Critical,
-                message: format!(
-                    "this server is superseded: node \"{name}\" is the primary on timeline {timeline}"
-                ),
-                rule: "",
-                hint: Some(
-                    "Stop it, or make it a standby; until then it changes nothing on any node."
-                        .to_owned(),
-                ),
-            });
-        }
-        self.superseded = superseded;
-        superseded
-    }
 }
 
 fn failed(line: &str) -> Event {
@@ -137,19 +114,6 @@ fn failed(line: &str) -> Event {
         rule: "",
         hint: Some("Correct the cause; it is tried again by itself.".to_owned()),
     }
-}
-
-/// A primary of this server's own group with a higher timeline.
-fn superior(state: &State) -> Option<(String, i64)> {
-    let (me, myself) = state.myself()?;
-    let mine = myself.pulse.as_ref()?;
-    let others = state.nodes.iter().filter(|(id, node)| **id != me && node.watch.state().answers());
-    others
-        .filter_map(|(_, node)| Some((node, node.pulse.as_ref()?)))
-        .filter(|(_, pulse)| pulse.system_identifier == mine.system_identifier)
-        .filter(|(_, pulse)| !pulse.in_recovery && pulse.timeline > mine.timeline)
-        .map(|(node, pulse)| (node.name.clone(), pulse.timeline))
-        .next()
 }
 
 /// A server of a registered group that is none of its nodes is a copy: it must find itself

@@ -2,6 +2,7 @@
 //! is connected to no database itself; whether one has the extension only a worker can see, so
 //! every new database gets one, which leaves at once where there is nothing to do.
 
+use crate::gate;
 use crate::libpq::reactor;
 use crate::pg::databases::{self, Database};
 use crate::pg::wait::WaitEvent;
@@ -60,7 +61,7 @@ struct Launcher {
 impl Launcher {
     fn turn(&mut self) {
         let Ok(databases) = databases::all() else { return };
-        self.known.retain(|oid, _| databases.iter().any(|database| database.oid == *oid));
+        self.forget_dropped(&databases);
         self.examine_standby();
         let now = Instant::now();
         let seen = shmem::databases();
@@ -74,6 +75,15 @@ impl Launcher {
             if !held {
                 self.start(database, now);
             }
+        }
+    }
+
+    /// At the beginning, too: a database may have been dropped, and the server stopped.
+    fn forget_dropped(&mut self, databases: &[Database]) {
+        let exists = |oid: u32| databases.iter().any(|database| database.oid == oid);
+        if self.known.is_empty() || !self.known.keys().all(|oid| exists(*oid)) {
+            self.known.retain(|oid, _| exists(*oid));
+            gate::retain(exists);
         }
     }
 
