@@ -157,6 +157,7 @@ impl Outline {
             id: self.origin.id.clone().unwrap_or_default(),
             nodes: self.nodes.iter().map(named).collect(),
             links: self.links.iter().map(LinkRow::link).collect(),
+            ..Registry::default()
         }
     }
 }

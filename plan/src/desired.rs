@@ -15,6 +15,8 @@ pub struct Registry {
     pub id: String,
     pub nodes: BTreeMap<NodeId, Node>,
     pub links: Vec<Link>,
+    /// Whether a worker watches the nodes: what must be moved on all the time needs one.
+    pub is_watched: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -108,7 +108,7 @@ impl<'a> Group<'a> {
     }
 
     /// Whether a member is the same server as another, once over; `None`: one is not heard.
-    fn is_same(&self, one: NodeId, other: NodeId) -> Option<bool> {
+    pub fn is_same(&self, one: NodeId, other: NodeId) -> Option<bool> {
         let (one, other) =
             (self.system_identifiers.get(&one)?, self.system_identifiers.get(&other)?);
         Some(one == other)

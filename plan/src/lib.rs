@@ -28,6 +28,7 @@ pub mod quote;
 pub mod rejoin;
 pub mod render;
 pub mod rule;
+pub mod siblings;
 pub mod step;
 pub mod superseded;
 pub mod switchover;

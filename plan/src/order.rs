@@ -8,6 +8,7 @@ use crate::observed::{NodeFacts, World};
 use crate::others::Others;
 use crate::refuse::read_only;
 use crate::rule::{Context, Rule, Table, Verdict};
+use crate::siblings::{self, Left};
 use crate::step::{Operation, Phase, Plan, Problem, ProblemKind, Step};
 use crate::synchronized;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,8 @@ pub(crate) const RULES: &[(&str, &str)] = &[
     ("RG05", "postgres_fdw was made for servers that are gone"),
     ("RG06", "postgres_fdw was made here and is used by others"),
     ("RG07", "a primary does not wait for just those standbys that keep its slots"),
+    ("RG08", "a member of a group has no slot for one that may have to follow it"),
+    ("RG09", "a member keeps a slot for one that will not follow it"),
 ];
 
 /// The difference between what should be and what is. The same input gives the same plan.
@@ -38,7 +41,7 @@ pub fn plan(registry: &Registry, world: &World) -> Plan {
         let (steps, problems) = (plan.steps.len(), plan.problems.len());
         let mut lacking = None;
         if let Some(ctx) = Context::new(registry, &index, &others, link) {
-            plan_link(&ctx, world, &mut plan);
+            plan_link(&ctx, registry, &index, world, &mut plan);
             // A link to a node that is not heard gets nothing yet.
             let is_next = link.state != LinkState::Removing && ctx.both().is_some();
             lacking = is_next.then(|| (table(link).lacking)(&ctx));
@@ -54,6 +57,7 @@ pub fn plan(registry: &Registry, world: &World) -> Plan {
         if let Some(facts) = index.get(*id) {
             plan.steps.extend(synchronized::plan_node(registry, node, facts, &others));
         }
+        siblings::plan_node(registry, node, &index, &others, &mut plan);
         let node_uses = uses.0.remove(id).unwrap_or_default();
         let steps = plan.steps.len();
         // A standby shows what its primary has and can change none of it.
@@ -94,7 +98,13 @@ fn table(link: &Link) -> &'static Table {
     }
 }
 
-fn plan_link(ctx: &Context<'_>, world: &World, plan: &mut Plan) {
+fn plan_link(
+    ctx: &Context<'_>,
+    registry: &Registry,
+    index: &Index<'_>,
+    world: &World,
+    plan: &mut Plan,
+) {
     let table = table(ctx.link);
     let before = plan.problems.len();
     let steps = plan.steps.len();
@@ -112,7 +122,11 @@ fn plan_link(ctx: &Context<'_>, world: &World, plan: &mut Plan) {
         LinkState::Removing => {
             ask(table.remove, ctx, plan);
             if plan.steps.len() == steps && plan.problems.len() == before {
-                forget_link(ctx, plan);
+                match siblings::left(registry, index, ctx.link) {
+                    Left::Nothing => forget_link(ctx, plan),
+                    Left::Slot => {}
+                    Left::Held(verdict) => record("RG09", ctx, verdict, plan),
+                }
             }
         }
     }

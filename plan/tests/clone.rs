@@ -31,6 +31,7 @@ fn registry() -> Registry {
         id: "3f2504e0-4f89-11d3-9a0c-0305e82c3301".into(),
         nodes: [node(1, "paris"), node(2, "oslo")].into(),
         links: vec![link],
+        ..Registry::default()
     }
 }
 

@@ -69,6 +69,7 @@ fn ready() -> Pair {
             link(1, "oslo", PARIS, OSLO, Spec::Standby(StandbySpec { slot: true })),
             link(2, "feed", PARIS, LONDON, Spec::Subscription(subscription)),
         ],
+        ..Registry::default()
     };
     let pulse = |in_recovery, slots| Pulse {
         version: 170_005,

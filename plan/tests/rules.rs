@@ -18,6 +18,7 @@ const SLOT: &str = "nodes_3f2504e0_1";
 const PARIS: NodeId = 1;
 const LONDON: NodeId = 2;
 const OSLO: NodeId = 3;
+const ROME: NodeId = 4;
 /// A type of an extension, with a modifier that is not numbers only.
 const GEOMETRY: &str = "public.geometry(Point,4326)";
 
@@ -360,6 +361,7 @@ fn cases() -> Vec<(&'static str, Case, &'static str)> {
         subscription_removals(),
         foreign_cases(),
         shared_cases(),
+        sibling_cases(),
     ]
     .into_iter()
     .flatten()
@@ -1158,6 +1160,85 @@ fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
             "COMMENT ON SCHEMA \"stock\" IS NULL",
         ),
     ]
+}
+
+/// Paris with oslo and rome, which keep a slot for each other.
+fn siblings() -> Case {
+    let mut case = Case::standby_made();
+    case.registry.is_watched = true;
+    let node = Node { id: ROME, name: "rome".into(), ..case.registry.nodes[&OSLO].clone() };
+    case.registry.nodes.insert(ROME, Node { conninfo: conninfo("rome"), ..node });
+    let link = Link { id: 2, name: "rome".into(), to: ROME, ..case.registry.links[0].clone() };
+    case.registry.links.push(link);
+    let rome = case.facts[&OSLO].clone();
+    case.facts.insert(ROME, rome);
+    case.with(PARIS, |f| f.slots.push(physical(2)))
+        .with(OSLO, |f| f.slots.push(physical(2)))
+        .with(ROME, |f| f.slots.push(physical(1)))
+}
+
+fn physical(link: LinkId) -> Slot {
+    Slot { name: format!("nodes_3f2504e0_{link}"), kind: "physical".into(), ..Slot::default() }
+}
+
+fn sibling_cases() -> Vec<(&'static str, Case, &'static str)> {
+    let leaving = || {
+        let mut case = siblings();
+        case.registry.links[1].state = LinkState::Removing;
+        let case = case.with(PARIS, |f| drop(f.slots.pop()));
+        case.with(ROME, |f| {
+            let facts = NodeFacts::default();
+            (f.settings, f.file_settings) = (facts.settings, Some(BTreeMap::new()));
+            (f.primary_conninfo, f.primary_conninfo_file, f.passfile) = (None, None, None);
+        })
+    };
+    let mut unwatched = siblings();
+    unwatched.registry.is_watched = false;
+    vec![
+        (
+            "RG08",
+            siblings().with(OSLO, |f| f.slots.clear()),
+            "oslo: SELECT pg_catalog.pg_create_physical_replication_slot('nodes_3f2504e0_2', true)",
+        ),
+        (
+            "RG08",
+            siblings().with(OSLO, |f| {
+                f.slots.clear();
+                f.settings.insert("max_replication_slots".into(), "0".into());
+            }),
+            "leaves no slot for \"rome\", which may have to be cloned anew if \"oslo\" takes over",
+        ),
+        ("RG09", unwatched, "pg_drop_replication_slot('nodes_3f2504e0_1')"),
+        (
+            "RG09",
+            siblings().with(OSLO, |f| f.slots[0].wal_status = Some("lost".into())),
+            "pg_drop_replication_slot('nodes_3f2504e0_2')",
+        ),
+        ("RG09", leaving(), "pg_drop_replication_slot('nodes_3f2504e0_2')"),
+        (
+            "RG09",
+            leaving().silent(OSLO),
+            "\"oslo\" did not answer: it may keep a slot for \"rome\"",
+        ),
+        (
+            "RG09",
+            leaving().with(OSLO, |f| f.can_replicate = false),
+            "on node \"oslo\" may not drop slots",
+        ),
+        (
+            "RG09",
+            leaving().with(OSLO, |f| f.slots[0].active = true),
+            "somebody reads the slot that \"oslo\" keeps for \"rome\"",
+        ),
+    ]
+}
+
+#[test]
+fn nobody_keeps_a_slot_in_vain() {
+    let case = siblings();
+    let steps = plan(&case.registry, &case.world()).steps;
+    let shared: Vec<_> = steps.iter().filter(|step| step.rule.starts_with("RG")).collect();
+    assert!(shared.is_empty(), "{shared:#?}");
 }
 
 /// What order.rs adds for several links.

@@ -6,6 +6,7 @@ use crate::catalog::{LinkRow, NodeRow, Rows};
 use crate::error::Result;
 use crate::guc;
 use crate::observe::session::Target;
+use crate::shmem;
 use nodes_plan::desired::{Interest, LinkId, Node, NodeId, Registry};
 use nodes_plan::quote::MASK;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,8 +22,11 @@ pub struct Desired {
 
 impl Desired {
     pub fn from_rows(rows: &Rows) -> Result<Desired> {
-        let mut registry =
-            Registry { id: rows.origin.id.clone().unwrap_or_default(), ..Registry::default() };
+        let mut registry = Registry {
+            id: rows.origin.id.clone().unwrap_or_default(),
+            is_watched: shmem::is_there(),
+            ..Registry::default()
+        };
         let mut targets = BTreeMap::new();
         for row in &rows.nodes {
             let conninfo = conninfo::stored(&row.name, &row.conninfo, row.password.as_deref())?;

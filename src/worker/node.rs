@@ -67,6 +67,7 @@ async fn keep(
         beat(shared, id, &mut session).await?;
         backoff.reset();
         name_session(shared, &mut session, &mut label).await?;
+        advance_slots(shared, id, &mut session).await?;
         if let Some(wanted) = shared.wants_inventory(id) {
             Box::pin(take_inventory(shared, id, wanted, &mut session)).await?;
         }
@@ -103,6 +104,22 @@ async fn name_session(
     let renamed = session.rename(&wanted).await;
     *label = wanted;
     renamed.map_err(|error| failure(&Error::Peer(error), FailureKind::of_query))
+}
+
+/// Moves on what nobody reads yet. What the node refuses is tried again after the next heartbeat:
+/// one that replays slowly lets a slot go no further than it is itself.
+async fn advance_slots(shared: &Shared, id: NodeId, session: &mut Session) -> Result<(), Failure> {
+    const ADVANCE: &str = "SELECT pg_replication_slot_advance($1, $2::pg_lsn)";
+    for (slot, position) in shared.slots_behind(id) {
+        let position = position.to_string();
+        let advanced = session.connection.query(ADVANCE, &[Some(&slot), Some(&position)]).await;
+        if let Err(error) = advanced
+            && error.sqlstate.is_none()
+        {
+            return Err(failure(&Error::Peer(error), FailureKind::of_query));
+        }
+    }
+    Ok(())
 }
 
 async fn take_inventory(

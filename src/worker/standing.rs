@@ -70,10 +70,7 @@ impl State {
         // A copy of a registry is nobody's member.
         let Some(desired) = &self.desired else { return Standing::Alone };
         let has_group = rows.links.iter().any(|link| matches!(link.spec, Spec::Standby(_)));
-        let pulse_of = |id: NodeId| {
-            let node = self.nodes.get(&id).filter(|node| node.watch.state().answers())?;
-            node.pulse.as_ref()
-        };
+        let pulse_of = |id: NodeId| self.nodes.get(&id)?.answer();
         match self.myself() {
             _ if !has_group => Standing::Alone,
             Some((me, _)) => match standing(&desired.registry, me, pulse_of) {

@@ -18,10 +18,12 @@ use nodes_plan::desired::{Interest, Link, LinkId, NodeId, Registry, Spec};
 use nodes_plan::growth::Growth;
 use nodes_plan::headroom::Room;
 use nodes_plan::link_health::Probe;
+use nodes_plan::lsn::Lsn;
 use nodes_plan::name::TableName;
 use nodes_plan::node_health::{Failure, NodeLimits, NodeState, NodeWatch};
 use nodes_plan::observed::{NodeFacts, Observation, World};
 use nodes_plan::pulse::Pulse;
+use nodes_plan::siblings;
 use nodes_plan::step::Plan;
 use std::borrow::Cow;
 use std::cell::{Ref, RefCell, RefMut};
@@ -142,6 +144,11 @@ impl Watched {
         if let Ok(told) = serde_json::from_value::<NodeState>(kind.into()) {
             self.watch.resume(told);
         }
+    }
+
+    /// What it said last, if it is heard and is itself.
+    pub fn answer(&self) -> Option<&Pulse> {
+        self.pulse.as_ref().filter(|_| self.watch.state().answers())
     }
 
     pub fn limits(&self) -> NodeLimits {
@@ -313,6 +320,15 @@ impl Shared {
     pub fn interest(&self, id: NodeId) -> Interest {
         let state = self.state();
         state.desired.as_ref().map_or_else(Interest::default, |d| d.registry.interest(id))
+    }
+
+    /// Slots of a node that keep WAL for others in vain, and how far each may be moved on.
+    pub fn slots_behind(&self, id: NodeId) -> Vec<(String, Lsn)> {
+        let state = self.state();
+        let Some(desired) = state.desired.as_ref().filter(|_| !spi::in_recovery()) else {
+            return vec![];
+        };
+        siblings::behind(&desired.registry, id, |id| state.nodes.get(&id)?.answer())
     }
 
     /// Given when links of a node should be probed.

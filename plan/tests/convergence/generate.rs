@@ -39,6 +39,7 @@ pub fn sim(rng: &mut SmallRng) -> Sim {
         registry.nodes.insert(id, Node { id, name, conninfo, digest, ..Node::default() });
     }
     gather(rng, &nodes, &mut registry);
+    registry.is_watched = rng.random_bool(0.5);
     for id in 1..=rng.random_range(0..=6) {
         add_link(rng, id, &nodes, &mut registry);
     }

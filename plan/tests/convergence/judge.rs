@@ -22,6 +22,7 @@ fn standby_is_right(sim: &Sim, link: &Link, spec: &StandbySpec) -> Outcome {
     let (source, target) = (sim.facts(link.from), sim.facts(link.to));
     let from = &sim.registry.nodes[&link.from].conninfo;
     ensure(source.slot(&slot).is_some() == spec.slot, "slot")?;
+    siblings_keep(sim, link, spec, &slot)?;
     let subscribed = |l: &Link| {
         let reads = matches!(l.spec, Spec::Subscription(_)) && l.from == link.from;
         reads && l.state != LinkState::Removing
@@ -47,6 +48,24 @@ fn standby_is_right(sim: &Sim, link: &Link, spec: &StandbySpec) -> Outcome {
     ensure(conninfo.get("passfile").is_some() == from.password().is_some(), "passfile option")?;
     ensure(!target.passfile_unfinished, "second passfile")?;
     ensure(target.passfile == from.password().map(|p| passfile_line(&p)), "passfile")
+}
+
+/// Whether the other members keep a slot for the standby, and only where one moves it on.
+fn siblings_keep(sim: &Sim, link: &Link, spec: &StandbySpec, slot: &str) -> Outcome {
+    let group = group(sim, link.from);
+    for member in group.iter().filter(|id| ![link.from, link.to].contains(id)) {
+        let facts = sim.facts(*member);
+        let is_primary = group.first() == Some(member);
+        let same = facts.system_identifier == sim.facts(group[0]).system_identifier;
+        let is_there = facts.slot(slot).is_some();
+        if !(sim.registry.is_watched && spec.slot) {
+            ensure(!is_there || !facts.can_replicate, "a slot that nobody moves on")?;
+        } else if facts.in_recovery != is_primary && same && facts.can_replicate {
+            let ample = facts.number("max_replication_slots") >= Some(20);
+            ensure(is_there || !ample, "a sibling's slot")?;
+        }
+    }
+    Ok(())
 }
 
 fn subscription_is_right(sim: &Sim, link: &Link, spec: &SubscriptionSpec) -> Outcome {

@@ -18,7 +18,7 @@ pub struct Sim {
     /// Nodes that live but answered too long ago.
     pub stale: BTreeSet<NodeId>,
     /// Slots whose reader was told to stop and has not noticed yet.
-    lingering: BTreeSet<String>,
+    lingering: BTreeSet<(NodeId, String)>,
     next_oid: u32,
 }
 
@@ -50,7 +50,7 @@ impl Sim {
             } else {
                 let stale = self.stale.contains(id);
                 let age = if stale { MAX_AGE + Duration::from_secs(1) } else { Duration::ZERO };
-                Observation::Seen { age, facts: Box::new(self.seen(facts)) }
+                Observation::Seen { age, facts: Box::new(self.seen(*id, facts)) }
             };
             world.nodes.insert(*id, seen);
         }
@@ -58,11 +58,12 @@ impl Sim {
     }
 
     /// Facts with those that follow from others, and without what the role may not read.
-    fn seen(&self, facts: &NodeFacts) -> NodeFacts {
+    fn seen(&self, id: NodeId, facts: &NodeFacts) -> NodeFacts {
         let mut seen = self.with_catalog(facts.clone());
-        let read = self.readers();
+        let read = self.readers(id);
         for slot in &mut seen.slots {
-            slot.active = read.contains(&slot.name) || self.lingering.contains(&slot.name);
+            let lingers = self.lingering.contains(&(id, slot.name.clone()));
+            slot.active = read.contains(&slot.name) || lingers;
         }
         seen.walsenders = seen.slots.iter().filter(|slot| slot.active).count() as i64;
         let published = |p: &Publication| published_tables(&seen, p);
@@ -104,12 +105,15 @@ impl Sim {
         primary.filter(|_| facts.in_recovery)
     }
 
-    /// Slots with a reader, those of initial copies included.
-    fn readers(&self) -> BTreeSet<String> {
+    /// Slots of a node with a reader, those of initial copies included.
+    fn readers(&self, id: NodeId) -> BTreeSet<String> {
         let mut read = BTreeSet::new();
         for (_, facts) in self.nodes.iter().filter(|(id, _)| !self.down.contains(id)) {
             if facts.in_recovery {
-                let follows = facts.primary_conninfo.is_some();
+                // The last part of every address is the node's number.
+                let host =
+                    facts.primary_conninfo.as_ref().and_then(|conninfo| conninfo.get("host"));
+                let follows = host.is_some_and(|host| host.ends_with(&format!(".{id}")));
                 let slot = facts.setting("primary_slot_name").filter(|_| follows);
                 read.extend(slot.map(str::to_owned));
                 continue;
@@ -120,6 +124,11 @@ impl Sim {
             }
         }
         read
+    }
+
+    fn all_readers(&self) -> BTreeSet<(NodeId, String)> {
+        let of_node = |id: NodeId| self.readers(id).into_iter().map(move |slot| (id, slot));
+        self.nodes.keys().copied().flat_map(of_node).collect()
     }
 
     /// Time passes: readers notice that they should stop, initial copies end.
@@ -161,10 +170,10 @@ impl Sim {
         let Some(node) = step.node else { return self.run_in_registry(&step.operation) };
         let silent = self.down.contains(&node) || self.stale.contains(&node);
         ensure(!silent, "a step on a node that does not answer")?;
-        let read = self.readers();
+        let read = self.all_readers();
         if let Operation::DropSlot { slot } = &step.operation {
             // The executor waits for a reader that was told to stop, and for no other.
-            ensure(!read.contains(slot), "slot is active")?;
+            ensure(!read.contains(&(node, slot.clone())), "slot is active")?;
         }
         self.next_oid += 1;
         let source = step.link.and_then(|link| self.registry.link(link)).map(|link| link.from);
@@ -176,7 +185,7 @@ impl Sim {
         if let Some(publisher) = publisher {
             publisher.slots = there.slots;
         }
-        let stopped: Vec<String> = read.difference(&self.readers()).cloned().collect();
+        let stopped: Vec<_> = read.difference(&self.all_readers()).cloned().collect();
         self.lingering.extend(stopped);
         Ok(())
     }

@@ -1,0 +1,229 @@
+//! Slots that members of a group keep for those that follow another member: whoever takes the
+//! primary's place has the WAL that the others still need, and nobody is cloned anew. Nobody
+//! reads them before, so that they must be moved on ([`behind`]).
+
+use crate::desired::{Link, LinkId, Node, NodeId, Registry, Spec};
+use crate::group::Group;
+use crate::index::{Index, Indexed};
+use crate::lsn::Lsn;
+use crate::name::Mark;
+use crate::observed::{NodeFacts, Slot};
+use crate::others::Others;
+use crate::pulse::Pulse;
+use crate::refuse::{cannot_drop_slot, raise};
+use crate::rule::Verdict;
+use crate::step::{Operation, Phase, Plan, Problem, ProblemKind, Step};
+use std::collections::BTreeSet;
+
+const LIMIT: &str = "max_replication_slots";
+
+/// A slot is moved on once it keeps so many bytes of WAL that nobody needs: a segment.
+const SLACK: u64 = 16 * 1024 * 1024;
+
+/// What makes the slots of one node right that it keeps for others to follow it one day.
+pub(crate) fn plan_node(
+    registry: &Registry,
+    node: &Node,
+    index: &Index<'_>,
+    others: &Others<'_>,
+    plan: &mut Plan,
+) {
+    let Some(facts) = index.get(node.id).filter(|facts| facts.can_replicate) else { return };
+    let group = others.groups.get(node.id);
+    let kept = facts.slots.iter().filter(|slot| is_unwanted(registry, node.id, group, slot));
+    for slot in kept {
+        let reason = "no member of its group would read it after a failover";
+        let operation = Operation::DropSlot { slot: slot.name.clone() };
+        plan.steps.push(step(Phase::Prepare, node.id, "RG09", operation, reason.to_owned()));
+    }
+    let Some(group) = group.filter(|group| registry.is_watched && is_member(group, node.id, facts))
+    else {
+        return;
+    };
+    let is_missing = |link: &&Link| {
+        let slot = registry.mark(link).slot_name();
+        let is_made = index.get(link.from).is_some_and(|source| source.slot(&slot).is_some());
+        is_made && is_wanted(link, node.id) && facts.slot(&slot).is_none()
+    };
+    let mut room = room(facts, others, node.id);
+    for link in group.links.iter().copied().filter(is_missing) {
+        if room <= 0 {
+            plan.problems.push(no_room(registry, node, facts, link));
+            continue;
+        }
+        room -= 1;
+        let slot = registry.mark(link).slot_name();
+        let reason = format!(
+            "lets \"{}\" follow \"{}\" after a failover",
+            registry.node_name(link.to),
+            node.name
+        );
+        let operation = Operation::CreatePhysicalSlot { slot };
+        plan.steps.push(step(Phase::Finish, node.id, "RG08", operation, reason));
+    }
+}
+
+fn step(
+    phase: Phase,
+    node: NodeId,
+    rule: &'static str,
+    operation: Operation,
+    reason: String,
+) -> Step {
+    Step { phase, rule, link: None, node: Some(node), operation, reason, danger: None }
+}
+
+/// Whether the follower of a link would follow this node if the two of the link part.
+fn is_wanted(link: &Link, node: NodeId) -> bool {
+    link.from != node && link.to != node && has_slot(link)
+}
+
+fn has_slot(link: &Link) -> bool {
+    matches!(&link.spec, Spec::Standby(spec) if spec.slot)
+}
+
+/// Whether a node has the place in its group that the registry says.
+fn is_member(group: &Group<'_>, node: NodeId, facts: &NodeFacts) -> bool {
+    if group.is_primary(node) {
+        return !facts.in_recovery;
+    }
+    let primary = group.members.first().map(|primary| primary.id);
+    facts.in_recovery && primary.is_some_and(|primary| group.is_same(primary, node) == Some(true))
+}
+
+/// A slot of ours that is for none who might follow. What the link's own rules see to, on both
+/// its nodes, is left to them.
+fn is_unwanted(registry: &Registry, node: NodeId, group: Option<&Group<'_>>, slot: &Slot) -> bool {
+    let Some(id) = link_of(registry, &slot.name).filter(|_| slot.kind == "physical") else {
+        return false;
+    };
+    if slot.active {
+        return false;
+    }
+    let is_lost = slot.wal_status.as_deref() == Some("lost");
+    match registry.link(id) {
+        Some(link) if link.from == node || link.to == node => false,
+        Some(_) => {
+            let in_group = |group: &Group<'_>| group.links.iter().any(|link| link.id == id);
+            let wanted = |group| in_group(group) && registry.link(id).is_some_and(has_slot);
+            is_lost || !registry.is_watched || !group.is_some_and(wanted)
+        }
+        // It may be one of a link that is being made this moment.
+        None => false,
+    }
+}
+
+/// What a removed link may have left on nodes that are none of its two.
+pub(crate) enum Left {
+    Nothing,
+    /// A slot, which this plan drops.
+    Slot,
+    /// A slot, known or not, that no plan drops as things are.
+    Held(Verdict),
+}
+
+/// Looks on all members of the group in which a removed link was.
+pub(crate) fn left(registry: &Registry, index: &Index<'_>, link: &Link) -> Left {
+    if !matches!(link.spec, Spec::Standby(_)) {
+        return Left::Nothing;
+    }
+    let slot = registry.mark(link).slot_name();
+    let follower = registry.node_name(link.to);
+    let mut left = Left::Nothing;
+    let others =
+        connected(registry, link).into_iter().filter(|id| ![link.from, link.to].contains(id));
+    for node in others.filter_map(|id| registry.nodes.get(&id)) {
+        let Some(facts) = index.get(node.id) else {
+            if registry.is_watched && !node.gone {
+                left = Left::Held(unheard(node, follower));
+            }
+            continue;
+        };
+        match facts.slot(&slot) {
+            Some(slot) if slot.active => return Left::Held(read(node, &slot.name, follower)),
+            Some(_) => return cannot_drop_slot(node, facts).map_or(Left::Slot, Left::Held),
+            None => {}
+        }
+    }
+    left
+}
+
+fn unheard(node: &Node, follower: &str) -> Verdict {
+    let message =
+        format!("\"{}\" did not answer: it may keep a slot for \"{follower}\"", node.name);
+    let hint = "Run nodes.apply() when it answers again, or nodes.forget_node() if it never will.";
+    Verdict::wait(node.id, message, hint)
+}
+
+fn read(node: &Node, slot: &str, follower: &str) -> Verdict {
+    let message =
+        format!("somebody reads the slot that \"{}\" keeps for \"{follower}\"", node.name);
+    Verdict::wait(node.id, message, format!("End the reader of slot \"{slot}\" there."))
+}
+
+/// The nodes that follow, lead, or did so by links that are not forgotten yet.
+fn connected(registry: &Registry, link: &Link) -> BTreeSet<NodeId> {
+    let standbys = || registry.links.iter().filter(|link| matches!(link.spec, Spec::Standby(_)));
+    let mut found = BTreeSet::from([link.from]);
+    let mut next = vec![link.from];
+    while let Some(node) = next.pop() {
+        let ends = standbys().filter(|link| link.from == node || link.to == node);
+        next.extend(ends.flat_map(|link| [link.from, link.to]).filter(|id| found.insert(*id)));
+    }
+    found
+}
+
+fn link_of(registry: &Registry, slot: &str) -> Option<LinkId> {
+    slot.strip_prefix(&Mark::slot_prefix(&registry.id))?.parse().ok()
+}
+
+/// How many slots are left when all links have theirs.
+fn room(facts: &Indexed<'_>, others: &Others<'_>, node: NodeId) -> i64 {
+    let Some(limit) = facts.number(LIMIT) else { return i64::MAX };
+    let account = others.ledger.account(node);
+    let used = facts.slots.len() as i64;
+    let end = used - account.freed.slots + account.promised.slots;
+    limit - end.max(used + account.taken.slots)
+}
+
+fn no_room(registry: &Registry, node: &Node, facts: &NodeFacts, link: &Link) -> Problem {
+    let follower = registry.node_name(link.to);
+    Problem {
+        kind: ProblemKind::Warning,
+        rule: "RG08",
+        link: Some(link.id),
+        node: Some(node.id),
+        message: format!(
+            "{LIMIT} on node \"{}\" leaves no slot for \"{follower}\", which may have to be cloned \
+             anew if \"{}\" takes over",
+            node.name, node.name
+        ),
+        hint: raise(LIMIT, facts.slots.len() as i64 + 1),
+    }
+}
+
+/// The slots of a node that nobody reads yet and that keep more WAL than needed, each with the
+/// position that those it is for have reached. `pulse_of` gives `None` for a node that does not
+/// answer.
+pub fn behind<'a>(
+    registry: &Registry,
+    node: NodeId,
+    pulse_of: impl Fn(NodeId) -> Option<&'a Pulse>,
+) -> Vec<(String, Lsn)> {
+    let Some(pulse) = pulse_of(node) else { return vec![] };
+    let candidates = pulse.slots.iter().filter(|slot| slot.kind == "physical" && !slot.active);
+    let mut behind = Vec::new();
+    for slot in candidates {
+        let link = link_of(registry, &slot.name).and_then(|id| registry.link(id));
+        let Some(link) = link.filter(|link| is_wanted(link, node)) else { continue };
+        let source = pulse_of(link.from)
+            .filter(|source| source.system_identifier == pulse.system_identifier);
+        let reached = source.and_then(|source| source.slot(&slot.name)?.restart_lsn);
+        if let (Some(reached), Some(kept)) = (reached, slot.restart_lsn)
+            && reached.0.saturating_sub(kept.0) >= SLACK
+        {
+            behind.push((slot.name.clone(), reached));
+        }
+    }
+    behind
+}
