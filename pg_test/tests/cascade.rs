@@ -53,6 +53,7 @@ impl Cascade {
     /// left to do.
     #[track_caller]
     fn assert_tree(&self, primary: &str, tree: &[(&str, &[&str])]) {
+        assert_eq!(plan(self.server(primary)), [""; 0], "nothing is left to do");
         for server in self.all() {
             let above = tree.iter().find(|(_, below)| below.contains(&server.name()));
             let place = "SELECT CASE WHEN pg_is_in_recovery()
@@ -72,7 +73,6 @@ impl Cascade {
                 found == format!("{below} {below} {below}")
             });
         }
-        assert_eq!(plan(self.server(primary)), [""; 0], "nothing is left to do");
     }
 
     /// Everybody gets what is written to the primary.
@@ -87,6 +87,15 @@ impl Cascade {
         for server in self.all() {
             wait_until(&format!("{} gets more", server.name()), LONG, || count(server) > before);
         }
+    }
+
+    /// Until the last of a chain has replayed all that the one before it has.
+    fn await_same_wal(&self, chain: [&str; 2]) {
+        let replayed = "SELECT pg_last_wal_replay_lsn()";
+        let [above, below] = chain.map(|name| self.server(name));
+        wait_until("it has all", LONG, || {
+            above.query_one_text("app", replayed) == below.query_one_text("app", replayed)
+        });
     }
 
     #[track_caller]
@@ -138,8 +147,19 @@ fn all_follow_whoever_is_the_primary() {
     on.call("oslo", "CALL nodes.switchover('oslo')");
     on.assert_tree("oslo", &[("oslo", &["london", "paris"])]);
     on.assert_writes_arrive("oslo");
+    // And once more, when the first of it dies.
+    on.follow("oslo", "paris", "london");
+    on.assert_tree("oslo", &[("oslo", &["london"]), ("london", &["paris"])]);
+    on.assert_writes_arrive("oslo");
+    on.oslo.crash();
+    on.await_same_wal(["london", "paris"]);
+    on.call("london", "CALL nodes.promote('paris')");
+    on.oslo.start_again();
+    on.call("paris", "CALL nodes.rejoin('oslo')");
+    on.assert_tree("paris", &[("paris", &["london", "oslo"])]);
+    on.assert_writes_arrive("paris");
     let written = writer.finish().numbers;
-    let kept = on.oslo.query_texts("app", "SELECT id FROM orders");
+    let kept = on.paris.query_texts("app", "SELECT id FROM orders");
     let kept: BTreeSet<String> = kept.into_iter().collect();
     let lost = written.iter().filter(|number| !kept.contains(&number.to_string())).count();
     assert_eq!(lost, 0, "of {} that were acknowledged", written.len());

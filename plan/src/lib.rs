@@ -41,6 +41,7 @@ mod index;
 mod order;
 mod others;
 mod refuse;
+mod stale_slots;
 mod standby;
 mod subscription;
 mod synchronized;

@@ -8,6 +8,7 @@ use crate::observed::{NodeFacts, World};
 use crate::others::Others;
 use crate::refuse::read_only;
 use crate::rule::{Context, Rule, Table, Verdict};
+use crate::stale_slots;
 use crate::step::{Operation, Phase, Plan, Problem, ProblemKind, Step};
 use crate::synchronized;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,7 @@ pub(crate) const RULES: &[(&str, &str)] = &[
     ("RG05", "postgres_fdw was made for servers that are gone"),
     ("RG06", "postgres_fdw was made here and is used by others"),
     ("RG07", "a primary does not wait for just those standbys that keep its slots"),
+    ("RG08", "a slot was left behind when another member of the group became the primary"),
 ];
 
 /// The difference between what should be and what is. The same input gives the same plan.
@@ -53,6 +55,7 @@ pub fn plan(registry: &Registry, world: &World) -> Plan {
     for (id, node) in &registry.nodes {
         if let Some(facts) = index.get(*id) {
             plan.steps.extend(synchronized::plan_node(registry, node, facts, &others));
+            plan.steps.extend(stale_slots::plan_node(registry, node, &index, &others));
         }
         let node_uses = uses.0.remove(id).unwrap_or_default();
         let steps = plan.steps.len();

@@ -1218,6 +1218,11 @@ fn shared_cases() -> Vec<(&'static str, Case, &'static str)> {
             }),
             "ALTER SYSTEM RESET synchronized_standby_slots",
         ),
+        (
+            "RG08",
+            Case::standby_made().and_subscribed().with(OSLO, |f| f.slots.push(left_behind())),
+            "pg_drop_replication_slot('nodes_3f2504e0_2')",
+        ),
         ("RG05", Case::foreign_made().removing(), "DROP EXTENSION \"postgres_fdw\""),
         (
             "RG06",
@@ -1225,6 +1230,30 @@ fn shared_cases() -> Vec<(&'static str, Case, &'static str)> {
             "COMMENT ON EXTENSION \"postgres_fdw\" IS 'foreign-data wrapper for remote PostgreSQL servers'",
         ),
     ]
+}
+
+/// The slot of the subscription, on a standby.
+fn left_behind() -> Slot {
+    let (name, kind) = ("nodes_3f2504e0_2".into(), "logical".into());
+    Slot { name, kind, ..Slot::default() }
+}
+
+#[test]
+fn a_slot_on_a_member_stays_while_it_may_be_of_use() {
+    let dropped = |change: fn(&mut Slot), on: NodeId, facts: fn(&mut NodeFacts)| {
+        let mut slot = left_behind();
+        change(&mut slot);
+        let case = Case::standby_made().and_subscribed().with(OSLO, |f| f.slots.push(slot));
+        case.with(on, facts).plan().steps.iter().any(|step| step.rule == "RG08")
+    };
+    let same = |_: &mut NodeFacts| {};
+    assert!(dropped(|_| {}, OSLO, same));
+    assert!(!dropped(|slot| slot.synced = true, OSLO, same), "a copy of the primary's");
+    assert!(!dropped(|slot| slot.active = true, OSLO, same));
+    assert!(!dropped(|slot| slot.name = SLOT.into(), OSLO, same), "oslo may be to hand over");
+    assert!(!dropped(|slot| slot.name = "nodes_3f2504e0_9".into(), OSLO, same), "of no link");
+    assert!(!dropped(|_| {}, PARIS, |f| f.in_recovery = true), "nobody leads");
+    assert!(!dropped(|_| {}, OSLO, |f| f.timeline = 7), "the registry is of old");
 }
 
 #[test]

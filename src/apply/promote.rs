@@ -2,6 +2,7 @@
 //! The registry is where it was: on a server outside the group, or replicated, and then on the new
 //! primary, where it can be written from then on.
 
+use super::demote;
 use super::desired::Desired;
 use super::leader::{self, Writer, forget_upstream, make_primary, open};
 use super::report::warn;
@@ -13,6 +14,7 @@ use crate::observe::session::Session;
 use futures_util::future::join_all;
 use nodes_plan::desired::NodeId;
 use nodes_plan::failover::Reason;
+use nodes_plan::name::Mark;
 use nodes_plan::promotion::{
     Answer, Change, Evidence, Group, Member, OldPrimary, group_of, judge, relink,
 };
@@ -38,13 +40,27 @@ pub fn promote(name: &str, force: bool) -> Result<()> {
         reactor::block_on(make_primary(&desired, candidate))?;
         pgrx::notice!("\"{name}\" is a primary");
     }
-    let mark = link_to(&desired.registry, candidate).map(|link| desired.registry.mark(link));
-    if let Some(mark) = mark {
+    if let Some(link) = link_to(&desired.registry, candidate) {
+        let mark = desired.registry.mark(link);
         reactor::block_on(forget_upstream(&desired, candidate, &mark))?;
+        if link.from != group.primary {
+            reactor::block_on(leave_cascade(&desired, link.from, &mark));
+        }
     }
     // From here on the rest is a plan like any other, which others can carry out too.
     writer.relink(name, &old, OldPrimary::IsGone)?;
     writer.apply(name)
+}
+
+/// The standby that the candidate followed lives, and keeps WAL for nobody: soon no link tells of it.
+async fn leave_cascade(desired: &Desired, upstream: NodeId, mark: &Mark) {
+    let slot = mark.slot_name();
+    let dropped = async { demote::drop_slot(&mut open(desired, upstream).await?, &slot).await };
+    if let Err(error) = dropped.await {
+        let name = desired.registry.node_name(upstream);
+        let message = desired.redact(&format!("slot \"{slot}\" is left on \"{name}\": {error}"));
+        warn(message, Some("Nobody reads it again: drop it there.".to_owned()));
+    }
 }
 
 pub fn no_standby(name: &str) -> Error {
