@@ -154,8 +154,10 @@ impl Server {
 
     fn spawn(&mut self) {
         assert!(self.postmaster.is_none(), "server {} runs", self.name);
-        // A dead server's file would look like ours being ready.
+        // A dead server's file would look like ours being ready, and its lock like that of one that
+        // lives, as long as nobody has asked how it ended.
         let _ = fs::remove_file(self.data_dir().join("postmaster.pid"));
+        let _ = fs::remove_file(self.home.path().join(format!(".s.PGSQL.{}.lock", self.port)));
         let log = OpenOptions::new()
             .create(true)
             .append(true)

@@ -3,7 +3,8 @@
 use pg_test::adopted::{Adopted, kill_program, program_runs};
 use pg_test::names::literal;
 use pg_test::trio::{add_node, plan};
-use pg_test::{LONG, Psql, Server, wait_until};
+use pg_test::{Fault, LONG, Phase, Proxy, Psql, Server, wait_until};
+use postgres::Client;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
@@ -210,59 +211,34 @@ fn what_is_refused_changes_nothing() {
 
 /// Runs a slow call in the background until the copy has begun.
 fn begin(paris: &Server, place: &Adopted) -> JoinHandle<Psql> {
-    // A sender notices late that the program of an earlier call is gone.
-    let senders = "SELECT pid::text FROM pg_stat_progress_basebackup";
-    wait_until("no copy runs", LONG, || paris.query_texts("app", senders).is_empty());
     let running = paris.psql_in_background("app", &call("oslo", place, SLOW));
     await_copy(paris, &running);
     running
 }
 
 fn await_copy(paris: &Server, running: &JoinHandle<Psql>) {
-    let copying = "SELECT phase FROM pg_stat_progress_basebackup WHERE backup_streamed > 0";
     wait_until("the copy has begun", LONG, || {
         assert!(!running.is_finished(), "it ended early");
-        !paris.query_texts("app", copying).is_empty()
+        !paris.query_texts("app", COPYING).is_empty()
     });
 }
 
 #[test]
-fn an_interrupted_call_can_be_repeated() {
+fn a_cancelled_call_is_taken_back() {
     let paris = paris();
     let place = Adopted::place("oslo");
-    let program = format!("--pgdata={}", place.data_dir().display());
-    // The program dies: the call fails, and leaves nothing.
+    // What was begun is taken back, and the node stays registered.
     let running = begin(&paris, &place);
-    assert!(kill_program(&program));
-    let said = running.join().expect("psql ran");
-    assert!(!said.ok && said.output.contains("pg_basebackup failed"), "{said}");
-    assert_nothing_begun(&paris, &place);
-    // It is cancelled: what was begun is taken back, and the node stays registered.
-    let running = begin(&paris, &place);
-    let cancel = "SELECT pg_cancel_backend(pid)::text FROM pg_stat_activity
-        WHERE query LIKE 'CALL nodes.clone_standby%' AND pid <> pg_backend_pid()";
-    assert_eq!(paris.query_texts("app", cancel), ["true"]);
+    let pid = paris.query_one_text("app", CALLER);
+    paris.sql("app", &format!("SELECT pg_cancel_backend({pid})"));
     let said = running.join().expect("psql ran");
     assert!(!said.ok && said.output.contains("canceling statement"), "{said}");
     assert_eq!((slots(&paris), place.entries()), (vec![], vec![]));
-    assert!(!program_runs(&program));
+    assert!(!program_runs(&program(&place)));
     // Who gives up says so.
     paris.sql("app", "SELECT nodes.forget_node('oslo')");
     assert!(paris.psql("app", "CALL nodes.apply()").ok);
     assert_nothing_begun(&paris, &place);
-    // Its process dies, and the server with it: the next call finds what is left.
-    let running = begin(&paris, &place);
-    let pid = "SELECT pid::text FROM pg_stat_activity WHERE query LIKE 'CALL nodes.clone_standby%'
-        AND pid <> pg_backend_pid()";
-    let pid = paris.query_one_text("app", pid).parse().expect("a process id");
-    paris.kill_backend(pid);
-    assert!(!running.join().expect("psql ran").ok);
-    wait_until("the server is back and the program gone", LONG, || {
-        paris.try_client("app").is_ok_and(|mut client| client.simple_query("").is_ok())
-            && !program_runs(&program)
-    });
-    clone(&paris, &place, "");
-    assert_follows(&paris, &place);
 }
 
 #[test]
@@ -280,4 +256,140 @@ fn a_clone_that_does_not_start_is_kept() {
     let again = clone(&paris, &place, "");
     assert!(again.contains("complete") && again.contains("started"), "{again}");
     assert_follows(&paris, &place);
+}
+
+/// Where a call is interrupted.
+#[derive(Debug, Clone, Copy)]
+enum At {
+    /// It writes the first of its rows into this table.
+    Row(&'static str),
+    /// `pg_basebackup` is so far on its way to the primary.
+    Way(Phase),
+    Copy,
+    /// The directory has its name, and the server in it starts.
+    Start,
+}
+
+/// What ends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// `kill -9` of its process, after which the server starts anew.
+    Kill,
+    Terminate,
+    /// `kill -9` of `pg_basebackup`.
+    Program,
+    /// `kill -9` of the postmaster, which is that of the primary.
+    Crash,
+}
+
+const INTERRUPTIONS: [(At, End); 12] = [
+    (At::Row("link"), End::Kill),
+    (At::Way(Phase::Connect), End::Kill),
+    (At::Way(Phase::Connect), End::Terminate),
+    (At::Way(Phase::Authentication), End::Program),
+    (At::Way(Phase::FirstQuery), End::Terminate),
+    (At::Way(Phase::SteadyState), End::Crash),
+    (At::Copy, End::Program),
+    (At::Copy, End::Kill),
+    (At::Copy, End::Crash),
+    (At::Start, End::Kill),
+    (At::Start, End::Terminate),
+    (At::Row("event"), End::Kill),
+];
+
+/// The same call goes on wherever it was; a call that lives takes back what it has begun.
+#[test]
+fn wherever_it_is_interrupted() {
+    let mut paris = registry(Server::builder("paris").start());
+    let proxy = Proxy::to(paris.port());
+    let way = paris.conninfo("app").replace(&paris.port().to_string(), &proxy.port().to_string());
+    let [way, direct] = [&way, &paris.conninfo("app")].map(|conninfo| literal(conninfo));
+    paris.sql("app", &format!("SELECT nodes.add_node('paris', {way}, admin_conninfo => {direct})"));
+    for (at, end) in INTERRUPTIONS {
+        eprintln!("{at:?}, {end:?}");
+        let place = Adopted::place("oslo");
+        interrupt(&mut paris, &proxy, &place, at, end);
+        if end == End::Program {
+            assert_nothing_begun(&paris, &place);
+        }
+        clone(&paris, &place, "");
+        assert_follows(&paris, &place);
+        assert_eq!(place.entries(), ["data"]);
+        paris.sql("app", "SELECT nodes.remove_node('oslo', cascade => true)");
+        assert!(paris.psql("app", "CALL nodes.apply()").ok);
+        assert_eq!(slots(&paris), [""; 0]);
+        // Else the next crash would undo it.
+        paris.sql("app", "CHECKPOINT");
+    }
+}
+
+fn interrupt(paris: &mut Server, proxy: &Proxy, place: &Adopted, at: At, end: End) {
+    let holder = match at {
+        At::Row(table) => Some(hold(paris, table)),
+        At::Way(phase) => {
+            proxy.set_at(phase, Fault::HalfOpen);
+            None
+        }
+        At::Copy | At::Start => None,
+    };
+    let accepted = proxy.accepted();
+    let more = if matches!(at, At::Copy) { SLOW } else { "" };
+    let running = paris.psql_in_background("app", &call("oslo", place, more));
+    wait_until("it is there", LONG, || {
+        assert!(!running.is_finished(), "it ended early");
+        match at {
+            At::Row(_) => !paris.query_texts("app", HELD).is_empty(),
+            At::Way(_) => proxy.accepted() > accepted,
+            At::Copy => !paris.query_texts("app", COPYING).is_empty(),
+            At::Start => place.data_dir().exists(),
+        }
+    });
+    let pid = || paris.query_one_text("app", CALLER).parse().expect("a process id");
+    match end {
+        End::Kill => paris.kill_backend(pid()),
+        End::Terminate => paris.sql("app", &format!("SELECT pg_terminate_backend({})", pid())),
+        End::Program => assert!(kill_program(&program(place))),
+        End::Crash => {
+            paris.crash();
+            paris.start_again();
+        }
+    }
+    let said = running.join().expect("psql ran");
+    let why = if end == End::Program { "pg_basebackup failed" } else { "" };
+    assert!(!said.ok && said.output.contains(why), "{said}");
+    proxy.set(Fault::None);
+    drop(holder);
+    wait_until("the server is back and the program gone", LONG, || {
+        paris.try_client("app").is_ok_and(|mut client| client.simple_query("").is_ok())
+            && !program_runs(&program(place))
+    });
+    paris.sql("app", "DROP FUNCTION IF EXISTS hold CASCADE");
+}
+
+fn program(place: &Adopted) -> String {
+    format!("--pgdata={}", place.data_dir().display())
+}
+
+const HELD: &str = "SELECT 1 FROM pg_locks
+    WHERE locktype = 'advisory' AND objid = 4713 AND NOT granted";
+
+const COPYING: &str = "SELECT phase FROM pg_stat_progress_basebackup WHERE backup_streamed > 0";
+
+const CALLER: &str = "SELECT pid::text FROM pg_stat_activity
+    WHERE query LIKE 'CALL nodes.clone_standby%' AND pid <> pg_backend_pid()";
+
+/// Who writes into this table of the registry waits as long as the client is there.
+fn hold(paris: &Server, table: &str) -> Client {
+    paris.sql(
+        "app",
+        &format!(
+            "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
+               BEGIN PERFORM pg_advisory_xact_lock(4713); RETURN NEW; END $$;
+             CREATE TRIGGER hold BEFORE INSERT ON nodes.{table}
+               FOR EACH ROW EXECUTE FUNCTION hold()"
+        ),
+    );
+    let mut holder = paris.client("app");
+    holder.batch_execute("SELECT pg_advisory_lock(4713)").expect("the lock is free");
+    holder
 }

@@ -43,6 +43,7 @@ mod index;
 mod order;
 mod others;
 mod refuse;
+mod stale_slots;
 mod standby;
 mod subscription;
 mod synchronized;

@@ -9,6 +9,7 @@ use crate::others::Others;
 use crate::refuse::read_only;
 use crate::rule::{Context, Rule, Table, Verdict};
 use crate::siblings::{self, Left};
+use crate::stale_slots;
 use crate::step::{Operation, Phase, Plan, Problem, ProblemKind, Step};
 use crate::synchronized;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,8 +25,8 @@ pub(crate) const RULES: &[(&str, &str)] = &[
     ("RG05", "postgres_fdw was made for servers that are gone"),
     ("RG06", "postgres_fdw was made here and is used by others"),
     ("RG07", "a primary does not wait for just those standbys that keep its slots"),
-    ("RG08", "a member of a group has no slot for one that may have to follow it"),
-    ("RG09", "a member keeps a slot for one that will not follow it"),
+    ("RG08", "a slot is left on a member of a group where nobody will read it"),
+    ("RG09", "a member of a group has no slot for one that may have to follow it"),
 ];
 
 /// The difference between what should be and what is. The same input gives the same plan.
@@ -56,6 +57,7 @@ pub fn plan(registry: &Registry, world: &World) -> Plan {
     for (id, node) in &registry.nodes {
         if let Some(facts) = index.get(*id) {
             plan.steps.extend(synchronized::plan_node(registry, node, facts, &others));
+            plan.steps.extend(stale_slots::plan_node(registry, node, &index, &others));
         }
         siblings::plan_node(registry, node, &index, &others, &mut plan);
         let node_uses = uses.0.remove(id).unwrap_or_default();
@@ -125,7 +127,7 @@ fn plan_link(
                 match siblings::left(registry, index, ctx.link) {
                     Left::Nothing => forget_link(ctx, plan),
                     Left::Slot => {}
-                    Left::Held(verdict) => record("RG09", ctx, verdict, plan),
+                    Left::Held(verdict) => record("RG08", ctx, verdict, plan),
                 }
             }
         }

@@ -20,7 +20,7 @@ const LIMIT: &str = "max_replication_slots";
 /// A slot is moved on once it keeps so many bytes of WAL that nobody needs: a segment.
 const SLACK: u64 = 16 * 1024 * 1024;
 
-/// What makes the slots of one node right that it keeps for others to follow it one day.
+/// What makes the slots that one node lacks, for others to follow it one day.
 pub(crate) fn plan_node(
     registry: &Registry,
     node: &Node,
@@ -29,17 +29,8 @@ pub(crate) fn plan_node(
     plan: &mut Plan,
 ) {
     let Some(facts) = index.get(node.id).filter(|facts| facts.can_replicate) else { return };
-    let group = others.groups.get(node.id);
-    let kept = facts.slots.iter().filter(|slot| is_unwanted(registry, node.id, group, slot));
-    for slot in kept {
-        let reason = "no member of its group would read it after a failover";
-        let operation = Operation::DropSlot { slot: slot.name.clone() };
-        plan.steps.push(step(Phase::Prepare, node.id, "RG09", operation, reason.to_owned()));
-    }
-    let Some(group) = group.filter(|group| registry.is_watched && is_member(group, node.id, facts))
-    else {
-        return;
-    };
+    let group = others.groups.get(node.id).filter(|group| is_member(group, node.id, facts));
+    let Some(group) = group.filter(|_| registry.is_watched) else { return };
     let is_missing = |link: &&Link| {
         let slot = registry.mark(link).slot_name();
         let is_made = index.get(link.from).is_some_and(|source| source.slot(&slot).is_some());
@@ -58,19 +49,16 @@ pub(crate) fn plan_node(
             registry.node_name(link.to),
             node.name
         );
-        let operation = Operation::CreatePhysicalSlot { slot };
-        plan.steps.push(step(Phase::Finish, node.id, "RG08", operation, reason));
+        plan.steps.push(Step {
+            phase: Phase::Finish,
+            rule: "RG09",
+            link: None,
+            node: Some(node.id),
+            operation: Operation::CreatePhysicalSlot { slot },
+            reason,
+            danger: None,
+        });
     }
-}
-
-fn step(
-    phase: Phase,
-    node: NodeId,
-    rule: &'static str,
-    operation: Operation,
-    reason: String,
-) -> Step {
-    Step { phase, rule, link: None, node: Some(node), operation, reason, danger: None }
 }
 
 /// Whether the follower of a link would follow this node if the two of the link part.
@@ -91,26 +79,17 @@ fn is_member(group: &Group<'_>, node: NodeId, facts: &NodeFacts) -> bool {
     facts.in_recovery && primary.is_some_and(|primary| group.is_same(primary, node) == Some(true))
 }
 
-/// A slot of ours that is for none who might follow. What the link's own rules see to, on both
-/// its nodes, is left to them.
-fn is_unwanted(registry: &Registry, node: NodeId, group: Option<&Group<'_>>, slot: &Slot) -> bool {
-    let Some(id) = link_of(registry, &slot.name).filter(|_| slot.kind == "physical") else {
-        return false;
-    };
-    if slot.active {
-        return false;
-    }
+/// Whether a node keeps the slot of a link between two others on purpose.
+pub(crate) fn keeps(
+    registry: &Registry,
+    group: Option<&Group<'_>>,
+    node: NodeId,
+    link: &Link,
+    slot: &Slot,
+) -> bool {
     let is_lost = slot.wal_status.as_deref() == Some("lost");
-    match registry.link(id) {
-        Some(link) if link.from == node || link.to == node => false,
-        Some(_) => {
-            let in_group = |group: &Group<'_>| group.links.iter().any(|link| link.id == id);
-            let wanted = |group| in_group(group) && registry.link(id).is_some_and(has_slot);
-            is_lost || !registry.is_watched || !group.is_some_and(wanted)
-        }
-        // It may be one of a link that is being made this moment.
-        None => false,
-    }
+    let in_group = group.is_some_and(|group| group.links.iter().any(|other| other.id == link.id));
+    registry.is_watched && in_group && is_wanted(link, node) && !is_lost
 }
 
 /// What a removed link may have left on nodes that are none of its two.
@@ -190,7 +169,7 @@ fn no_room(registry: &Registry, node: &Node, facts: &NodeFacts, link: &Link) -> 
     let follower = registry.node_name(link.to);
     Problem {
         kind: ProblemKind::Warning,
-        rule: "RG08",
+        rule: "RG09",
         link: Some(link.id),
         node: Some(node.id),
         message: format!(

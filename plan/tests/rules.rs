@@ -1196,37 +1196,37 @@ fn sibling_cases() -> Vec<(&'static str, Case, &'static str)> {
     unwatched.registry.is_watched = false;
     vec![
         (
-            "RG08",
+            "RG09",
             siblings().with(OSLO, |f| f.slots.clear()),
             "oslo: SELECT pg_catalog.pg_create_physical_replication_slot('nodes_3f2504e0_2', true)",
         ),
         (
-            "RG08",
+            "RG09",
             siblings().with(OSLO, |f| {
                 f.slots.clear();
                 f.settings.insert("max_replication_slots".into(), "0".into());
             }),
             "leaves no slot for \"rome\", which may have to be cloned anew if \"oslo\" takes over",
         ),
-        ("RG09", unwatched, "pg_drop_replication_slot('nodes_3f2504e0_1')"),
+        ("RG08", unwatched, "pg_drop_replication_slot('nodes_3f2504e0_1')"),
         (
-            "RG09",
+            "RG08",
             siblings().with(OSLO, |f| f.slots[0].wal_status = Some("lost".into())),
             "pg_drop_replication_slot('nodes_3f2504e0_2')",
         ),
-        ("RG09", leaving(), "pg_drop_replication_slot('nodes_3f2504e0_2')"),
+        ("RG08", leaving(), "pg_drop_replication_slot('nodes_3f2504e0_2')"),
         (
-            "RG09",
+            "RG08",
             leaving().silent(OSLO),
             "\"oslo\" did not answer: it may keep a slot for \"rome\"",
         ),
         (
-            "RG09",
+            "RG08",
             leaving().with(OSLO, |f| f.can_replicate = false),
             "on node \"oslo\" may not drop slots",
         ),
         (
-            "RG09",
+            "RG08",
             leaving().with(OSLO, |f| f.slots[0].active = true),
             "somebody reads the slot that \"oslo\" keeps for \"rome\"",
         ),
@@ -1299,6 +1299,11 @@ fn shared_cases() -> Vec<(&'static str, Case, &'static str)> {
             }),
             "ALTER SYSTEM RESET synchronized_standby_slots",
         ),
+        (
+            "RG08",
+            Case::standby_made().and_subscribed().with(OSLO, |f| f.slots.push(left_behind())),
+            "pg_drop_replication_slot('nodes_3f2504e0_2')",
+        ),
         ("RG05", Case::foreign_made().removing(), "DROP EXTENSION \"postgres_fdw\""),
         (
             "RG06",
@@ -1306,6 +1311,30 @@ fn shared_cases() -> Vec<(&'static str, Case, &'static str)> {
             "COMMENT ON EXTENSION \"postgres_fdw\" IS 'foreign-data wrapper for remote PostgreSQL servers'",
         ),
     ]
+}
+
+/// The slot of the subscription, on a standby.
+fn left_behind() -> Slot {
+    let (name, kind) = ("nodes_3f2504e0_2".into(), "logical".into());
+    Slot { name, kind, ..Slot::default() }
+}
+
+#[test]
+fn a_slot_on_a_member_stays_while_it_may_be_of_use() {
+    let dropped = |change: fn(&mut Slot), on: NodeId, facts: fn(&mut NodeFacts)| {
+        let mut slot = left_behind();
+        change(&mut slot);
+        let case = Case::standby_made().and_subscribed().with(OSLO, |f| f.slots.push(slot));
+        case.with(on, facts).plan().steps.iter().any(|step| step.rule == "RG08")
+    };
+    let same = |_: &mut NodeFacts| {};
+    assert!(dropped(|_| {}, OSLO, same));
+    assert!(!dropped(|slot| slot.synced = true, OSLO, same), "a copy of the primary's");
+    assert!(!dropped(|slot| slot.active = true, OSLO, same));
+    assert!(!dropped(|slot| slot.name = SLOT.into(), OSLO, same), "oslo may be to hand over");
+    assert!(!dropped(|slot| slot.name = "nodes_3f2504e0_9".into(), OSLO, same), "of no link");
+    assert!(!dropped(|_| {}, PARIS, |f| f.in_recovery = true), "nobody leads");
+    assert!(!dropped(|_| {}, OSLO, |f| f.timeline = 7), "the registry is of old");
 }
 
 #[test]

@@ -166,6 +166,8 @@ impl<'a> Writer<'a> {
                 let sql = sql.raw(follows);
                 reactor::block_on(async {
                     let mut session = open(desired, *node).await?;
+                    // A synchronous standby may be one that follows only by what is written here.
+                    session.connection.simple("SET synchronous_commit = local").await?;
                     Ok(session.connection.simple(sql.text()).await?)
                 })
             }

@@ -2,6 +2,7 @@
 //! The registry is where it was: on a server outside the group, or replicated, and then on the new
 //! primary, where it can be written from then on.
 
+use super::demote;
 use super::desired::Desired;
 use super::leader::{self, Writer, forget_upstream, make_primary, open};
 use super::report::warn;
@@ -13,6 +14,7 @@ use crate::observe::session::Session;
 use futures_util::future::join_all;
 use nodes_plan::desired::NodeId;
 use nodes_plan::failover::Reason;
+use nodes_plan::name::Mark;
 use nodes_plan::promotion::{
     Answer, Change, Evidence, Group, Member, OldPrimary, group_of, judge, relink,
 };
@@ -38,13 +40,27 @@ pub fn promote(name: &str, force: bool) -> Result<()> {
         reactor::block_on(make_primary(&desired, candidate))?;
         pgrx::notice!("\"{name}\" is a primary");
     }
-    let mark = link_to(&desired.registry, candidate).map(|link| desired.registry.mark(link));
-    if let Some(mark) = mark {
+    if let Some(link) = link_to(&desired.registry, candidate) {
+        let mark = desired.registry.mark(link);
         reactor::block_on(forget_upstream(&desired, candidate, &mark))?;
+        if link.from != group.primary {
+            reactor::block_on(leave_cascade(&desired, link.from, &mark));
+        }
     }
     // From here on the rest is a plan like any other, which others can carry out too.
     writer.relink(name, &old, OldPrimary::IsGone)?;
     writer.apply(name)
+}
+
+/// The standby that the candidate followed lives, and keeps WAL for nobody: soon no link tells of it.
+async fn leave_cascade(desired: &Desired, upstream: NodeId, mark: &Mark) {
+    let slot = mark.slot_name();
+    let dropped = async { demote::drop_slot(&mut open(desired, upstream).await?, &slot).await };
+    if let Err(error) = dropped.await {
+        let name = desired.registry.node_name(upstream);
+        let message = desired.redact(&format!("slot \"{slot}\" is left on \"{name}\": {error}"));
+        warn(message, Some("Nobody reads it again: drop it there.".to_owned()));
+    }
 }
 
 pub fn no_standby(name: &str) -> Error {
@@ -100,18 +116,29 @@ async fn ask_all(desired: &Desired, group: &Group) -> BTreeMap<NodeId, Answer> {
 pub async fn ask_members(desired: &Desired, group: &Group) -> BTreeMap<NodeId, Answer> {
     let nodes = std::iter::once(group.primary).chain(group.standbys.iter().copied());
     let asked = nodes.map(async |node| {
-        let answer = async {
-            let pulse = observe::pulse(&mut open(desired, node).await?).await?.pulse;
-            Ok::<_, Error>(Member {
-                in_recovery: pulse.in_recovery,
-                timeline: pulse.timeline,
-                lsn: pulse.received.max(pulse.lsn),
-                sees_primary: None,
-            })
-        };
+        let answer = async { look(&mut open(desired, node).await?).await };
         (node, answer.await.map_err(|error| desired.redact(&error.to_string())))
     });
     join_all(asked).await.into_iter().collect()
+}
+
+async fn look(session: &mut Session) -> Result<Member> {
+    let pulse = observe::pulse(session).await?.pulse;
+    let mut timeline = pulse.timeline;
+    if pulse.in_recovery {
+        timeline = timeline.max(wal_timeline(session).await.unwrap_or_default());
+    }
+    let lsn = pulse.received.max(pulse.lsn);
+    Ok(Member { in_recovery: pulse.in_recovery, timeline, lsn, sees_primary: None })
+}
+
+/// The timeline that a standby's WAL has come to: without a receiver, the standby itself tells only
+/// where its last restart point was.
+async fn wal_timeline(session: &mut Session) -> Option<i64> {
+    const TIMELINE: &str = "SELECT max(('x' || left(name, 8))::bit(32)::bigint) \
+         FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'";
+    let answer = session.connection.query(TIMELINE, &[]).await.ok()?;
+    answer.value(0, 0)?.parse().ok()
 }
 
 /// Whether an error is the word of a server: one that is down, starts or refuses sends its code,
@@ -129,7 +156,7 @@ fn is_word(error: &Error) -> bool {
 
 async fn ask(desired: &Desired, primary: NodeId, node: NodeId) -> Result<Member> {
     let mut session = open(desired, node).await?;
-    let pulse = observe::pulse(&mut session).await?.pulse;
+    let member = look(&mut session).await?;
     let follows = desired.registry.links.iter().any(|link| {
         link.to == node
             && link.from == primary
@@ -143,12 +170,7 @@ async fn ask(desired: &Desired, primary: NodeId, node: NodeId) -> Result<Member>
         },
         (false, false) => reaches(&mut session, desired.registry.node_name(primary)).await,
     };
-    Ok(Member {
-        in_recovery: pulse.in_recovery,
-        timeline: pulse.timeline,
-        lsn: pulse.received.max(pulse.lsn),
-        sees_primary: sees_primary.filter(|_| pulse.in_recovery),
-    })
+    Ok(Member { sees_primary: sees_primary.filter(|_| member.in_recovery), ..member })
 }
 
 /// Whether a standby's stream from its primary is open.

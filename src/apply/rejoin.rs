@@ -138,6 +138,7 @@ fn register(
         link_name = link_name.chars().take(30).collect::<String>() + "_again";
     }
     spi::in_own_transaction(|| {
+        spi::outlive_a_crash();
         let spec = Spec::Standby(StandbySpec { slot: true });
         catalog::insert_link(&link_name, primary, returning, &spec, false)?;
         Ok(Rows::load()?.link(&link_name)?.id)

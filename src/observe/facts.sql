@@ -181,7 +181,10 @@ SELECT json_build_object(
   'version', current_setting('server_version_num')::integer,
   'system_identifier', (SELECT system_identifier::text FROM pg_control_system()),
   'in_recovery', pg_is_in_recovery(),
-  'timeline', (SELECT timeline_id FROM pg_control_checkpoint()),
+  -- A primary may not have written its control file since it was promoted.
+  'timeline', CASE WHEN pg_is_in_recovery()
+    THEN (SELECT timeline_id FROM pg_control_checkpoint())
+    ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint END,
   'database', current_database(),
   'role', current_user,
   'superuser', me.rolsuper,

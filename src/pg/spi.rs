@@ -73,6 +73,12 @@ fn on_registry<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     work()
 }
 
+/// Has the transaction of [`in_own_transaction`] be on this server's disk when it is committed: what
+/// is begun next is found again by it alone.
+pub fn outlive_a_crash() {
+    set_local(c"synchronous_commit", "local");
+}
+
 /// As `SET LOCAL`: until the end of the transaction.
 pub fn set_local(name: &'static CStr, value: &str) {
     let Ok(value) = CString::new(value) else { return };

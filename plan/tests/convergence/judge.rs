@@ -59,13 +59,21 @@ fn siblings_keep(sim: &Sim, link: &Link, spec: &StandbySpec, slot: &str) -> Outc
         let same = facts.system_identifier == sim.facts(group[0]).system_identifier;
         let is_there = facts.slot(slot).is_some();
         if !(sim.registry.is_watched && spec.slot) {
-            ensure(!is_there || !facts.can_replicate, "a slot that nobody moves on")?;
+            let kept = !facts.can_replicate || !is_settled(sim, &group);
+            ensure(!is_there || kept, "a slot that nobody moves on")?;
         } else if facts.in_recovery != is_primary && same && facts.can_replicate {
             let ample = facts.number("max_replication_slots") >= Some(20);
             ensure(is_there || !ample, "a sibling's slot")?;
         }
     }
     Ok(())
+}
+
+/// Whether the registry's primary is the group's, and knows of all that its standbys do.
+fn is_settled(sim: &Sim, group: &[NodeId]) -> bool {
+    let primary = sim.facts(group[0]);
+    let follows = |facts: NodeFacts| facts.in_recovery && facts.timeline <= primary.timeline;
+    !primary.in_recovery && group[1..].iter().all(|id| follows(sim.facts(*id)))
 }
 
 fn subscription_is_right(sim: &Sim, link: &Link, spec: &SubscriptionSpec) -> Outcome {

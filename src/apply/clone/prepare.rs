@@ -112,6 +112,7 @@ pub fn register(request: &Request, rows: &Rows, parties: Parties) -> Result<Link
     let row = |id| rows.nodes.iter().find(|node| node.id == id).ok_or(Error::NoRegistry);
     let address = Address::of(request, row(parties.primary)?, row(parties.machine)?)?;
     spi::in_own_transaction(|| {
+        spi::outlive_a_crash();
         catalog::insert_node(&NewNode {
             name: &request.name,
             conninfo: &address.conninfo,

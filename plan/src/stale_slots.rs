@@ -1,0 +1,78 @@
+//! Slots that links have left behind on members of a group: when another member became the
+//! primary, what they carried goes on from there, and nobody reads them again. Those that are
+//! kept for siblings ([`crate::siblings`]) are none.
+
+use crate::desired::{Link, LinkState, Node, NodeId, Registry, Spec};
+use crate::index::{Index, Indexed};
+use crate::name::Mark;
+use crate::observed::Slot;
+use crate::others::Others;
+use crate::siblings;
+use crate::step::{Operation, Phase, Step};
+
+/// What drops them on one node.
+pub(crate) fn plan_node(
+    registry: &Registry,
+    node: &Node,
+    index: &Index<'_>,
+    others: &Others<'_>,
+) -> Vec<Step> {
+    let Some(facts) = index.get(node.id).filter(|facts| facts.can_replicate) else {
+        return vec![];
+    };
+    let prefix = Mark::slot_prefix(&registry.id);
+    let stale = |slot: &&Slot| {
+        let id = slot.name.strip_prefix(&prefix).and_then(|id| id.parse().ok());
+        // One that no link has may be of a link that is being made this moment. One that leads to
+        // the node may be about to turn round: its slot is made before that.
+        let link = id.and_then(|id| registry.link(id));
+        let link = link.filter(|link| link.from != node.id && link.to != node.id);
+        link.filter(|_| !slot.active && !slot.synced).is_some_and(|link| {
+            let settled = || is_settled(link.from, index, others);
+            is_left_behind(registry, node, facts, link, slot, others)
+                && (link.state == LinkState::Removing || settled())
+        })
+    };
+    let drop = |slot: &Slot| Step {
+        phase: Phase::Prepare,
+        rule: "RG08",
+        link: None,
+        node: Some(node.id),
+        operation: Operation::DropSlot { slot: slot.name.clone() },
+        reason: "nobody will read it here".to_owned(),
+        danger: None,
+    };
+    facts.slots.iter().filter(stale).map(drop).collect()
+}
+
+/// Whether the primary of the node's group is who the registry says, and nobody has gone past it.
+fn is_settled(node: NodeId, index: &Index<'_>, others: &Others<'_>) -> bool {
+    let Some((primary, standbys)) = others.groups.get(node).and_then(|g| g.members.split_first())
+    else {
+        return false;
+    };
+    let standbys = || standbys.iter().filter_map(|standby| index.get(standby.id));
+    index.get(primary.id).is_some_and(|primary| {
+        !primary.in_recovery
+            && standbys().all(|other| other.in_recovery && other.timeline <= primary.timeline)
+    })
+}
+
+fn is_left_behind(
+    registry: &Registry,
+    node: &Node,
+    facts: &Indexed<'_>,
+    link: &Link,
+    slot: &Slot,
+    others: &Others<'_>,
+) -> bool {
+    match link.spec {
+        Spec::Standby(_) => {
+            let group = others.groups.get(node.id);
+            slot.kind == "physical" && !siblings::keeps(registry, group, node.id, link, slot)
+        }
+        // It would keep the slot that is copied from the primary away.
+        Spec::Subscription(_) => slot.kind == "logical" && facts.in_recovery,
+        Spec::Foreign(_) => false,
+    }
+}
