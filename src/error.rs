@@ -61,6 +61,10 @@ pub enum Error {
     OptionOfOtherKind { kind: &'static str, option: &'static str, known: Vec<&'static str> },
     #[error("only subscriptions can be paused")]
     CannotPause(&'static str),
+    #[error("only subscriptions can be copied anew")]
+    CannotResync(&'static str),
+    #[error("link \"{0}\" is paused")]
+    ResyncOfPaused(String),
     #[error("schema \"{schema}\" exists on this server and holds other tables")]
     SchemaTaken { schema: String, tables: String },
     #[error("schema \"{schema}\" on node \"{node}\" already belongs to link \"{link}\"")]
@@ -136,6 +140,7 @@ impl Error {
             }
             Error::WrongIdentity { .. }
             | Error::NodeRemoving(_)
+            | Error::ResyncOfPaused(_)
             | Error::NodeInUse { .. }
             | Error::NotRegistered { .. }
             | Error::Passive { .. }
@@ -144,7 +149,7 @@ impl Error {
             | Error::TeardownUnfinished { .. }
             | Error::NoConvergence(_) => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Error::Busy { .. } => C::ERRCODE_OBJECT_IN_USE,
-            Error::CannotPause(_) => C::ERRCODE_FEATURE_NOT_SUPPORTED,
+            Error::CannotPause(_) | Error::CannotResync(_) => C::ERRCODE_FEATURE_NOT_SUPPORTED,
             Error::InTransactionBlock(_) => C::ERRCODE_ACTIVE_SQL_TRANSACTION,
             Error::Superseded(_) | Error::InRecovery(_) => C::ERRCODE_READ_ONLY_SQL_TRANSACTION,
             Error::ApplyFailed { sqlstate, .. } => code_of(sqlstate.as_deref()),
@@ -199,7 +204,9 @@ impl Error {
                 Some("It contains a control character, such as the end of a line.".into())
             }
             Error::AlreadyStandby(_, link) => Some(format!("Link \"{link}\" says so.")),
-            Error::CannotPause(kind) => Some(format!("This is a {kind} link.")),
+            Error::CannotPause(kind) | Error::CannotResync(kind) => {
+                Some(format!("This is a {kind} link."))
+            }
             Error::StandbyCycle { chain, .. } => Some(format!("{}.", chain.join(" follows "))),
             Error::NodeInUse { links, .. } => Some(format!("Links: {}.", links.join(", "))),
             Error::SchemaTaken { tables, .. } => Some(format!("Among them: {tables}.")),

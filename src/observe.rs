@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use nodes_plan::conninfo::{Conninfo, Secret};
 use nodes_plan::desired::{Interest, NodeId};
 use nodes_plan::failover::Readiness;
+use nodes_plan::lsn::Lsn;
 use nodes_plan::observed::{NodeFacts, Observation, World};
 use nodes_plan::pulse::Pulse;
 use section::Sections;
@@ -156,6 +157,7 @@ struct SuperuserFacts {
     passfile_unfinished: bool,
     passfile_blocked: bool,
     conninfos: BTreeMap<String, String>,
+    applied: BTreeMap<String, Lsn>,
 }
 
 /// Asks one node everything.
@@ -221,6 +223,7 @@ fn add_superuser_facts(facts: &mut NodeFacts, more: SuperuserFacts) {
     facts.passfile_blocked = more.passfile_blocked;
     for subscription in &mut facts.subscriptions {
         subscription.conninfo = more.conninfos.get(&subscription.name).and_then(|c| parse(c));
+        subscription.applied = more.applied.get(&subscription.name).copied();
     }
 }
 

@@ -73,6 +73,10 @@ impl Error {
             Error::CannotPause(_) => {
                 "Remove the link with nodes.remove_link(), and add it again later."
             }
+            Error::CannotResync(_) => {
+                "A standby is made anew by nodes.clone_standby(); a foreign schema holds no rows."
+            }
+            Error::ResyncOfPaused(_) => "Let it go on with nodes.resume_link() first.",
             Error::NodeRemoving(_) => "Run nodes.apply() to finish the removal first.",
             Error::NodeInUse { .. } => {
                 "Pass cascade => true to remove them too, or call nodes.remove_link()."
