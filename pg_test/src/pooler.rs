@@ -4,7 +4,7 @@ use crate::server::{Server, free_port};
 use crate::user::{self, Life};
 use crate::wait::{LONG, wait_until};
 use crate::{home, process};
-use postgres::{NoTls, SimpleQueryMessage};
+use postgres::{Client, Config, NoTls, SimpleQueryMessage};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::TcpStream;
@@ -41,7 +41,8 @@ impl Pooler {
             "[databases]\n* = host=127.0.0.1 port={} dbname=app\n\
              [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
              auth_type = trust\nauth_file = {}\nadmin_users = postgres\n\
-             pool_mode = {mode}\ndefault_pool_size = {sessions}\nmax_client_conn = 2000\n",
+             pool_mode = {mode}\ndefault_pool_size = {sessions}\nmax_client_conn = 2000\n\
+             server_login_retry = 1\n",
             server.port(),
             users.display()
         );
@@ -68,20 +69,22 @@ impl Pooler {
         format!("host=127.0.0.1 port={} user=postgres dbname={db}", self.port)
     }
 
+    /// A new connection to the database behind it, by any name; `pgbouncer` is its console.
+    #[track_caller]
+    pub fn client(&self, db: &str) -> Client {
+        self.conninfo(db)
+            .parse::<Config>()
+            .and_then(|config| config.connect(NoTls))
+            .unwrap_or_else(|error| panic!("cannot connect to {db} through pgbouncer: {error}"))
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
     /// How many questions it has passed on to the server.
     pub fn questions(&self) -> u64 {
-        let mut console = postgres::Config::new()
-            .host("127.0.0.1")
-            .port(self.port)
-            .user("postgres")
-            .dbname("pgbouncer")
-            .connect(NoTls)
-            .expect("the console lets us in");
-        let rows = console.simple_query("SHOW STATS_TOTALS").expect("it counts");
+        let rows = self.client("pgbouncer").simple_query("SHOW STATS_TOTALS").expect("it counts");
         let count = |message: &SimpleQueryMessage| match message {
             SimpleQueryMessage::Row(row) if row.get("database") != Some("pgbouncer") => {
                 row.get("query_count").and_then(|count| count.parse::<u64>().ok())
