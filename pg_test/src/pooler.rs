@@ -97,7 +97,8 @@ impl Pooler {
 
 impl Drop for Pooler {
     fn drop(&mut self) {
-        process::signal(self.process.id(), libc::SIGTERM);
+        // It has nothing to lose; newer ones wait at SIGTERM until their clients go.
+        let _ = self.process.kill();
         let _ = self.process.wait();
         if std::thread::panicking() {
             eprintln!("the log of pgbouncer:\n{}", self.log());

@@ -25,7 +25,7 @@ impl Pooled {
     pub fn start() -> Pooled {
         let london = Server::builder("london").conf("max_connections", "1200").start();
         london.create_db("app");
-        // Each name has a single client.
+        // A session for each name: the worker looks in vain, for a second, for another one.
         let pooler = Pooler::start(&london, Pooling::Session, 1);
         let gaps: Arc<Mutex<Vec<Duration>>> = Arc::default();
         let ending: Arc<AtomicBool> = Arc::default();
