@@ -35,6 +35,8 @@ pub enum Error {
     BadPassword(String),
     #[error("node \"{0}\" did not ask for the password")]
     PasswordUnused(String),
+    #[error("a connection pooler in front of node \"{0}\" keeps no sessions")]
+    NoSessions(String),
     #[error("another server answers than node \"{node}\"")]
     WrongIdentity { node: String, expected: String, found: String },
     #[error("only a superuser may take the password of node \"{from}\" to node \"{to}\"")]
@@ -149,7 +151,9 @@ impl Error {
             | Error::TeardownUnfinished { .. }
             | Error::NoConvergence(_) => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Error::Busy { .. } => C::ERRCODE_OBJECT_IN_USE,
-            Error::CannotPause(_) | Error::CannotResync(_) => C::ERRCODE_FEATURE_NOT_SUPPORTED,
+            Error::CannotPause(_) | Error::CannotResync(_) | Error::NoSessions(_) => {
+                C::ERRCODE_FEATURE_NOT_SUPPORTED
+            }
             Error::InTransactionBlock(_) => C::ERRCODE_ACTIVE_SQL_TRANSACTION,
             Error::Superseded(_) | Error::InRecovery(_) => C::ERRCODE_READ_ONLY_SQL_TRANSACTION,
             Error::ApplyFailed { sqlstate, .. } => code_of(sqlstate.as_deref()),
@@ -195,6 +199,9 @@ impl Error {
             Error::BadConninfo { why, .. } | Error::BadOption { why, .. } => Some(why.clone()),
             Error::WrongIdentity { expected, found, .. } => {
                 Some(format!("Its system identifier is {found}, not {expected}."))
+            }
+            Error::NoSessions(_) => {
+                Some("Each transaction is given whatever session of the server is free.".into())
             }
             Error::PasswordOfOthers { from, to, registrant } => Some(format!(
                 "The address of node \"{to}\" is that of role \"{registrant}\", which is not a \

@@ -1,6 +1,7 @@
 //! The questions asked of a node and the answers as facts of the planner. Opens the sessions
 //! on which they are asked; the executor uses the same ones. Knows no SPI and no rules.
 
+mod pooler;
 mod section;
 pub mod session;
 

@@ -332,7 +332,7 @@ pub fn is_port_free(port: u16) -> bool {
 }
 
 /// A free port outside the range from which the kernel takes ports for clients.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     (0..1000)
         .map(|_| 12_000 + u16::try_from(names::random_u64() % 20_000).expect("below 20000"))
         .find(|&port| is_port_free(port))

@@ -149,7 +149,7 @@ fn is_word(error: &Error) -> bool {
             .sqlstate
             .as_ref()
             .is_some_and(|code| !code.starts_with("08") && !code.starts_with("53000")),
-        Error::PasswordUnused(_) => true,
+        Error::PasswordUnused(_) | Error::NoSessions(_) => true,
         _ => false,
     }
 }

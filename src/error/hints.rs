@@ -2,6 +2,7 @@
 
 use super::Error;
 use nodes_plan::name::MAX_NAME_BYTES;
+use nodes_plan::node_health::NO_SESSIONS;
 
 impl Error {
     pub fn hint(&self) -> Option<String> {
@@ -101,6 +102,7 @@ impl Error {
                 "It was registered by a role that is not a superuser: have its pg_hba.conf ask for \
                  a password, or a superuser call nodes.alter_node()."
             }
+            Error::NoSessions(_) => NO_SESSIONS,
             Error::WrongIdentity { .. } => {
                 "Correct its address, or say with nodes.alter_node() that the server was replaced."
             }
