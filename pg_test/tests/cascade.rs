@@ -18,9 +18,8 @@ const FOLLOW: &str = "
     SELECT nodes.add_standby('oslo', primary_node => 'london')";
 
 fn cascade() -> Cascade {
-    let builder = |name| {
-        Server::builder(name).conf("wal_log_hints", "on").conf("full_page_writes", "on")
-    };
+    let builder =
+        |name| Server::builder(name).conf("wal_log_hints", "on").conf("full_page_writes", "on");
     let paris = builder("paris").start();
     paris.create_db("app");
     paris.sql("app", "CREATE EXTENSION pg_nodes; CREATE TABLE orders (id integer PRIMARY KEY)");
@@ -58,7 +57,8 @@ impl Cascade {
             let above = tree.iter().find(|(_, below)| below.contains(&server.name()));
             let place = "SELECT CASE WHEN pg_is_in_recovery()
                 THEN substring(current_setting('primary_conninfo') FROM 'port=(\\d+)') ELSE '' END";
-            let port = above.map_or(String::new(), |(name, _)| self.server(name).port().to_string());
+            let port =
+                above.map_or(String::new(), |(name, _)| self.server(name).port().to_string());
             wait_until(&format!("{} is in its place", server.name()), LONG, || {
                 server.query_one_text("app", place) == port
             });

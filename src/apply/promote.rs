@@ -49,7 +49,8 @@ pub fn promote(name: &str, force: bool) -> Result<()> {
     }
     // From here on the rest is a plan like any other, which others can carry out too.
     writer.relink(name, &old, OldPrimary::IsGone)?;
-    writer.apply(name)
+    writer.apply(name);
+    Ok(())
 }
 
 /// The standby that the candidate followed lives, and keeps WAL for nobody: soon no link tells of it.
