@@ -82,7 +82,7 @@ pub fn stop_at_successor(
 ) -> Option<Stopped> {
     close_gate(primary, &n.to_string());
     let closed = "SELECT to_regclass('gate.closed')::text";
-    wait_until("the gate is there", LONG, || successor.query_one_text("app", closed) != "");
+    wait_until("the gate is there", LONG, || !successor.query_one_text("app", closed).is_empty());
     hold(successor, caller, call)
 }
 

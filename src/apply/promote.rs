@@ -135,7 +135,7 @@ async fn look(session: &mut Session) -> Result<Member> {
 
 /// The timeline that a standby's WAL has come to: without a receiver, the standby itself tells only
 /// where its last restart point was.
-async fn wal_timeline(session: &mut Session) -> Option<i64> {
+pub async fn wal_timeline(session: &mut Session) -> Option<i64> {
     const TIMELINE: &str = "SELECT max(('x' || left(name, 8))::bit(32)::bigint) \
          FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'";
     let answer = session.connection.query(TIMELINE, &[]).await.ok()?;
