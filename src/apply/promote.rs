@@ -49,7 +49,8 @@ pub fn promote(name: &str, force: bool) -> Result<()> {
     }
     // From here on the rest is a plan like any other, which others can carry out too.
     writer.relink(name, &old, OldPrimary::IsGone)?;
-    writer.apply(name)
+    writer.apply(name);
+    Ok(())
 }
 
 /// The standby that the candidate followed lives, and keeps WAL for nobody: soon no link tells of it.
@@ -134,7 +135,7 @@ async fn look(session: &mut Session) -> Result<Member> {
 
 /// The timeline that a standby's WAL has come to: without a receiver, the standby itself tells only
 /// where its last restart point was.
-async fn wal_timeline(session: &mut Session) -> Option<i64> {
+pub async fn wal_timeline(session: &mut Session) -> Option<i64> {
     const TIMELINE: &str = "SELECT max(('x' || left(name, 8))::bit(32)::bigint) \
          FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'";
     let answer = session.connection.query(TIMELINE, &[]).await.ok()?;
