@@ -127,7 +127,7 @@ impl Error {
                 "It commits each step by itself: call it outside BEGIN … COMMIT."
             }
             Error::Superseded(_) => {
-                "Go on there: nodes.rejoin(), called there, makes this server its standby."
+                "Go on at the primary of its group: nodes.rejoin(), called there, makes this server a standby."
             }
             Error::InRecovery(_) => "Call it on the primary of this server's group.",
             Error::ApplyFailed { .. } => {
