@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod clone;
+pub mod commits;
 pub mod conninfo;
 pub mod desired;
 pub mod explain;
@@ -28,6 +29,7 @@ pub mod quote;
 pub mod rejoin;
 pub mod render;
 pub mod rule;
+pub mod standby_names;
 pub mod step;
 pub mod switchover;
 pub mod topology;
@@ -44,6 +46,7 @@ mod refuse;
 mod standby;
 mod subscription;
 mod synchronized;
+mod synchronous;
 
 pub use order::plan;
 pub use rule::rules;

@@ -10,6 +10,7 @@ use crate::refuse::read_only;
 use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::{Operation, Phase, Plan, Problem, ProblemKind, Step};
 use crate::synchronized;
+use crate::synchronous;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is decided here, for `nodes.rules()`. RG00 is the extension's: only it knows where the
@@ -23,6 +24,12 @@ pub(crate) const RULES: &[(&str, &str)] = &[
     ("RG05", "postgres_fdw was made for servers that are gone"),
     ("RG06", "postgres_fdw was made here and is used by others"),
     ("RG07", "a primary does not wait for just those standbys that keep its slots"),
+    ("RG08", "commits wait for others than the synchronous standbys"),
+    ("RG09", "synchronous_standby_names was set by somebody else"),
+    ("RG10", "the role cannot alter synchronous_standby_names"),
+    ("RG11", "too few of the standbys that are to be synchronous stream"),
+    ("RG12", "commits are to wait for more standbys than are synchronous"),
+    ("RG13", "a standby of a standby is to be synchronous"),
 ];
 
 /// The difference between what should be and what is. The same input gives the same plan.
@@ -53,6 +60,7 @@ pub fn plan(registry: &Registry, world: &World) -> Plan {
     for (id, node) in &registry.nodes {
         if let Some(facts) = index.get(*id) {
             plan.steps.extend(synchronized::plan_node(registry, node, facts, &others));
+            synchronous::plan_node(registry, node, facts, &others, &mut plan);
         }
         let node_uses = uses.0.remove(id).unwrap_or_default();
         let steps = plan.steps.len();

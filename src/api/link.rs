@@ -47,7 +47,7 @@ fn new_standby(standby: &str, primary: &str, slot: bool, name: &str, heal: bool)
             return Err(Error::StandbyCycle { standby: standby.to_owned(), chain });
         }
     }
-    insert(name, from, to, &Spec::Standby(StandbySpec { slot }), heal)?;
+    insert(name, from, to, &Spec::Standby(StandbySpec { slot, .. }), heal)?;
     Ok(format!("\"{standby}\" will follow \"{primary}\"; nodes.plan() shows how"))
 }
 

@@ -138,7 +138,7 @@ fn register(
         link_name = link_name.chars().take(30).collect::<String>() + "_again";
     }
     spi::in_own_transaction(|| {
-        let spec = Spec::Standby(StandbySpec { slot: true });
+        let spec = Spec::Standby(StandbySpec::new(true));
         catalog::insert_link(&link_name, primary, returning, &spec, false)?;
         Ok(Rows::load()?.link(&link_name)?.id)
     })
