@@ -20,6 +20,9 @@ pub enum Blocked {
     Silent { waiting: i64, longest: Duration },
 }
 
+/// A commit that has waited for so long does not end by itself, where nobody says otherwise.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Judges a heartbeat; a commit may well wait for `patience`.
 pub fn blocked(pulse: &Pulse, patience: Duration) -> Option<Blocked> {
     let synchronous = pulse.synchronous.as_ref().filter(|_| !pulse.in_recovery)?;
@@ -66,8 +69,8 @@ impl Blocked {
 }
 
 /// The same in a sentence, where commits wait.
-pub fn explain(pulse: &Pulse, name: &str, patience: Duration) -> Option<String> {
-    let why = blocked(pulse, patience)?.explain(names(pulse.synchronous.as_ref()));
+pub fn explain(pulse: &Pulse, name: &str) -> Option<String> {
+    let why = blocked(pulse, PATIENCE)?.explain(names(pulse.synchronous.as_ref()));
     Some(format!("commits on \"{name}\" {why}"))
 }
 

@@ -50,3 +50,4 @@ mod synchronous;
 
 pub use order::plan;
 pub use rule::rules;
+pub use synchronous::TOO_FEW_STREAM;

@@ -1,6 +1,7 @@
 //! The value of `synchronous_standby_names`, read as Postgres reads it (`syncrep_gram.y`,
 //! `syncrep_scanner.l`) and written.
 
+use crate::name::Mark;
 use crate::quote::ident;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -25,6 +26,9 @@ impl Method {
         }
     }
 }
+
+/// The setting.
+pub const SETTING: &str = "synchronous_standby_names";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StandbyNames {
@@ -68,6 +72,12 @@ impl StandbyNames {
         let ordered = self.method == Method::First;
         (self.method, self.number) == (other.method, other.number)
             && if ordered { self.names == other.names } else { set(self) == set(other) }
+    }
+
+    /// Whether all of them are standbys of one registry: then the list is its own.
+    pub fn are_of(&self, registry: &str) -> bool {
+        let prefix = Mark::slot_prefix(registry);
+        self.names.iter().all(|name| name.starts_with(&prefix))
     }
 
     /// Postgres compares names without regard to case.

@@ -10,10 +10,11 @@ use crate::observed::NodeFacts;
 use crate::others::Others;
 use crate::quote::literal;
 use crate::rule::Context;
-use crate::standby_names::StandbyNames;
+use crate::standby_names::{SETTING, StandbyNames};
 use crate::step::{Operation, Phase, Plan, Problem, ProblemKind, Step};
 
-pub(crate) const SETTING: &str = "synchronous_standby_names";
+/// The rule behind a setting that waits until enough standbys stream.
+pub const TOO_FEW_STREAM: &str = "RG11";
 
 /// The setting of one node: as it should be, as it is, and what it could be changed to.
 struct Setting<'a> {
@@ -101,9 +102,8 @@ impl<'a> Setting<'a> {
     }
 
     fn is_ours(&self, value: &str) -> bool {
-        let prefix = Mark::slot_prefix(self.registry);
-        let ours = |names: StandbyNames| names.names.iter().all(|name| name.starts_with(&prefix));
-        value.is_empty() || StandbyNames::parse(value).is_some_and(ours)
+        let names = StandbyNames::parse(value);
+        value.is_empty() || names.is_some_and(|names| names.are_of(self.registry))
     }
 
     fn streaming(&self, names: &StandbyNames) -> usize {
@@ -120,40 +120,57 @@ impl<'a> Setting<'a> {
         values.filter_map(StandbyNames::parse).any(|names| names.lists(name))
     }
 
-    /// What stands in the way; with the link that it is about.
-    fn problem(&self, state: &State, registry: &Registry) -> Option<Problem> {
-        let node = &self.node.name;
-        let problem = |kind, rule, link, message, hint: &str| {
-            let (node, hint) = (Some(self.node.id), hint.to_owned());
-            Some(Problem { kind, rule, link, node, message, hint })
+    /// What stands in the way, for each link that is not as it should be.
+    fn problems(&self, state: &State, registry: &Registry) -> Vec<Problem> {
+        let Some((kind, rule, message, hint)) = self.obstacle(state, registry) else {
+            return vec![];
         };
-        let first = self.concerned(registry);
-        match state {
-            State::Right | State::Change => None,
+        let problem = |link: LinkId| Problem {
+            kind,
+            rule,
+            link: Some(link),
+            node: Some(self.node.id),
+            message: message.clone(),
+            hint: hint.clone(),
+        };
+        let wanted: Vec<LinkId> = self.links.iter().map(|(link, _)| link.id).collect();
+        let listed = self.listed();
+        let missing: Vec<LinkId> =
+            wanted.iter().copied().filter(|id| !listed.contains(id)).collect();
+        let links = if missing.is_empty() { wanted } else { missing };
+        if links.is_empty() {
+            return self.concerned(registry).map(problem).into_iter().collect();
+        }
+        links.into_iter().map(problem).collect()
+    }
+
+    fn obstacle(
+        &self,
+        state: &State,
+        registry: &Registry,
+    ) -> Option<(ProblemKind, &'static str, String, String)> {
+        let node = &self.node.name;
+        Some(match state {
+            State::Right | State::Change => return None,
             State::Foreign => {
                 let value = if self.is_ours(self.in_files) { self.in_force } else { self.in_files };
                 let message = format!("{SETTING} on \"{node}\" is {value}, which is not ours");
                 let hint = "Reset it and reload, then run nodes.apply(); or let no link be \
                             synchronous and go on to set it yourself.";
-                problem(ProblemKind::Refused, "RG09", first, message, hint)
+                (ProblemKind::Refused, "RG09", message, hint.to_owned())
             }
             State::NoRights => {
                 let role = &self.facts.role;
                 let message = format!("role \"{role}\" cannot alter {SETTING} on \"{node}\"");
                 let hint = "Give the node an admin_conninfo of a superuser with \
                             nodes.alter_node(), and turn allow_alter_system on there.";
-                problem(ProblemKind::Refused, "RG10", first, message, hint)
+                (ProblemKind::Refused, "RG10", message, hint.to_owned())
             }
             State::TooFew(streaming) => {
                 let (message, hint) = self.too_few(*streaming, registry)?;
-                let silent = |(link, _): &&(&Link, StandbyOptions)| {
-                    let name = registry.mark(link).slot_name();
-                    !self.facts.streaming.contains(&name)
-                };
-                let silent = self.links.iter().find(silent).map(|(link, _)| link.id);
-                problem(ProblemKind::Waiting, "RG11", silent, message, &hint)
+                (ProblemKind::Waiting, TOO_FEW_STREAM, message, hint)
             }
-        }
+        })
     }
 
     fn too_few(&self, streaming: usize, registry: &Registry) -> Option<(String, String)> {
@@ -170,21 +187,23 @@ impl<'a> Setting<'a> {
         let link = self.links.first().map_or("", |(link, _)| link.name.as_str());
         let hint = format!(
             "It is set when they stream. If one will not: nodes.alter_link({}, synchronous => \
-             false), or the like for another.",
+             false), or options with a smaller synchronous_number.",
             literal(link)
         );
         Some((message, hint))
     }
 
+    /// The links whose standbys are listed now.
+    fn listed(&self) -> Vec<LinkId> {
+        let prefix = Mark::slot_prefix(self.registry);
+        let values = [self.in_files, self.in_force].into_iter().filter_map(StandbyNames::parse);
+        let link = |name: String| name.strip_prefix(&prefix)?.parse().ok();
+        values.flat_map(|names| names.names).filter_map(link).collect()
+    }
+
     /// The link to which a change belongs: the worker makes only those right that were spoken of.
     fn concerned(&self, registry: &Registry) -> Option<LinkId> {
-        let prefix = Mark::slot_prefix(self.registry);
-        let listed: Vec<LinkId> = [self.in_files, self.in_force]
-            .into_iter()
-            .filter_map(StandbyNames::parse)
-            .flat_map(|names| names.names)
-            .filter_map(|name| name.strip_prefix(&prefix)?.parse().ok())
-            .collect();
+        let listed = self.listed();
         let wanted: Vec<LinkId> = self.links.iter().map(|(link, _)| link.id).collect();
         let known = |id: &LinkId| registry.link(*id).is_some();
         let leaves = |id: &LinkId| !wanted.contains(id) && known(id);
@@ -253,10 +272,10 @@ pub(crate) fn plan_node<'a>(
         plan.steps.extend(steps(&setting, registry, others));
         return;
     }
-    let problem = setting.problem(&state, registry);
     let removing = |link| registry.link(link).is_some_and(|l| l.state == LinkState::Removing);
     // That of a link that goes is told by its own rule.
-    plan.problems.extend(problem.filter(|problem| !problem.link.is_some_and(removing)));
+    let problems = setting.problems(&state, registry).into_iter();
+    plan.problems.extend(problems.filter(|problem| !problem.link.is_some_and(removing)));
 }
 
 fn steps(setting: &Setting<'_>, registry: &Registry, others: &Others<'_>) -> Vec<Step> {

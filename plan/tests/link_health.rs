@@ -745,3 +745,33 @@ fn a_subscription_that_waits_for_a_standby_says_so() {
         assert!(!hint(reads, failover).contains("oslo"));
     }
 }
+
+/// A reason is there also where the standby itself is well.
+#[test]
+fn a_synchronous_standby_says_that_commits_wait_for_it() {
+    let synchronous = |streaming: bool, longest| {
+        let mut case = Case::standby();
+        let spec = StandbySpec { synchronous: true, ..StandbySpec::new(true) };
+        case.registry.links[0].spec = Spec::Standby(spec);
+        let names = "ANY 1 (\"nodes_3f2504e0_1\")".to_owned();
+        case.source(|source| {
+            source.synchronous = Some(Synchronous { names, waiting: 1, longest });
+            let sender = source.senders.first_mut().expect("it streams");
+            let (state, sync_state) =
+                if streaming { ("streaming", "quorum") } else { ("catchup", "potential") };
+            (sender.state, sender.sync_state) = (Some(state.into()), Some(sync_state.into()));
+        })
+    };
+    assert_eq!(synchronous(true, Some(1.0)).health().reason, None);
+    let reason = synchronous(false, None).health().reason;
+    assert_eq!(reason.as_deref(), Some("commits on \"london\" wait for it"));
+    let reason = synchronous(true, Some(9.0)).health().reason;
+    assert_eq!(reason.as_deref(), Some("commits on \"london\" wait, the oldest for 9.0 s"));
+    let dead = Case { to: (NodeState::Down, None, Some("refused")), ..synchronous(false, None) };
+    let reason = dead.health().reason.unwrap_or_default();
+    assert!(reason.ends_with("refused; commits on \"london\" wait for it"), "{reason}");
+    // Nobody waits for one that is not synchronous.
+    let mut asynchronous = synchronous(false, None);
+    asynchronous.registry.links[0].spec = Spec::Standby(StandbySpec::new(true));
+    assert_eq!(asynchronous.health().reason, None);
+}

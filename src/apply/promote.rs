@@ -3,7 +3,7 @@
 //! primary, where it can be written from then on.
 
 use super::desired::Desired;
-use super::leader::{self, Writer, forget_upstream, make_primary, open};
+use super::leader::{self, Writer, forget_awaited, forget_upstream, make_primary, open};
 use super::report::warn;
 use crate::catalog::Rows;
 use crate::error::{Error, Result};
@@ -35,6 +35,7 @@ pub fn promote(name: &str, force: bool) -> Result<()> {
     decide(&desired, &evidence, name, force)?;
     let writer = Writer::of(&rows, &desired, candidate)?;
     if !evidence.is_done() {
+        reactor::block_on(forget_awaited(&desired, candidate))?;
         reactor::block_on(make_primary(&desired, candidate))?;
         pgrx::notice!("\"{name}\" is a primary");
     }

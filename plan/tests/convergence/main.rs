@@ -317,9 +317,11 @@ fn links_of_marks(sim: &Sim) -> BTreeSet<LinkId> {
         links.extend(marks.filter(|mark| mark.registry == sim.registry.id).map(|mark| mark.link));
         let of_slot = |name: &str| name.strip_prefix("nodes_3f2504e0_")?.parse::<LinkId>().ok();
         links.extend(facts.slots.iter().filter_map(|slot| of_slot(&slot.name)));
-        // What somebody has made of such a list is his.
-        let names = facts.setting("synchronous_standby_names").and_then(StandbyNames::parse);
-        links.extend(names.iter().flat_map(|names| &names.names).filter_map(|name| of_slot(name)));
+        // On a server in recovery nobody waits: its list is put right when it is settled what the
+        // server is.
+        let names = facts.setting("synchronous_standby_names").filter(|_| !facts.in_recovery);
+        let names = names.and_then(StandbyNames::parse).map_or(vec![], |names| names.names);
+        links.extend(names.iter().filter_map(|name| of_slot(name)));
         // Who is no superuser cannot see the settings of a standby without a slot.
         let readable = [&facts.primary_conninfo, &facts.primary_conninfo_file];
         for conninfo in readable.into_iter().filter(|_| facts.superuser) {
