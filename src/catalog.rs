@@ -382,11 +382,11 @@ pub fn update_link_spec(id: LinkId, spec: &Spec) -> Result<()> {
     )
 }
 
-/// Has all that follow a node looked at again.
-pub fn mark_standbys_pending(primary: NodeId) -> Result<()> {
+/// Has the links looked at again whose standbys commits of a node wait for.
+pub fn mark_synchronous_pending(primary: NodeId) -> Result<()> {
     spi::write(
-        "UPDATE nodes.link SET pending = true \
-         WHERE kind = 'standby' AND from_node = $1::integer AND NOT pending",
+        "UPDATE nodes.link SET pending = true WHERE kind = 'standby' \
+         AND from_node = $1::integer AND (spec->>'synchronous')::boolean AND NOT pending",
         &[Some(&primary.to_string())],
     )
 }
@@ -419,7 +419,6 @@ pub fn set_link_state(id: LinkId, state: LinkState, keep_data: bool) -> Result<(
         LinkState::Paused => "paused",
         LinkState::Removing => "removing",
     };
-    spi::commit_alone()?;
     spi::write(
         "UPDATE nodes.link SET state = $2, keep_data = $3::boolean, pending = true \
          WHERE id = $1::integer",

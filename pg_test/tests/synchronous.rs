@@ -165,6 +165,13 @@ fn the_worker_tells_when_commits_wait() {
     wait_until("the link says so too", LONG, || {
         cluster.paris.query_one_text("app", reason).contains("commits on \"paris\" wait for it")
     });
+    // Another worker knows what was told.
+    let worker = cluster.paris.await_worker("app");
+    cluster.paris.sql("app", &format!("SELECT pg_terminate_backend({worker})"));
+    wait_until("there is another worker", LONG, || {
+        cluster.paris.worker("app").is_some_and(|other| other != worker)
+    });
+    cluster.paris.await_health(OSLO, "down");
     cluster.oslo.start_again();
     await_told(&cluster.paris, &[blocked, passing]);
     // One that hangs keeps its connection: that a commit waits is all there is to see.
@@ -181,6 +188,52 @@ fn the_worker_tells_when_commits_wait() {
     cluster.paris.sql("app", "SELECT nodes.alter_link('we\"ird', synchronous => false)");
     cluster.await_names(&cluster.paris, "");
     ends(commit);
+}
+
+/// One setting, of which each link may speak: what is said of one is brought about for all, and what
+/// a person changes by hand is left to him.
+#[test]
+fn the_worker_follows_what_links_say() {
+    let mut cluster = cluster_of(watching("paris"));
+    cluster.link();
+    cluster.await_names(&cluster.paris, "ANY 1 (\"1\", \"2\")");
+    let settled = |cluster: &Cluster| {
+        for link in [OSLO, "o''slo"] {
+            cluster.paris.await_link(link, "streaming");
+        }
+        let pending = "SELECT name FROM nodes.link WHERE pending";
+        wait_until("nothing is pending", LONG, || {
+            cluster.paris.query_texts("app", pending).is_empty()
+        });
+    };
+    settled(&cluster);
+    let options =
+        |options: &str| format!("SELECT nodes.alter_link('o''slo', options => '{{{options}}}')");
+    cluster.paris.sql("app", &options("\"synchronous_number\": 2"));
+    cluster.await_names(&cluster.paris, "ANY 2 (\"1\", \"2\")");
+    settled(&cluster);
+    cluster.paris.sql("app", &options(""));
+    cluster.await_names(&cluster.paris, "ANY 1 (\"1\", \"2\")");
+    settled(&cluster);
+    cluster.paris.sql("app", "ALTER SYSTEM RESET synchronous_standby_names");
+    cluster.paris.reload();
+    cluster.paris.await_link(OSLO, "drifted");
+    cluster.await_names(&cluster.paris, "");
+    apply(&cluster.paris);
+    cluster.await_names(&cluster.paris, "ANY 1 (\"1\", \"2\")");
+    settled(&cluster);
+    // With nobody to answer, who asks for another standby need not wait for it either.
+    cluster.oslo.stop();
+    cluster.rome.stop();
+    let commit = cluster.commit(1);
+    cluster.await_waiting_commit();
+    cluster.paris.sql("app", "SELECT nodes.remove_link('o''slo')");
+    cluster.await_names(&cluster.paris, "ANY 1 (\"1\")");
+    let registry = cluster.paris.psql("app", "SELECT nodes.rename_node('o''slo', 'rome')");
+    assert!(registry.ok, "{registry}");
+    cluster.oslo.start_again();
+    ends(commit);
+    cluster.paris.await_link(OSLO, "streaming");
 }
 
 /// Whoever is the primary waits for the others, and none of the others for anybody.

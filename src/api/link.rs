@@ -6,7 +6,6 @@ use crate::apply::desired::Desired;
 use crate::apply::{conninfo, identity};
 use crate::catalog::{self, LinkRow, OwnLimits, Rows};
 use crate::error::{Error, Result};
-use crate::pg::spi;
 use crate::pg::units::Unit;
 use crate::pg::user;
 use nodes_plan::desired::{
@@ -271,15 +270,21 @@ fn alter_link(
     let spec = change.applied_to(&row.spec)?;
     if spec != row.spec {
         catalog::update_link_spec(row.id, &spec)?;
-        if matches!(spec, Spec::Standby(_)) {
-            // They share a setting of their primary.
-            catalog::mark_standbys_pending(row.from_node)?;
+        if waiting(&spec) != waiting(&row.spec) {
+            catalog::mark_synchronous_pending(row.from_node)?;
         }
     }
-    spi::commit_alone()?;
     let limits = limits.map(own_limits).transpose()?.unwrap_or(row.limits);
     catalog::update_link_watch(row.id, heal.unwrap_or(row.heal), &limits)?;
     Ok(format!("link \"{name}\" changed; nodes.plan() shows what follows"))
+}
+
+/// What a standby link says of a setting that the standbys of its primary share.
+fn waiting(spec: &Spec) -> Option<(bool, StandbyOptions)> {
+    match spec {
+        Spec::Standby(spec) => Some((spec.synchronous, spec.options)),
+        Spec::Foreign(_) | Spec::Subscription(_) => None,
+    }
 }
 
 /// `limits => '{"max_lag": "5min"}'`; a limit that is left out is as the setting of its name says.

@@ -73,17 +73,6 @@ fn on_registry<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     work()
 }
 
-/// Has the caller's transaction not wait for synchronous standbys, where it would: it may be the
-/// one that says that one of them is not to be waited for any more.
-pub fn commit_alone() -> Result<()> {
-    const WAITS: &str = "SELECT 'yes' WHERE current_setting('synchronous_standby_names') <> '' \
-         AND current_setting('synchronous_commit') NOT IN ('off', 'local')";
-    if read_text(WAITS, &[])?.is_some() {
-        set_local(c"synchronous_commit", "local");
-    }
-    Ok(())
-}
-
 /// As `SET LOCAL`: until the end of the transaction.
 pub fn set_local(name: &'static CStr, value: &str) {
     let Ok(value) = CString::new(value) else { return };
