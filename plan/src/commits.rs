@@ -130,7 +130,6 @@ impl CommitWatch {
     pub fn judge(&mut self, now: Duration, pulse: &Pulse, limits: &NodeLimits) -> Option<Change> {
         let patience = limits.patience();
         let found = blocked(pulse, patience);
-        let is_calm = self.damper.has_calmed(now);
         let tell = |found: &Option<Blocked>| match found {
             Some(why) => {
                 told(BLOCKED, Severity::Critical, why.explain(names(pulse.synchronous.as_ref())))
@@ -139,7 +138,7 @@ impl CommitWatch {
         };
         if found.is_some() == self.is_blocked {
             self.since = None;
-            return is_calm.then(|| tell(&found));
+            return self.damper.has_calmed(now).then(|| tell(&found));
         }
         // Who has waited for so long was seen to, and one more heartbeat makes it certain.
         let enough = match found {

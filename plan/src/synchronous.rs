@@ -12,6 +12,7 @@ use crate::quote::literal;
 use crate::rule::Context;
 use crate::standby_names::{SETTING, StandbyNames};
 use crate::step::{Operation, Phase, Plan, Problem, ProblemKind, Step};
+use std::collections::BTreeSet;
 
 /// The rule behind a setting that waits until enough standbys stream.
 pub const TOO_FEW_STREAM: &str = "RG11";
@@ -77,14 +78,9 @@ impl<'a> Setting<'a> {
     }
 
     fn state(&self) -> State {
-        let (files, force) =
-            (StandbyNames::parse(self.in_files), StandbyNames::parse(self.in_force));
-        let is_wanted = |names: &Option<StandbyNames>| match (names, &self.wanted) {
-            (Some(names), Some(wanted)) => names.is_same(wanted),
-            (names, wanted) => names.is_none() && wanted.is_none(),
-        };
         let theirs = [self.in_files, self.in_force].into_iter().any(|value| !self.is_ours(value));
-        if is_wanted(&files) && is_wanted(&force) || theirs && self.wanted.is_none() {
+        let is_right = self.is_wanted(self.in_files) && self.is_wanted(self.in_force);
+        if is_right || theirs && self.wanted.is_none() {
             State::Right
         } else if theirs {
             State::Foreign
@@ -93,11 +89,18 @@ impl<'a> Setting<'a> {
         } else {
             match self.wanted.as_ref().map(|names| (names, self.streaming(names))) {
                 // Where commits wait already, nothing is lost by waiting for others.
-                Some((names, some)) if some < names.number && !self.is_blocked(force.as_ref()) => {
+                Some((names, some)) if some < names.number && !self.is_blocked() => {
                     State::TooFew(some)
                 }
                 Some(_) | None => State::Change,
             }
+        }
+    }
+
+    fn is_wanted(&self, value: &str) -> bool {
+        match (StandbyNames::parse(value), &self.wanted) {
+            (Some(names), Some(wanted)) => names.is_same(wanted),
+            (names, wanted) => names.is_none() && wanted.is_none(),
         }
     }
 
@@ -110,8 +113,9 @@ impl<'a> Setting<'a> {
         names.names.iter().filter(|name| self.facts.streaming.contains(*name)).count()
     }
 
-    fn is_blocked(&self, in_force: Option<&StandbyNames>) -> bool {
-        in_force.is_some_and(|names| self.streaming(names) < names.number)
+    fn is_blocked(&self) -> bool {
+        let names = StandbyNames::parse(self.in_force);
+        names.is_some_and(|names| self.streaming(&names) < names.number)
     }
 
     /// Whether commits wait for the reader of a slot, or will after a reload.
@@ -133,14 +137,13 @@ impl<'a> Setting<'a> {
             message: message.clone(),
             hint: hint.clone(),
         };
-        let wanted: Vec<LinkId> = self.links.iter().map(|(link, _)| link.id).collect();
-        let listed = self.listed();
-        let missing: Vec<LinkId> =
-            wanted.iter().copied().filter(|id| !listed.contains(id)).collect();
-        let links = if missing.is_empty() { wanted } else { missing };
-        if links.is_empty() {
-            return self.concerned(registry).map(problem).into_iter().collect();
-        }
+        let wanted: BTreeSet<LinkId> = self.links.iter().map(|(link, _)| link.id).collect();
+        let listed: BTreeSet<LinkId> = self.listed(self.in_force).into_iter().collect();
+        let known = |id: &LinkId| registry.link(*id).is_some();
+        // Those that are not waited for as they should be; else all, for the number is not right.
+        let wrong: Vec<LinkId> =
+            (wanted.symmetric_difference(&listed).copied().filter(known)).collect();
+        let links = if wrong.is_empty() { wanted.into_iter().collect() } else { wrong };
         links.into_iter().map(problem).collect()
     }
 
@@ -175,14 +178,12 @@ impl<'a> Setting<'a> {
 
     fn too_few(&self, streaming: usize, registry: &Registry) -> Option<(String, String)> {
         let number = self.wanted.as_ref()?.number;
-        let standbys = self.links.iter().map(|(link, _)| registry.node_name(link.to));
-        let standbys: Vec<String> = standbys.map(|name| format!("\"{name}\"")).collect();
         let stream = if streaming == 1 { "streams" } else { "stream" };
         let message = format!(
             "commits on \"{}\" would wait: of the synchronous standbys ({}) {streaming} {stream}, \
              {number} must",
             self.node.name,
-            standbys.join(", ")
+            self.standbys(registry)
         );
         let link = self.links.first().map_or("", |(link, _)| link.name.as_str());
         let hint = format!(
@@ -193,17 +194,22 @@ impl<'a> Setting<'a> {
         Some((message, hint))
     }
 
-    /// The links whose standbys are listed now.
-    fn listed(&self) -> Vec<LinkId> {
+    /// The links whose standbys a value lists.
+    fn listed(&self, value: &str) -> Vec<LinkId> {
         let prefix = Mark::slot_prefix(self.registry);
-        let values = [self.in_files, self.in_force].into_iter().filter_map(StandbyNames::parse);
-        let link = |name: String| name.strip_prefix(&prefix)?.parse().ok();
-        values.flat_map(|names| names.names).filter_map(link).collect()
+        let names = StandbyNames::parse(value).map_or(vec![], |names| names.names);
+        names.iter().filter_map(|name| name.strip_prefix(&prefix)?.parse().ok()).collect()
+    }
+
+    /// The standbys that commits are to wait for, in words.
+    fn standbys(&self, registry: &Registry) -> String {
+        let name = |(link, _): &(&Link, _)| format!("\"{}\"", registry.node_name(link.to));
+        self.links.iter().map(name).collect::<Vec<_>>().join(", ")
     }
 
     /// The link to which a change belongs: the worker makes only those right that were spoken of.
     fn concerned(&self, registry: &Registry) -> Option<LinkId> {
-        let listed = self.listed();
+        let listed = [self.listed(self.in_files), self.listed(self.in_force)].concat();
         let wanted: Vec<LinkId> = self.links.iter().map(|(link, _)| link.id).collect();
         let known = |id: &LinkId| registry.link(*id).is_some();
         let leaves = |id: &LinkId| !wanted.contains(id) && known(id);
@@ -224,10 +230,8 @@ impl<'a> Setting<'a> {
                 false => "no standby is synchronous any more".to_owned(),
             };
         };
-        let standbys = self.links.iter().map(|(link, _)| registry.node_name(link.to));
-        let standbys: Vec<String> = standbys.map(|name| format!("\"{name}\"")).collect();
         let (method, number) = (wanted.method.label(), wanted.number);
-        format!("commits wait for {method} {number} of {}", standbys.join(", "))
+        format!("commits wait for {method} {number} of {}", self.standbys(registry))
     }
 }
 
@@ -291,12 +295,7 @@ fn steps(setting: &Setting<'_>, registry: &Registry, others: &Others<'_>) -> Vec
         danger: None,
     };
     let mut steps = Vec::new();
-    let in_files = StandbyNames::parse(setting.in_files);
-    let is_there = match (&in_files, &setting.wanted) {
-        (Some(names), Some(wanted)) => names.is_same(wanted),
-        (names, wanted) => names.is_none() && wanted.is_none(),
-    };
-    if !is_there {
+    if !setting.is_wanted(setting.in_files) {
         let value = setting.wanted.as_ref().map(StandbyNames::to_string);
         let alter = Operation::AlterSystem { setting: SETTING, value };
         steps.push(step(alter, setting.reason(registry)));
