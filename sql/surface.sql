@@ -104,13 +104,13 @@ COMMENT ON FUNCTION nodes.remove_node(text, boolean, boolean) IS
   'removes a node, with cascade its links too; nodes.apply() cleans the servers';
 COMMENT ON FUNCTION nodes.forget_node(text) IS
   'gives up a node that will never answer again, with its links; what was made on that server stays there, passwords of others included. For superusers only';
-COMMENT ON FUNCTION nodes.add_standby(text, text, boolean, text, boolean) IS
-  'says that a node should follow another by streaming replication';
+COMMENT ON FUNCTION nodes.add_standby(text, text, boolean, boolean, jsonb, text, boolean) IS
+  'says that a node should follow another by streaming replication; with synchronous, commits of a primary wait for it, see synchronous_method and synchronous_number among the options';
 COMMENT ON FUNCTION nodes.add_subscription(text, text, text, text[], boolean, jsonb, boolean) IS
   'says that tables of a node should be replicated to another (default: this one) by logical replication';
 COMMENT ON FUNCTION nodes.add_foreign_schema(text, text, text, text[], text, boolean, jsonb, boolean, text, boolean) IS
   'says that a schema of a node should appear on another (default: this one) through postgres_fdw';
-COMMENT ON FUNCTION nodes.alter_link(text, text[], jsonb, boolean, boolean, boolean, text[], boolean, jsonb) IS
+COMMENT ON FUNCTION nodes.alter_link(text, text[], jsonb, boolean, boolean, boolean, boolean, text[], boolean, jsonb) IS
   'changes a link; what is NULL stays';
 COMMENT ON FUNCTION nodes.pause_link(text) IS
   'stops a subscription until nodes.resume_link(); its publisher keeps WAL meanwhile';

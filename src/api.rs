@@ -17,9 +17,11 @@ mod wake;
 use crate::apply;
 use crate::catalog::{Origin, Rows};
 use crate::error::{Error, Result};
+use crate::observe;
 use crate::pg::spi;
 use crate::pg::units::{self, Unit};
 use crate::pg::user;
+use nodes_plan::commits;
 use nodes_plan::name::check_name;
 use pgrx::{JsonB, PgSqlErrorCode};
 use serde_json::Value;
@@ -37,7 +39,8 @@ fn check_writable(call: &'static str) -> Result<()> {
 /// A passive copy of a registry stays as it is.
 fn check_active(call: &'static str) -> Result<()> {
     check_writable(call)?;
-    apply::check_active(&Origin::load()?)
+    apply::check_active(&Origin::load()?)?;
+    pass_waiting_commits()
 }
 
 /// The registry, for calls that change it.
@@ -45,7 +48,24 @@ fn active_rows(call: &'static str) -> Result<Rows> {
     check_writable(call)?;
     let rows = Rows::load()?;
     apply::check_active(&rows.origin)?;
+    pass_waiting_commits()?;
     Ok(rows)
+}
+
+/// Where commits wait for standbys that do not answer, the caller's does not: it may be the one that
+/// says that they are not to be waited for any more.
+fn pass_waiting_commits() -> Result<()> {
+    const NAMES: &str = "SELECT nullif(current_setting('synchronous_standby_names'), '')";
+    const WAITS: &str =
+        "SELECT 'yes' WHERE current_setting('synchronous_commit') NOT IN ('off', 'local')";
+    if spi::read_text(NAMES, &[])?.is_none() || spi::read_text(WAITS, &[])?.is_none() {
+        return Ok(());
+    }
+    let pulse = observe::own_pulse(|sql| spi::read_text(sql, &[]))?;
+    if commits::blocked(&pulse, commits::PATIENCE).is_some() {
+        spi::set_local(c"synchronous_commit", "local");
+    }
+    Ok(())
 }
 
 /// What nobody is to do but superusers, whatever is granted.

@@ -27,6 +27,7 @@ use crate::observe::{self, Sessions};
 use crate::pg::spi;
 use desired::Desired;
 use execute::Execution;
+use nodes_plan::TOO_FEW_STREAM;
 use nodes_plan::desired::{Interest, LinkId, NodeId};
 use nodes_plan::observed::{Observation, World};
 use nodes_plan::pulse::Pulse;
@@ -134,6 +135,7 @@ pub async fn converge(links: BTreeSet<LinkId>) -> Result<Vec<String>> {
 
 async fn rounds(report: &mut Report, only: Option<&BTreeSet<LinkId>>) -> Result<()> {
     let mut sessions = Sessions::new();
+    let mut followed = only.is_some();
     for _ in 0..MAX_ROUNDS {
         let desired = spi::in_own_transaction(load_active)?;
         let (world, open) = ask(&desired, &desired.linked_targets(), sessions).await;
@@ -141,11 +143,19 @@ async fn rounds(report: &mut Report, only: Option<&BTreeSet<LinkId>>) -> Result<
         let plan = nodes_plan::plan(&desired.registry, &world);
         let plan = runnable(plan, report.failed_links(), only);
         report.total = desired.registry.links.len();
-        report.problems(&desired, &plan.problems);
+        let is_early = |problem: &&Problem| problem.rule == TOO_FEW_STREAM && !followed;
+        let early = plan.problems.iter().any(|problem| is_early(&problem));
+        let problems = plan.problems.iter().filter(|problem| !is_early(problem));
+        report.problems(&desired, &problems.cloned().collect::<Vec<_>>());
         if plan.steps.is_empty() || report.failed_without_link {
             settle(&desired, &plan, report, only)?;
             if only.is_none() {
                 follow_unfinished(&desired, &world, open, report).await?;
+            }
+            if early {
+                // Whoever streams by now can be waited for.
+                (followed, sessions) = (true, Sessions::new());
+                continue;
             }
             return Ok(());
         }

@@ -7,7 +7,7 @@ use nodes_plan::desired::{Link, LinkId, LinkState, Node, NodeId, Registry, Spec}
 use nodes_plan::quote::Sql;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// A row of `nodes.node` with its secrets.
@@ -395,6 +395,15 @@ pub fn update_link_spec(id: LinkId, spec: &Spec) -> Result<()> {
     )
 }
 
+/// Has the links looked at again whose standbys commits of a node wait for.
+pub fn mark_synchronous_pending(primary: NodeId) -> Result<()> {
+    spi::write(
+        "UPDATE nodes.link SET pending = true WHERE kind = 'standby' \
+         AND from_node = $1::integer AND (spec->>'synchronous')::boolean AND NOT pending",
+        &[Some(&primary.to_string())],
+    )
+}
+
 /// Gives a link other ends.
 pub fn move_link(id: LinkId, from: NodeId, to: NodeId) -> Result<()> {
     spi::write(
@@ -514,6 +523,8 @@ pub fn disable_subscription(name: &str) -> Result<()> {
 pub struct LastTold {
     pub nodes: BTreeMap<String, String>,
     pub links: BTreeMap<String, String>,
+    /// Nodes of which was told last that commits wait.
+    pub blocked: BTreeSet<String>,
 }
 
 /// Reads it from `nodes.event`; that something flaps, or no longer, is no state.
@@ -521,13 +532,17 @@ pub fn last_told() -> Result<LastTold> {
     let text = spi::read_text(
         "WITH told AS (SELECT DISTINCT ON (node, link) node, link, kind FROM nodes.event \
          WHERE kind NOT IN ('flapping', 'stable', 'superseded', 'confirmed', 'unconfirmed', \
-                                        'headroom') \
+           'headroom', 'synchronous_blocked', 'synchronous_ok') \
          AND (node IS NULL) <> (link IS NULL) ORDER BY node, link, id DESC) \
          SELECT json_build_object( \
          'nodes', (SELECT coalesce(json_object_agg(node, kind), '{}') FROM told \
                    WHERE node IN (SELECT name FROM nodes.node)), \
          'links', (SELECT coalesce(json_object_agg(link, kind), '{}') FROM told \
-                   WHERE link IN (SELECT name FROM nodes.link WHERE state <> 'removing')))::text",
+                   WHERE link IN (SELECT name FROM nodes.link WHERE state <> 'removing')), \
+         'blocked', (SELECT coalesce(json_agg(node), '[]') FROM ( \
+           SELECT DISTINCT ON (node) node, kind FROM nodes.event \
+           WHERE kind IN ('synchronous_blocked', 'synchronous_ok') \
+           ORDER BY node, id DESC) last WHERE kind = 'synchronous_blocked'))::text",
         &[],
     )?;
     let text = text.unwrap_or_default();

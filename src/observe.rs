@@ -17,7 +17,7 @@ use section::Sections;
 use serde::Deserialize;
 use serde_json::Value;
 use session::{Session, Target};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 const FACTS: &str = include_str!("observe/facts.sql");
@@ -157,6 +157,7 @@ struct SuperuserFacts {
     passfile: Option<String>,
     passfile_unfinished: bool,
     passfile_blocked: bool,
+    streaming: BTreeSet<String>,
     conninfos: BTreeMap<String, String>,
     applied: BTreeMap<String, Lsn>,
 }
@@ -221,6 +222,7 @@ fn add_superuser_facts(facts: &mut NodeFacts, more: SuperuserFacts) {
     }
     facts.passfile = more.passfile.map(|hex| passfile(&hex));
     facts.passfile_unfinished = more.passfile_unfinished;
+    facts.streaming = more.streaming;
     facts.passfile_blocked = more.passfile_blocked;
     for subscription in &mut facts.subscriptions {
         subscription.conninfo = more.conninfos.get(&subscription.name).and_then(|c| parse(c));

@@ -22,7 +22,8 @@ const QUERIES: &[(&str, &str)] = &[
     (
         "settings",
         "SELECT name || ' = ' || setting FROM pg_settings \
-         WHERE name = 'primary_slot_name' AND setting LIKE 'nodes\\_%'",
+         WHERE name IN ('primary_slot_name', 'synchronous_standby_names') \
+           AND setting LIKE '%nodes\\_%'",
     ),
 ];
 
@@ -42,7 +43,7 @@ const LINK_OBJECTS: &str = "
     UNION ALL SELECT format('mapping %s %s', srvname, umoptions) FROM pg_user_mappings
     UNION ALL SELECT format('table %s', ftrelid::regclass) FROM pg_foreign_table
     UNION ALL SELECT format('%s = %s', name, setting) FROM pg_settings
-      WHERE name IN ('primary_slot_name', 'primary_conninfo')) made(thing) ORDER BY 1";
+      WHERE name IN ('primary_slot_name', 'primary_conninfo', 'synchronous_standby_names')) made(thing) ORDER BY 1";
 
 impl Server {
     /// What links are made of on this server, one object a line.

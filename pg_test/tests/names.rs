@@ -70,7 +70,8 @@ impl Names {
         let [paris_node, london_node, oslo_node] = self.nodes.map(literal);
         let [standby, subscription, foreign] = self.links.map(literal);
         let script = format!(
-            "SELECT nodes.add_standby({oslo_node}, {paris_node}, name => {standby});
+            "SELECT nodes.add_standby({oslo_node}, {paris_node}, name => {standby},
+                 synchronous => true);
              SELECT nodes.add_subscription({subscription}, {london_node},
                  subscriber => {paris_node}, tables => ARRAY[{table}]);
              SELECT nodes.add_foreign_schema({local}, {london_node}, remote_schema => {remote},

@@ -2,6 +2,7 @@
 
 use crate::conninfo::Conninfo;
 use crate::name::{Mark, TableName};
+use crate::standby_names::Method;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -79,6 +80,31 @@ impl Spec {
 pub struct StandbySpec {
     /// Keep WAL for the standby with a physical slot on its primary.
     pub slot: bool,
+    /// Commits on its primary wait for the standby.
+    #[serde(default)]
+    pub synchronous: bool,
+    #[serde(default)]
+    pub options: StandbyOptions,
+}
+
+impl StandbySpec {
+    /// One that nobody waits for.
+    pub fn new(slot: bool) -> Self {
+        StandbySpec { slot, synchronous: false, options: StandbyOptions::default() }
+    }
+}
+
+/// How commits wait for the synchronous standbys of a primary, of which this is one. All of them
+/// share one setting: the largest number that any of them asks for counts, and `first` before
+/// `any`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StandbyOptions {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub synchronous_method: Option<Method>,
+    /// For how many of them; 1 where nobody says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub synchronous_number: Option<u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
 //! `nodes.explain()`: the chain of facts that leads to the state of a node or link, and last
 //! the next action.
 
+use crate::commits;
 use crate::desired::{Link, LinkId, LinkState, NodeId, Registry, Spec};
 use crate::growth::{self, End};
 use crate::headroom::Room;
@@ -102,13 +103,17 @@ pub fn explain_node(known: &Known<'_>, id: NodeId) -> Vec<Line> {
     };
     tell_node(&mut chain, name, node);
     chain.extend(Part::Also, others_silent(known, id));
+    let awaiting = node.pulse.filter(|_| node.state.answers());
+    let blocked = awaiting.and_then(|pulse| commits::explain(pulse, name));
+    let commits = awaiting.filter(|_| blocked.is_some()).map(|p| commits::hint(known.registry, p));
+    chain.extend(Part::Also, blocked);
     chain.extend(Part::Also, standbys(known, id));
     chain.extend(Part::Also, waiting_links(known, id));
     chain.extend(Part::Also, wal_kept_for(known, id));
     let tight: Vec<&Room> = node.rooms.iter().filter(|room| room.is_tight()).collect();
     chain.extend(Part::Also, tight.iter().map(|room| room_fact(known, room)));
     let hints = node.hint.into_iter().chain(tight.iter().filter_map(|room| room.hint.as_deref()));
-    let hints: Vec<String> = hints.map(|hint| with_name(hint, name)).collect();
+    let hints = hints.map(|hint| with_name(hint, name)).chain(commits).collect();
     add_next(&mut chain, hints);
     chain.0
 }

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod clone;
+pub mod commits;
 pub mod conninfo;
 pub mod desired;
 pub mod explain;
@@ -29,6 +30,7 @@ pub mod rejoin;
 pub mod render;
 pub mod rule;
 pub mod siblings;
+pub mod standby_names;
 pub mod step;
 pub mod superseded;
 pub mod switchover;
@@ -47,6 +49,8 @@ mod stale_slots;
 mod standby;
 mod subscription;
 mod synchronized;
+mod synchronous;
 
 pub use order::plan;
 pub use rule::rules;
+pub use synchronous::TOO_FEW_STREAM;

@@ -3,13 +3,14 @@
 
 mod why;
 
+use crate::commits::{self, Blocked};
 use crate::desired::{Link, LinkId, LinkState, NodeId, Registry, Spec, StandbySpec};
 use crate::node_health::NodeState;
 use crate::pulse::{Pulse, Sender, SlotPulse, SubscriptionPulse};
 use crate::rule::RuleId;
 use crate::step::{Plan, Problem, ProblemKind};
 use crate::transition::Severity;
-use crate::units::bytes;
+use crate::units::{bytes, time};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -307,7 +308,7 @@ pub fn link_health(evidence: &LinkEvidence<'_>) -> LinkHealth {
     LinkHealth {
         state: rule.state,
         rule: rule.id,
-        reason: why.reason,
+        reason: scene.with_waiting_commits(why.reason),
         hint: why.hint,
         lag_bytes: scene.lag_bytes,
         lag_seconds: scene.lag_seconds,
@@ -407,8 +408,8 @@ impl<'a> Scene<'a> {
     /// Whether a slot on the source belongs to the link.
     fn has_slot(&self) -> bool {
         match &self.e.link.spec {
-            Spec::Subscription(_) | Spec::Standby(StandbySpec { slot: true }) => true,
-            Spec::Foreign(_) | Spec::Standby(StandbySpec { slot: false }) => false,
+            Spec::Subscription(_) | Spec::Standby(StandbySpec { slot: true, .. }) => true,
+            Spec::Foreign(_) | Spec::Standby(StandbySpec { slot: false, .. }) => false,
         }
     }
 
@@ -433,6 +434,28 @@ impl<'a> Scene<'a> {
             }
             Some(_) | None => String::new(),
         }
+    }
+
+    /// Adds that commits wait for the standby, where they do.
+    fn with_waiting_commits(&self, reason: Option<String>) -> Option<String> {
+        let Some(blocked) = self.blocks_commits() else { return reason };
+        let commits = match blocked {
+            Blocked::TooFew { .. } => format!("commits on \"{}\" wait for it", self.from()),
+            Blocked::Silent { longest, .. } => {
+                format!("commits on \"{}\" wait, the oldest for {}", self.from(), time(longest))
+            }
+        };
+        Some(reason.map_or(commits.clone(), |reason| format!("{reason}; {commits}")))
+    }
+
+    /// One that streams is not to blame for too few.
+    fn blocks_commits(&self) -> Option<Blocked> {
+        let Spec::Standby(StandbySpec { synchronous: true, .. }) = &self.e.link.spec else {
+            return None;
+        };
+        let blocked = commits::blocked(self.source?, commits::PATIENCE)?;
+        let streams = self.sender.is_some_and(|s| s.state.as_deref() == Some("streaming"));
+        Some(blocked).filter(|blocked| !(streams && matches!(blocked, Blocked::TooFew { .. })))
     }
 
     /// What receives, in Postgres' words.

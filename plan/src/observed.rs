@@ -87,6 +87,9 @@ pub struct NodeFacts {
     pub passfile_blocked: bool,
     pub slots: Vec<Slot>,
     pub walsenders: i64,
+    /// `application_name` of every standby that streams, where
+    /// [`crate::desired::Interest::standby`] says so and the role is a superuser.
+    pub streaming: BTreeSet<String>,
     pub publications: Vec<Publication>,
     pub subscriptions: Vec<Subscription>,
     /// Object ids of all subscriptions of the server, of every database. Asked after the slots

@@ -12,6 +12,7 @@ use crate::siblings::{self, Left};
 use crate::stale_slots;
 use crate::step::{Operation, Phase, Plan, Problem, ProblemKind, Step};
 use crate::synchronized;
+use crate::synchronous;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is decided here, for `nodes.rules()`. RG00 is the extension's: only it knows where the
@@ -25,8 +26,14 @@ pub(crate) const RULES: &[(&str, &str)] = &[
     ("RG05", "postgres_fdw was made for servers that are gone"),
     ("RG06", "postgres_fdw was made here and is used by others"),
     ("RG07", "a primary does not wait for just those standbys that keep its slots"),
-    ("RG08", "a slot is left on a member of a group where nobody will read it"),
-    ("RG09", "a member of a group has no slot for one that may have to follow it"),
+    ("RG08", "commits wait for others than the synchronous standbys"),
+    ("RG09", "synchronous_standby_names was set by somebody else"),
+    ("RG10", "the role cannot alter synchronous_standby_names"),
+    ("RG11", "too few of the standbys that are to be synchronous stream"),
+    ("RG12", "commits are to wait for more standbys than are synchronous"),
+    ("RG13", "a standby of a standby is to be synchronous"),
+    ("RG14", "a slot is left on a member of a group where nobody will read it"),
+    ("RG15", "a member of a group has no slot for one that may have to follow it"),
 ];
 
 /// The difference between what should be and what is. The same input gives the same plan.
@@ -58,6 +65,7 @@ pub fn plan(registry: &Registry, world: &World) -> Plan {
         if let Some(facts) = index.get(*id) {
             plan.steps.extend(synchronized::plan_node(registry, node, facts, &others));
             plan.steps.extend(stale_slots::plan_node(registry, node, &index, &others));
+            synchronous::plan_node(registry, node, facts, &others, &mut plan);
         }
         siblings::plan_node(registry, node, &index, &others, &mut plan);
         let node_uses = uses.0.remove(id).unwrap_or_default();
@@ -127,7 +135,7 @@ fn plan_link(
                 match siblings::left(registry, index, ctx.link) {
                     Left::Nothing => forget_link(ctx, plan),
                     Left::Slot => {}
-                    Left::Held(verdict) => record("RG08", ctx, *verdict, plan),
+                    Left::Held(verdict) => record("RG14", ctx, *verdict, plan),
                 }
             }
         }

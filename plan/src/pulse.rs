@@ -31,6 +31,8 @@ pub struct Pulse {
     pub replay_paused: bool,
     pub slots: Vec<SlotPulse>,
     pub senders: Vec<Sender>,
+    /// On a primary: for whom commits wait; `None`: for nobody.
+    pub synchronous: Option<Synchronous>,
     pub receiver: Option<Receiver>,
     pub subscriptions: Vec<SubscriptionPulse>,
 }
@@ -75,6 +77,17 @@ pub struct Sender {
     /// Seconds from the writing of WAL here to the word that it was replayed there.
     pub replay_lag: Option<f64>,
     pub sync_state: Option<String>,
+}
+
+/// For which standbys commits wait, and who waits.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Synchronous {
+    /// `synchronous_standby_names`.
+    pub names: String,
+    /// How many wait now, as far as the role may see, and for how many seconds at most.
+    pub waiting: i64,
+    pub longest: Option<f64>,
 }
 
 /// The row of `pg_stat_wal_receiver`: how a standby receives.
@@ -150,7 +163,11 @@ impl Pulse {
         fn server(pulse: &Pulse) -> impl PartialEq {
             let start = (pulse.started.to_bits(), pulse.version);
             let place = (&pulse.system_identifier, pulse.timeline, pulse.in_recovery);
-            (start, place, &pulse.database, pulse.senders.len())
+            let names = pulse.synchronous.as_ref().map(|synchronous| &synchronous.names);
+            // Only who streams can be waited for.
+            let streams = |sender: &&Sender| sender.state.as_deref() == Some("streaming");
+            let streaming = pulse.senders.iter().filter(streams).count();
+            (start, place, &pulse.database, (pulse.senders.len(), streaming, names))
         }
         fn slots(pulse: &Pulse) -> impl Iterator<Item: PartialEq> {
             pulse.slots.iter().map(|slot| (&slot.name, &slot.wal_status))

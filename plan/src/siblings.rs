@@ -51,7 +51,7 @@ pub(crate) fn plan_node(
         );
         plan.steps.push(Step {
             phase: Phase::Finish,
-            rule: "RG09",
+            rule: "RG15",
             link: None,
             node: Some(node.id),
             operation: Operation::CreatePhysicalSlot { slot },
@@ -174,7 +174,7 @@ fn no_room(registry: &Registry, node: &Node, facts: &NodeFacts, link: &Link) -> 
     let follower = registry.node_name(link.to);
     Problem {
         kind: ProblemKind::Warning,
-        rule: "RG09",
+        rule: "RG15",
         link: Some(link.id),
         node: Some(node.id),
         message: format!(

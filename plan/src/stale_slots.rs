@@ -35,7 +35,7 @@ pub(crate) fn plan_node(
     };
     let drop = |slot: &Slot| Step {
         phase: Phase::Prepare,
-        rule: "RG08",
+        rule: "RG14",
         link: None,
         node: Some(node.id),
         operation: Operation::DropSlot { slot: slot.name.clone() },

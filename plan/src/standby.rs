@@ -15,6 +15,7 @@ use crate::render::PASSFILE;
 use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::Operation;
 use crate::synchronized;
+use crate::synchronous;
 use copies::{SYNC_SLOTS, cannot_copy_slots, copies_slots};
 
 pub(crate) const TABLE: Table = Table {
@@ -61,6 +62,7 @@ const KEEP: &[Rule] = &[
 ];
 
 const REMOVE: &[Rule] = &[
+    Rule { id: "ST35", when: "commits on the primary wait for the standby", then: awaited },
     Rule { id: "ST36", when: "the role on the primary may not drop the slot", then: no_slot_drop },
     Rule { id: "ST37", when: "the role may not reset the standby's settings", then: no_reset },
     Rule { id: "ST38", when: "another link makes the standby follow first", then: await_successor },
@@ -81,8 +83,8 @@ pub(crate) fn spec(ctx: &Context<'_>) -> Option<StandbySpec> {
 /// that no WAL is lost until the clone streams.
 pub(crate) fn basebackup_command(ctx: &Context<'_>) -> String {
     let slot = match spec(ctx) {
-        Some(StandbySpec { slot: true }) => format!(" --create-slot --slot={}", ctx.slot()),
-        Some(StandbySpec { slot: false }) | None => String::new(),
+        Some(StandbySpec { slot: true, .. }) => format!(" --create-slot --slot={}", ctx.slot()),
+        Some(StandbySpec { slot: false, .. }) | None => String::new(),
     };
     let conninfo = replication_conninfo(ctx.from.conninfo.clone().without("password"));
     let directory = ctx.target.and_then(|target| target.data_directory.as_deref());
@@ -470,7 +472,7 @@ fn remove_stale_passfile(ctx: &Context<'_>) -> Vec<Verdict> {
 fn drop_unwanted_slot(ctx: &Context<'_>) -> Vec<Verdict> {
     // A standby that is not heard may still need it.
     match (spec(ctx), ctx.both()) {
-        (Some(StandbySpec { slot: false }), Some(_)) => {
+        (Some(StandbySpec { slot: false, .. }), Some(_)) => {
             let refused = no_slot_drop(ctx);
             if refused.is_empty() { drop_slot(ctx) } else { refused }
         }
@@ -509,7 +511,15 @@ fn successor<'a>(ctx: &Context<'a>) -> Option<&'a Link> {
 
 /// Whether the standby keeps following by our settings although the link is being removed.
 fn is_held(ctx: &Context<'_>) -> bool {
-    !no_slot_drop(ctx).is_empty() || !no_reset(ctx).is_empty() || successor(ctx).is_some()
+    !no_slot_drop(ctx).is_empty()
+        || !no_reset(ctx).is_empty()
+        || successor(ctx).is_some()
+        || !awaited(ctx).is_empty()
+}
+
+fn awaited(ctx: &Context<'_>) -> Vec<Verdict> {
+    let refuse = |(message, hint)| Verdict::refuse(ctx.from.id, message, hint);
+    synchronous::why_awaited(ctx).map(refuse).into_iter().collect()
 }
 
 fn no_slot_drop(ctx: &Context<'_>) -> Vec<Verdict> {

@@ -74,7 +74,7 @@ mod tests {
             from: 1,
             to: 2,
             state: LinkState::Active,
-            spec: Spec::Standby(StandbySpec { slot: true }),
+            spec: Spec::Standby(StandbySpec::new(true)),
             keep_data: true,
         });
         let mut world = World::default();

@@ -62,7 +62,7 @@ impl World {
                 options,
             })
         };
-        let standby = Spec::Standby(StandbySpec { slot: true });
+        let standby = Spec::Standby(StandbySpec::new(true));
         let links =
             [(1, "feed", PARIS, spec()), (2, "more", PARIS, spec()), (3, "oslo", OSLO, standby)];
         for (id, name, to, spec) in links {
@@ -318,4 +318,21 @@ fn our_own_fault_is_not_the_nodes() {
             "next: This server is short of resources, not that one: raise max_files_per_process here.",
         ],
     );
+}
+
+#[test]
+fn a_primary_whose_commits_wait() {
+    let mut world = World::new();
+    let names = "ANY 1 (\"nodes_3f2504e0_3\")".to_owned();
+    let synchronous = Some(Synchronous { names, waiting: 2, longest: Some(1.0) });
+    (world.pulse(LONDON).synchronous, world.pulse(LONDON).senders) = (synchronous, vec![]);
+    let lines = world.explain(|known| explain_node(known, LONDON));
+    let said = lines.iter().any(|line| {
+        line.contains("commits on \"london\" wait: 0 of the synchronous standbys stream, 1 must")
+    });
+    let next = lines.last().is_some_and(|line| {
+        line.contains("Look at \"oslo\"")
+            && line.contains("alter_link('oslo', synchronous => false)")
+    });
+    assert!(said && next, "{lines:#?}");
 }

@@ -91,12 +91,12 @@ impl Case {
             receiver: Some(Receiver { status: Some("streaming".into()), ..Receiver::default() }),
             ..Pulse::default()
         };
-        Case::new(Spec::Standby(StandbySpec { slot: true }), source(slot()), target)
+        Case::new(Spec::Standby(StandbySpec::new(true)), source(slot()), target)
     }
 
     fn standby_without_slot() -> Case {
         let mut case = Case::standby();
-        case.registry.links[0].spec = Spec::Standby(StandbySpec { slot: false });
+        case.registry.links[0].spec = Spec::Standby(StandbySpec::new(false));
         case.source(|source| source.slots.clear())
     }
 
@@ -517,7 +517,7 @@ fn is_right(case: &Case, health: &LinkHealth) -> bool {
     let slot = case.from.1.as_ref().and_then(|source| source.slot(SLOT));
     let active = slot.is_some_and(|slot| slot.active);
     let slotless =
-        matches!(link.spec, Spec::Foreign(_) | Spec::Standby(StandbySpec { slot: false }));
+        matches!(link.spec, Spec::Foreign(_) | Spec::Standby(StandbySpec { slot: false, .. }));
     let unlimited = *limits == LinkLimits::default();
     let removing = link.state == LinkState::Removing;
     let subscription = matches!(link.spec, Spec::Subscription(_));
@@ -735,7 +735,7 @@ fn a_subscription_that_waits_for_a_standby_says_so() {
             id: 2,
             name: "oslo".into(),
             to: 3,
-            spec: Spec::Standby(StandbySpec { slot: true }),
+            spec: Spec::Standby(StandbySpec::new(true)),
             ..case.registry.links[0].clone()
         };
         case.registry.nodes.insert(3, Node { id: 3, name: "oslo".into(), ..Node::default() });
@@ -749,4 +749,34 @@ fn a_subscription_that_waits_for_a_standby_says_so() {
     for (reads, failover) in [(true, true), (false, false)] {
         assert!(!hint(reads, failover).contains("oslo"));
     }
+}
+
+/// A reason is there also where the standby itself is well.
+#[test]
+fn a_synchronous_standby_says_that_commits_wait_for_it() {
+    let synchronous = |streaming: bool, longest| {
+        let mut case = Case::standby();
+        let spec = StandbySpec { synchronous: true, ..StandbySpec::new(true) };
+        case.registry.links[0].spec = Spec::Standby(spec);
+        let names = "ANY 1 (\"nodes_3f2504e0_1\")".to_owned();
+        case.source(|source| {
+            source.synchronous = Some(Synchronous { names, waiting: 1, longest });
+            let sender = source.senders.first_mut().expect("it streams");
+            let (state, sync_state) =
+                if streaming { ("streaming", "quorum") } else { ("catchup", "potential") };
+            (sender.state, sender.sync_state) = (Some(state.into()), Some(sync_state.into()));
+        })
+    };
+    assert_eq!(synchronous(true, Some(1.0)).health().reason, None);
+    let reason = synchronous(false, None).health().reason;
+    assert_eq!(reason.as_deref(), Some("commits on \"london\" wait for it"));
+    let reason = synchronous(true, Some(9.0)).health().reason;
+    assert_eq!(reason.as_deref(), Some("commits on \"london\" wait, the oldest for 9.0 s"));
+    let dead = Case { to: (NodeState::Down, None, Some("refused")), ..synchronous(false, None) };
+    let reason = dead.health().reason.unwrap_or_default();
+    assert!(reason.ends_with("refused; commits on \"london\" wait for it"), "{reason}");
+    // Nobody waits for one that is not synchronous.
+    let mut asynchronous = synchronous(false, None);
+    asynchronous.registry.links[0].spec = Spec::Standby(StandbySpec::new(true));
+    assert_eq!(asynchronous.health().reason, None);
 }

@@ -15,6 +15,8 @@ use std::time::Duration;
 
 const REGISTRY: &str = "3f2504e0-4f89-11d3-9a0c-0305e82c3301";
 const SLOT: &str = "nodes_3f2504e0_1";
+/// Commits wait for the reader of that slot.
+const LISTED: &str = r#"ANY 1 ("nodes_3f2504e0_1")"#;
 /// Node ids: paris (primary), london (primary of another group), oslo (standby of paris).
 const PARIS: NodeId = 1;
 const LONDON: NodeId = 2;
@@ -147,7 +149,7 @@ impl Case {
     }
 
     fn standby() -> Case {
-        Case::new(PARIS, OSLO, Spec::Standby(StandbySpec { slot: true }))
+        Case::new(PARIS, OSLO, Spec::Standby(StandbySpec::new(true)))
     }
 
     /// Everything of the standby link made.
@@ -160,6 +162,28 @@ impl Case {
             let set = map(&[("primary_slot_name", SLOT), ("hot_standby_feedback", "on")]);
             f.settings.extend(set.clone());
             f.file_settings = Some(set);
+        })
+    }
+
+    /// The same, and commits are to wait for the standby, which streams.
+    fn synchronous() -> Case {
+        let case = Case::standby_made().standby_spec(|spec| spec.synchronous = true);
+        case.with(PARIS, |f| f.streaming.insert(SLOT.into()))
+    }
+
+    /// What a server's `synchronous_standby_names` is, in force and in its files.
+    fn names(self, node: NodeId, names: &str) -> Case {
+        let set = map(&[("synchronous_standby_names", names)]);
+        self.with(node, |f| {
+            f.settings.extend(set.clone());
+            f.file_settings.iter_mut().for_each(|files| files.extend(set.clone()));
+        })
+    }
+
+    fn standby_spec(self, change: impl FnOnce(&mut StandbySpec)) -> Case {
+        self.link(|link| match &mut link.spec {
+            Spec::Standby(spec) => change(spec),
+            other => panic!("no standby link: {other:?}"),
         })
     }
 
@@ -345,7 +369,7 @@ fn set_wal_level(facts: &mut NodeFacts, level: &str) {
 
 /// Oslo follows london, where the link's data is.
 fn grouped(case: Case) -> Case {
-    let standby = Spec::Standby(StandbySpec { slot: true });
+    let standby = Spec::Standby(StandbySpec::new(true));
     let case = case.and_another(|l| (l.from, l.to, l.spec) = (LONDON, OSLO, standby));
     case.with(OSLO, |facts| facts.system_identifier = "72".into())
 }
@@ -475,7 +499,7 @@ fn standby_cases() -> Vec<(&'static str, Case, &'static str)> {
         ("ST24", made().with(OSLO, |f| f.passfile_unfinished = true), "rm -f pg_nodes.passfile"),
         (
             "ST25",
-            made().link(|l| l.spec = Spec::Standby(StandbySpec { slot: false })),
+            made().link(|l| l.spec = Spec::Standby(StandbySpec::new(false))),
             "paris: SELECT pg_catalog.pg_drop_replication_slot('nodes_3f2504e0_1') ! \"paris\" keeps no more WAL for \"oslo\"",
         ),
         (
@@ -498,7 +522,7 @@ fn standby_cases() -> Vec<(&'static str, Case, &'static str)> {
         (
             "ST25",
             made()
-                .link(|l| l.spec = Spec::Standby(StandbySpec { slot: false }))
+                .link(|l| l.spec = Spec::Standby(StandbySpec::new(false)))
                 .with(PARIS, |f| f.can_replicate = false),
             "role \"admin\" on node \"paris\" may not drop slots",
         ),
@@ -1235,37 +1259,37 @@ fn sibling_cases() -> Vec<(&'static str, Case, &'static str)> {
     unwatched.registry.is_watched = false;
     vec![
         (
-            "RG09",
+            "RG15",
             siblings().with(OSLO, |f| f.slots.clear()),
             "oslo: SELECT pg_catalog.pg_create_physical_replication_slot('nodes_3f2504e0_2', true)",
         ),
         (
-            "RG09",
+            "RG15",
             siblings().with(OSLO, |f| {
                 f.slots.clear();
                 f.settings.insert("max_replication_slots".into(), "0".into());
             }),
             "leaves no slot for \"rome\", which may have to be cloned anew if \"oslo\" takes over",
         ),
-        ("RG08", unwatched, "pg_drop_replication_slot('nodes_3f2504e0_1')"),
+        ("RG14", unwatched, "pg_drop_replication_slot('nodes_3f2504e0_1')"),
         (
-            "RG08",
+            "RG14",
             siblings().with(OSLO, |f| f.slots[0].wal_status = Some("lost".into())),
             "pg_drop_replication_slot('nodes_3f2504e0_2')",
         ),
-        ("RG08", leaving(), "pg_drop_replication_slot('nodes_3f2504e0_2')"),
+        ("RG14", leaving(), "pg_drop_replication_slot('nodes_3f2504e0_2')"),
         (
-            "RG08",
+            "RG14",
             leaving().silent(OSLO),
             "\"oslo\" did not answer: it may keep a slot for \"rome\"",
         ),
         (
-            "RG08",
+            "RG14",
             leaving().with(OSLO, |f| f.can_replicate = false),
             "on node \"oslo\" may not drop slots",
         ),
         (
-            "RG08",
+            "RG14",
             leaving().with(OSLO, |f| f.slots[0].active = true),
             "somebody reads the slot that \"oslo\" keeps for \"rome\"",
         ),
@@ -1340,6 +1364,51 @@ fn shared_cases() -> Vec<(&'static str, Case, &'static str)> {
         ),
         (
             "RG08",
+            Case::synchronous(),
+            "paris: ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (\"nodes_3f2504e0_1\")'",
+        ),
+        (
+            "RG08",
+            Case::standby_made().names(PARIS, LISTED),
+            "paris: ALTER SYSTEM RESET synchronous_standby_names",
+        ),
+        (
+            "RG08",
+            Case::standby_made().names(OSLO, LISTED),
+            "oslo: ALTER SYSTEM RESET synchronous_standby_names",
+        ),
+        (
+            "RG09",
+            Case::synchronous().names(PARIS, "FIRST 1 (*)"),
+            "synchronous_standby_names on \"paris\" is FIRST 1 (*), which is not ours — Reset it",
+        ),
+        (
+            "RG10",
+            Case::synchronous().with(PARIS, |f| (f.superuser, f.file_settings) = (false, None)),
+            "role \"admin\" cannot alter synchronous_standby_names on \"paris\"",
+        ),
+        (
+            "RG11",
+            Case::synchronous().with(PARIS, |f| f.streaming.clear()),
+            "of the synchronous standbys (\"oslo\") 0 stream, 1 must — It is set when they stream",
+        ),
+        (
+            "RG12",
+            Case::synchronous().standby_spec(|spec| spec.options.synchronous_number = Some(3)),
+            "to wait for 3 synchronous standbys, and there are 1 — Until there are more",
+        ),
+        (
+            "RG13",
+            Case::synchronous().and_another(|l| (l.from, l.to) = (OSLO, LONDON)),
+            "nobody waits for the standby of \"oslo\", which is a standby itself",
+        ),
+        (
+            "ST35",
+            Case::synchronous().removing().names(PARIS, r#"ANY 1 ("nodes_3f2504e0_1", theirs)"#),
+            "commits on \"paris\" wait for \"oslo\", by a synchronous_standby_names that is not ours",
+        ),
+        (
+            "RG14",
             Case::standby_made().and_subscribed().with(OSLO, |f| f.slots.push(left_behind())),
             "pg_drop_replication_slot('nodes_3f2504e0_2')",
         ),
@@ -1364,7 +1433,7 @@ fn a_slot_on_a_member_stays_while_it_may_be_of_use() {
         let mut slot = left_behind();
         change(&mut slot);
         let case = Case::standby_made().and_subscribed().with(OSLO, |f| f.slots.push(slot));
-        case.with(on, facts).plan().steps.iter().any(|step| step.rule == "RG08")
+        case.with(on, facts).plan().steps.iter().any(|step| step.rule == "RG14")
     };
     let same = |_: &mut NodeFacts| {};
     assert!(dropped(|_| {}, OSLO, same));
@@ -1655,7 +1724,7 @@ fn only_slots_that_nobody_can_read_are_dropped() {
 #[test]
 fn a_slot_name_that_is_only_in_force_is_reloaded_away() {
     let case = Case::standby_made()
-        .link(|link| link.spec = Spec::Standby(StandbySpec { slot: false }))
+        .link(|link| link.spec = Spec::Standby(StandbySpec::new(false)))
         .with(OSLO, |f| f.file_settings.as_mut().map(|files| files.remove("primary_slot_name")));
     let lines = case.lines();
     let position = |text: &str| lines.iter().position(|line| line.contains(text));
@@ -1666,7 +1735,7 @@ fn a_slot_name_that_is_only_in_force_is_reloaded_away() {
 /// While one side of a kept link is silent the other loses nothing.
 #[test]
 fn a_silent_standby_keeps_its_slot_and_a_silent_primary_its_passfile() {
-    let no_slot = |link: &mut Link| link.spec = Spec::Standby(StandbySpec { slot: false });
+    let no_slot = |link: &mut Link| link.spec = Spec::Standby(StandbySpec::new(false));
     let slot = Case::standby_made().link(no_slot).silent(OSLO).lines();
     let passfile = Case::standby_made().with(OSLO, |f| f.passfile = Some(Secret::new("x")));
     let passfile = passfile.silent(PARIS).lines();
@@ -1957,4 +2026,125 @@ fn what_is_refused_for_want_of_room_is_tight() {
     let tight: Vec<_> = rooms.into_iter().filter(|room| room.is_tight()).collect();
     assert_eq!(tight.len(), 1, "{tight:#?}");
     assert_eq!(tight[0].hint, refused.map(|problem| problem.hint));
+}
+
+/// Two standbys of paris for which commits are to wait: oslo and london.
+fn two_synchronous() -> Case {
+    let case = Case::synchronous().and_another(|link| link.to = LONDON);
+    let slot = Slot { name: SECOND.into(), kind: "physical".into(), ..Slot::default() };
+    let follows = conninfo("paris").with("application_name", SECOND);
+    let london = |f: &mut NodeFacts| {
+        *f = NodeFacts { in_recovery: true, ..server_facts("71") };
+        f.primary_conninfo = Some(follows.clone());
+        f.primary_conninfo_file = Some(follows);
+        let set = map(&[("primary_slot_name", SECOND), ("hot_standby_feedback", "on")]);
+        f.settings.extend(set.clone());
+        f.file_settings = Some(set);
+    };
+    case.with(LONDON, london).with(PARIS, |f| {
+        f.slots.push(slot);
+        f.streaming.insert(SECOND.into());
+    })
+}
+
+const SECOND: &str = "nodes_3f2504e0_2";
+const BOTH: &str = r#"ANY 1 ("nodes_3f2504e0_1", "nodes_3f2504e0_2")"#;
+
+#[track_caller]
+fn assert_lines(case: &Case, expected: &[&str]) {
+    let lines = case.lines();
+    assert_eq!(lines.len(), expected.len(), "{lines:#?}");
+    for (line, part) in lines.iter().zip(expected) {
+        assert!(line.contains(part), "{part:?} is not in {line:?}");
+    }
+}
+
+#[test]
+fn commits_wait_for_as_many_as_the_links_say() {
+    let set =
+        |value: &str| format!("paris: ALTER SYSTEM SET synchronous_standby_names = '{value}'");
+    assert_lines(&two_synchronous(), &[&set(BOTH), "pg_reload_conf"]);
+    assert_lines(&two_synchronous().names(PARIS, BOTH), &[]);
+    // In the files, and not in force yet; by another hand, in another form.
+    let reload = two_synchronous().names(PARIS, BOTH).with(PARIS, |f| f.settings.clear());
+    assert_lines(
+        &reload.with(PARIS, |f| f.settings = server_facts("71").settings),
+        &["RG08 paris: SELECT pg_catalog.pg_reload_conf()"],
+    );
+    let reordered = "any 1 (nodes_3f2504e0_2,nodes_3f2504e0_1)";
+    assert_lines(&two_synchronous().names(PARIS, reordered), &[]);
+    // The larger number and FIRST count, whichever link says so.
+    let both = two_synchronous().standby_spec(|spec| {
+        spec.options.synchronous_number = Some(2);
+        spec.options.synchronous_method = Some(nodes_plan::standby_names::Method::First);
+    });
+    let first = r#"FIRST 2 ("nodes_3f2504e0_1", "nodes_3f2504e0_2")"#;
+    assert_lines(&both.names(PARIS, BOTH), &[&set(first), "pg_reload_conf"]);
+}
+
+#[test]
+fn what_somebody_else_has_set_stays() {
+    for theirs in ["*", "theirs", r#"ANY 1 ("nodes_3f2504e0_1", theirs)"#, "not valid ("] {
+        let none = Case::standby_made().names(PARIS, theirs);
+        assert_lines(&none, &[]);
+        assert_lines(&Case::synchronous().names(PARIS, theirs), &["RG09"]);
+    }
+    // Nobody waits for what a standby names.
+    assert_lines(&Case::standby_made().names(OSLO, "theirs"), &[]);
+}
+
+#[test]
+fn nothing_is_set_that_would_block() {
+    let number = |number| {
+        let case = two_synchronous().names(PARIS, BOTH);
+        case.standby_spec(|spec| spec.options.synchronous_number = Some(number))
+    };
+    number(2).fires("RG08", "ANY 2");
+    // As long as that is so, neither link is as it should be.
+    assert_lines(&number(2).with(PARIS, |f| f.streaming.remove(SECOND)), &["RG11", "RG11"]);
+    // Where commits wait already, other standbys may help.
+    let alone = Case::synchronous().names(PARIS, r#"ANY 1 ("nodes_3f2504e0_1")"#);
+    assert_lines(&alone.with(PARIS, |f| f.streaming.clear()), &[]);
+    let blocked = two_synchronous().names(PARIS, LISTED).with(PARIS, |f| f.streaming.clear());
+    blocked.fires("RG08", "ANY 1 (\"nodes_3f2504e0_1\", \"nodes_3f2504e0_2\")");
+    // Nor is anybody taken out because he is down.
+    assert_lines(&two_synchronous().names(PARIS, BOTH).with(PARIS, |f| f.streaming.clear()), &[]);
+}
+
+#[test]
+fn a_synchronous_standby_that_is_down_can_be_removed() {
+    let gone = |case: Case| case.removing().silent(OSLO).with(PARIS, |f| f.streaming.remove(SLOT));
+    let lines = gone(two_synchronous().names(PARIS, BOTH)).lines();
+    let at = |part: &str| lines.iter().position(|line| line.contains(part));
+    let shrinks = at(
+        "RG08 paris: ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (\"nodes_3f2504e0_2\")'",
+    );
+    let drops = at("pg_drop_replication_slot('nodes_3f2504e0_1')");
+    assert!(shrinks.is_some() && shrinks < drops, "{lines:#?}");
+    let lines = gone(Case::synchronous().names(PARIS, LISTED)).lines();
+    assert!(lines[0].contains("RESET synchronous_standby_names"), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.contains("pg_drop_replication_slot")), "{lines:#?}");
+    // Both are down, and commits wait whatever is done.
+    let both = two_synchronous().names(PARIS, BOTH).with(PARIS, |f| f.streaming.clear());
+    gone(both).fires("RG08", "ANY 1 (\"nodes_3f2504e0_2\")");
+}
+
+#[test]
+fn one_that_commits_need_stays_until_they_do_not() {
+    let last = two_synchronous().names(PARIS, BOTH).removing();
+    let last = last.with(PARIS, |f| f.streaming.remove(SECOND));
+    assert_lines(&last, &["too few others that are synchronous stream"]);
+    let rights = Case::synchronous().names(PARIS, LISTED).removing();
+    let rights =
+        rights.with(PARIS, |f| f.settings.insert("allow_alter_system".into(), "off".into()));
+    assert_lines(&rights, &["ST35"]);
+}
+
+/// Between a switchover's restart and its promotion there is no primary: what was the one keeps
+/// its setting, in case it is to be the primary again.
+#[test]
+fn the_setting_of_a_primary_that_is_none_is_left_alone() {
+    let none = Case::synchronous().names(PARIS, LISTED).with(PARIS, |f| f.in_recovery = true);
+    let lines = none.lines();
+    assert!(!lines.iter().any(|line| line.contains("synchronous_standby_names")), "{lines:#?}");
 }

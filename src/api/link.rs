@@ -8,9 +8,12 @@ use crate::catalog::{self, LinkRow, OwnLimits, Rows};
 use crate::error::{Error, Result};
 use crate::pg::units::Unit;
 use crate::pg::user;
-use nodes_plan::desired::{ForeignSpec, LinkState, NodeId, Spec, StandbySpec, SubscriptionSpec};
+use nodes_plan::desired::{
+    ForeignSpec, LinkState, NodeId, Spec, StandbyOptions, StandbySpec, SubscriptionSpec,
+};
 use nodes_plan::name::TableName;
 use nodes_plan::options::{known_subscription_options, normalize};
+use nodes_plan::standby_names::Method;
 use pgrx::JsonB;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -21,13 +24,22 @@ fn add_standby(
     standby: &str,
     primary_node: &str,
     slot: default!(bool, "true"),
+    synchronous: default!(bool, "false"),
+    options: default!(JsonB, "'{}'"),
     name: default!(Option<&str>, "NULL"),
     heal: default!(bool, "false"),
 ) -> std::result::Result<String, ErrorReport> {
-    Ok(new_standby(standby, primary_node, slot, name.unwrap_or(standby), heal)?)
+    let spec = StandbySpec { slot, synchronous, options: standby_options(options)? };
+    Ok(new_standby(standby, primary_node, spec, name.unwrap_or(standby), heal)?)
 }
 
-fn new_standby(standby: &str, primary: &str, slot: bool, name: &str, heal: bool) -> Result<String> {
+fn new_standby(
+    standby: &str,
+    primary: &str,
+    spec: StandbySpec,
+    name: &str,
+    heal: bool,
+) -> Result<String> {
     let rows = active_rows("nodes.add_standby()")?;
     let (source, target) = (rows.usable_node(primary)?, rows.usable_node(standby)?);
     let (from, to) = (source.id, target.id);
@@ -47,8 +59,34 @@ fn new_standby(standby: &str, primary: &str, slot: bool, name: &str, heal: bool)
             return Err(Error::StandbyCycle { standby: standby.to_owned(), chain });
         }
     }
-    insert(name, from, to, &Spec::Standby(StandbySpec { slot }), heal)?;
+    insert(name, from, to, &Spec::Standby(spec), heal)?;
     Ok(format!("\"{standby}\" will follow \"{primary}\"; nodes.plan() shows how"))
+}
+
+/// `options => '{"synchronous_method": "first", "synchronous_number": 2}'`.
+fn standby_options(options: JsonB) -> Result<StandbyOptions> {
+    let mut read = StandbyOptions::default();
+    for (option, value) in plain_options(options)? {
+        let bad = |why: &str| Error::BadOption { option: option.clone(), why: why.to_owned() };
+        match option.as_str() {
+            "synchronous_method" => {
+                let mut methods = [Method::Any, Method::First].into_iter();
+                let named = methods.find(|method| method.label() == value);
+                read.synchronous_method =
+                    Some(named.ok_or_else(|| bad("It must be any or first."))?);
+            }
+            "synchronous_number" => {
+                let number = value.parse().ok().filter(|number| (1..=1000).contains(number));
+                read.synchronous_number =
+                    Some(number.ok_or_else(|| bad("It must be a number from 1 to 1000."))?);
+            }
+            _ => {
+                let known = vec!["synchronous_method", "synchronous_number"];
+                return Err(Error::UnknownOption { option, known });
+            }
+        }
+    }
+    Ok(read)
 }
 
 #[pg_extern(volatile, parallel_unsafe)]
@@ -220,6 +258,7 @@ fn alter_link(
     tables: default!(Option<Names>, "NULL"),
     options: default!(Option<JsonB>, "NULL"),
     slot: default!(Option<bool>, "NULL"),
+    synchronous: default!(Option<bool>, "NULL"),
     writable: default!(Option<bool>, "NULL"),
     public: default!(Option<bool>, "NULL"),
     roles: default!(Option<Names>, "NULL"),
@@ -228,14 +267,25 @@ fn alter_link(
 ) -> std::result::Result<String, ErrorReport> {
     let rows = active_rows("nodes.alter_link()")?;
     let row = rows.link(name)?;
-    let change = Change { tables, options, slot, writable, public, roles };
+    let change = Change { tables, options, slot, synchronous, writable, public, roles };
     let spec = change.applied_to(&row.spec)?;
     if spec != row.spec {
         catalog::update_link_spec(row.id, &spec)?;
+        if waiting(&spec) != waiting(&row.spec) {
+            catalog::mark_synchronous_pending(row.from_node)?;
+        }
     }
     let limits = limits.map(own_limits).transpose()?.unwrap_or(row.limits);
     catalog::update_link_watch(row.id, heal.unwrap_or(row.heal), &limits)?;
     Ok(format!("link \"{name}\" changed; nodes.plan() shows what follows"))
+}
+
+/// What a standby link says of a setting that the standbys of its primary share.
+fn waiting(spec: &Spec) -> Option<(bool, StandbyOptions)> {
+    match spec {
+        Spec::Standby(spec) => Some((spec.synchronous, spec.options)),
+        Spec::Foreign(_) | Spec::Subscription(_) => None,
+    }
 }
 
 /// `limits => '{"max_lag": "5min"}'`; a limit that is left out is as the setting of its name says.
@@ -261,6 +311,7 @@ struct Change {
     tables: Option<Names>,
     options: Option<JsonB>,
     slot: Option<bool>,
+    synchronous: Option<bool>,
     writable: Option<bool>,
     public: Option<bool>,
     roles: Option<Names>,
@@ -270,9 +321,11 @@ impl Change {
     fn applied_to(self, spec: &Spec) -> Result<Spec> {
         self.refuse_others(spec.kind())?;
         Ok(match spec.clone() {
-            Spec::Standby(old) => {
-                Spec::Standby(StandbySpec { slot: self.slot.unwrap_or(old.slot) })
-            }
+            Spec::Standby(old) => Spec::Standby(StandbySpec {
+                slot: self.slot.unwrap_or(old.slot),
+                synchronous: self.synchronous.unwrap_or(old.synchronous),
+                options: self.options.map(standby_options).transpose()?.unwrap_or(old.options),
+            }),
             Spec::Subscription(old) => Spec::Subscription(SubscriptionSpec {
                 tables: self.tables.map(table_names).transpose()?.or(old.tables),
                 options: self.options.map(subscription_options).transpose()?.unwrap_or(old.options),
@@ -296,8 +349,9 @@ impl Change {
     fn refuse_others(&self, kind: &'static str) -> Result<()> {
         let given = [
             ("tables", self.tables.is_some(), ["subscription", "foreign"].as_slice()),
-            ("options", self.options.is_some(), &["subscription", "foreign"]),
+            ("options", self.options.is_some(), &["standby", "subscription", "foreign"]),
             ("slot", self.slot.is_some(), &["standby"]),
+            ("synchronous", self.synchronous.is_some(), &["standby"]),
             ("writable", self.writable.is_some(), &["foreign"]),
             ("public", self.public.is_some(), &["foreign"]),
             ("roles", self.roles.is_some(), &["foreign"]),

@@ -17,6 +17,7 @@ use nodes_plan::name::Mark;
 use nodes_plan::promotion::OldPrimary;
 use nodes_plan::quote::Sql;
 use nodes_plan::render::render;
+use nodes_plan::standby_names::{self, StandbyNames};
 use nodes_plan::step::Operation;
 use pgrx::PgSqlErrorCode as Code;
 use serde::Serialize;
@@ -125,6 +126,26 @@ pub async fn forget_upstream(desired: &Desired, node: NodeId, mark: &Mark) -> Re
     let passfile = follows && (facts.passfile.is_some() || facts.passfile_unfinished);
     operations.extend(passfile.then_some(Operation::RemovePassfile));
     for operation in operations {
+        session.connection.simple(render(&operation).text()).await?;
+    }
+    Ok(())
+}
+
+/// Has the commits of a standby wait for nobody when it is the primary: what it has from a copy of
+/// its primary names standbys that do not follow it, and most likely itself. [`apply`] says for
+/// whom they are to wait then.
+///
+/// [`apply`]: super::apply
+pub async fn forget_awaited(desired: &Desired, node: NodeId) -> Result<()> {
+    const AWAITED: &str = "SELECT current_setting('synchronous_standby_names')";
+    let mut session = open(desired, node).await?;
+    let answer = session.connection.query(AWAITED, &[]).await?;
+    let names = answer.value(0, 0).and_then(StandbyNames::parse);
+    if !names.is_some_and(|names| names.are_of(&desired.registry.id)) {
+        return Ok(());
+    }
+    let reset = Operation::AlterSystem { setting: standby_names::SETTING, value: None };
+    for operation in [reset, Operation::Reload] {
         session.connection.simple(render(&operation).text()).await?;
     }
     Ok(())

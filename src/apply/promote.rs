@@ -4,7 +4,7 @@
 
 use super::demote;
 use super::desired::Desired;
-use super::leader::{self, Writer, forget_upstream, make_primary, open};
+use super::leader::{self, Writer, forget_awaited, forget_upstream, make_primary, open};
 use super::report::warn;
 use crate::catalog::Rows;
 use crate::error::{Error, Result};
@@ -37,6 +37,7 @@ pub fn promote(name: &str, force: bool) -> Result<()> {
     decide(&desired, &evidence, name, force)?;
     let writer = Writer::of(&rows, &desired, candidate)?;
     if !evidence.is_done() {
+        reactor::block_on(forget_awaited(&desired, candidate))?;
         reactor::block_on(make_primary(&desired, candidate))?;
         pgrx::notice!("\"{name}\" is a primary");
     }

@@ -139,7 +139,7 @@ fn register(
     }
     spi::in_own_transaction(|| {
         spi::outlive_a_crash();
-        let spec = Spec::Standby(StandbySpec { slot: true });
+        let spec = Spec::Standby(StandbySpec::new(true));
         catalog::insert_link(&link_name, primary, returning, &spec, false)?;
         Ok(Rows::load()?.link(&link_name)?.id)
     })

@@ -6,7 +6,7 @@
 
 use super::desired::Desired;
 use super::failover;
-use super::leader::{self, Writer, forget_upstream, make_primary, open};
+use super::leader::{self, Writer, forget_awaited, forget_upstream, make_primary, open};
 use super::promote::{ask_members, no_standby};
 use super::report::warn;
 use super::{demote, identity};
@@ -246,6 +246,7 @@ impl<'a> Handover<'a> {
         pgrx::notice!("{}: checkpoint ({took:.0} ms)", self.old_name());
         let recipe = self.recipe(old)?;
         self.touched.set(true);
+        forget_awaited(self.desired, self.new).await?;
         let mut new = open(self.desired, self.new).await?;
         if recipe.slot {
             demote::make_slot(&mut new, &recipe.mark).await?;

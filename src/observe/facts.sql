@@ -203,7 +203,8 @@ SELECT json_build_object(
       'max_worker_processes', 'max_parallel_apply_workers_per_subscription', 'max_connections',
       'superuser_reserved_connections', 'reserved_connections', 'output_plugin_libraries', 'wal_retrieve_retry_interval',
       'default_transaction_read_only', 'pg_nodes.superseded_by', 'allow_alter_system', 'primary_conninfo', 'primary_slot_name',
-      'hot_standby_feedback', 'sync_replication_slots', 'synchronized_standby_slots')),
+      'hot_standby_feedback', 'sync_replication_slots', 'synchronized_standby_slots',
+      'synchronous_standby_names')),
   'slots', (
     SELECT coalesce(json_agg(json_build_object(
       'name', slot_name, 'kind', slot_type, 'active', active, 'wal_status', wal_status,

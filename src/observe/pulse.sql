@@ -25,6 +25,12 @@ SELECT json_build_object(
       'replay_lsn', w.replay_lsn, 'sync_state', w.sync_state,
       'replay_lag', extract(epoch FROM w.replay_lag)::float8)), '[]')
     FROM pg_stat_get_wal_senders() w),
+  'synchronous', CASE WHEN current_setting('synchronous_standby_names') <> '' AND NOT r.in_recovery
+    THEN (
+      SELECT json_build_object(
+        'names', current_setting('synchronous_standby_names'), 'waiting', count(*),
+        'longest', max(extract(epoch FROM clock_timestamp() - a.state_change))::float8)
+      FROM pg_stat_get_activity(NULL) a WHERE a.wait_event = 'SyncRep') END,
   'receiver', (
     SELECT json_build_object('status', status, 'slot_name', slot_name,
                              'sender_host', sender_host, 'sender_port', sender_port)

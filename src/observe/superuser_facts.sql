@@ -11,8 +11,12 @@ SELECT json_build_object(
     SELECT coalesce(json_object_agg(name, setting), '{}') FROM (
       SELECT DISTINCT ON (name) name, setting FROM pg_file_settings
       WHERE name IN ('primary_conninfo', 'primary_slot_name', 'hot_standby_feedback',
-                     'sync_replication_slots', 'synchronized_standby_slots')
+                     'sync_replication_slots', 'synchronized_standby_slots', 'synchronous_standby_names')
       ORDER BY name, seqno DESC) last),
+  'streaming', (
+    SELECT coalesce(json_agg(DISTINCT a.application_name), '[]')
+    FROM pg_stat_get_wal_senders() w CROSS JOIN LATERAL pg_stat_get_activity(w.pid) a
+    WHERE w.state = 'streaming'),
   'passfile', (SELECT CASE WHEN NOT isdir THEN :passfile END FROM files WHERE name = 'pg_nodes.passfile'),
   'passfile_unfinished', (
     SELECT coalesce(NOT isdir, false) FROM files WHERE name = 'pg_nodes.passfile.new'),

@@ -3,6 +3,7 @@
 
 use crate::catalog;
 use crate::pg::{process, spi};
+use nodes_plan::commits::Change;
 use nodes_plan::transition::{Severity, Transition};
 use std::time::Duration;
 
@@ -26,6 +27,18 @@ impl Event {
     pub fn of_link<S>(name: &str, transition: &Transition<S>) -> Event {
         let event = Event::of(transition, format!("link \"{name}\" {}", transition.message));
         Event { link: Some(name.to_owned()), ..event }
+    }
+
+    pub fn of_commits(name: &str, change: Change, hint: Option<String>) -> Event {
+        Event {
+            node: Some(name.to_owned()),
+            link: None,
+            kind: change.kind,
+            severity: change.severity,
+            message: format!("commits on node \"{name}\" {}", change.message),
+            rule: "",
+            hint,
+        }
     }
 
     fn of<S>(transition: &Transition<S>, message: String) -> Event {

@@ -150,6 +150,9 @@ fn take_node(state: &mut State, target: Target, rows: &Rows, shared: &Shared, fl
             if let Some(told) = state.told.nodes.remove(&row.name) {
                 node.resume(&told);
             }
+            if state.told.blocked.remove(&row.name) {
+                node.commits.resume();
+            }
             state.nodes.entry(id).or_insert(node)
         }
     };

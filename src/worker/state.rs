@@ -14,6 +14,7 @@ use crate::observe::Beat;
 use crate::observe::session::Target;
 use crate::pg::spi;
 use crate::record::{Epoch, NodeRecord, epoch_now, rooms_text};
+use nodes_plan::commits::{self, CommitWatch};
 use nodes_plan::desired::{Interest, Link, LinkId, NodeId, Registry, Spec};
 use nodes_plan::growth::Growth;
 use nodes_plan::headroom::Room;
@@ -107,6 +108,8 @@ pub struct Watched {
     pub rooms: Vec<Room>,
     /// The same as it is published.
     rooms_text: String,
+    /// Whether its commits wait for synchronous standbys.
+    pub commits: CommitWatch,
     pub inventory: Option<Box<NodeFacts>>,
     /// When the inventory was taken; `None`: it is wanted now.
     pub taken: Option<Instant>,
@@ -131,6 +134,7 @@ impl Watched {
             growth: BTreeMap::new(),
             rooms: Vec::new(),
             rooms_text: String::new(),
+            commits: CommitWatch::default(),
             inventory: None,
             taken: None,
             wanted: 0,
@@ -445,10 +449,25 @@ impl State {
         if changed {
             node.want_inventory();
         }
-        let told = self.judge(id);
+        let told = self.judge(id) | self.judge_commits(id);
         self.stale_nodes.insert(id);
         self.links.touch(id);
         changed || told
+    }
+
+    /// Judges by a node's last heartbeat whether its commits wait; whether people must hear of it.
+    fn judge_commits(&mut self, id: NodeId) -> bool {
+        let (now, desired) = (self.now(), self.desired.clone());
+        let Some(node) = self.nodes.get_mut(&id) else { return false };
+        let limits = node.limits();
+        let Some(pulse) = node.pulse.as_ref().filter(|_| node.watch.state().answers()) else {
+            return false;
+        };
+        let Some(change) = node.commits.judge(now, pulse, &limits) else { return false };
+        let registry = desired.as_ref().filter(|_| change.kind == commits::BLOCKED);
+        let hint = registry.map(|desired| commits::hint(&desired.registry, pulse));
+        self.events.push(Event::of_commits(&node.name, change, hint));
+        true
     }
 
     /// Somebody has heard from a node: if we have not, now is the time to try.

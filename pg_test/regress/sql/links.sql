@@ -18,7 +18,8 @@ SELECT FROM nodes.add_node('bergen', 'host=192.0.2.4 dbname=app');
 -- Standbys
 --
 SELECT nodes.add_standby('oslo', primary_node => 'paris');
-SELECT nodes.add_standby('bergen', 'oslo', slot => false, name => 'cascade');
+SELECT nodes.add_standby('bergen', 'oslo', slot => false, synchronous => true,
+    options => '{"synchronous_number": "1"}', name => 'cascade');
 SELECT * FROM links;
 SELECT nodes.add_standby('rome', 'paris');
 \echo :LAST_ERROR_SQLSTATE
@@ -135,7 +136,19 @@ SELECT nodes.alter_link('ordres', tables => '{orders}');
 \echo :LAST_ERROR_SQLSTATE
 SELECT nodes.alter_link('oslo', tables => '{orders}');
 \echo :LAST_ERROR_SQLSTATE
-SELECT nodes.alter_link('oslo', options => '{}');
+SELECT nodes.alter_link('oslo', synchronous => true,
+    options => '{"synchronous_method": "first", "synchronous_number": 2}');
+SELECT nodes.alter_link('oslo', slot => true);
+SELECT spec, pending FROM nodes.link WHERE name = 'oslo';
+SELECT nodes.alter_link('oslo', synchronous => false, options => '{}');
+SELECT spec FROM links WHERE name = 'oslo';
+SELECT nodes.alter_link('oslo', options => '{"synchronous_method": "all"}');
+\echo :LAST_ERROR_SQLSTATE
+SELECT nodes.alter_link('oslo', options => '{"synchronous_number": 0}');
+\echo :LAST_ERROR_SQLSTATE
+SELECT nodes.alter_link('oslo', options => '{"publish": "insert"}');
+\echo :LAST_ERROR_SQLSTATE
+SELECT nodes.alter_link('orders', synchronous => true);
 \echo :LAST_ERROR_SQLSTATE
 SELECT nodes.alter_link('orders', writable => true);
 \echo :LAST_ERROR_SQLSTATE

@@ -10,6 +10,7 @@ use nodes_plan::conninfo::{Conninfo, Secret};
 use nodes_plan::desired::*;
 use nodes_plan::name::{Mark, TableName};
 use nodes_plan::observed::*;
+use nodes_plan::standby_names::Method;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -52,7 +53,7 @@ fn gather(rng: &mut SmallRng, nodes: &BTreeMap<NodeId, NodeFacts>, registry: &mu
         let group = |facts: &&NodeFacts| facts.system_identifier == standby.system_identifier;
         let primary = nodes.iter().find(|(_, facts)| group(facts) && !facts.in_recovery);
         let Some((&from, _)) = primary.filter(|_| rng.random_bool(0.5)) else { continue };
-        let spec = Spec::Standby(StandbySpec { slot: rng.random_bool(0.8) });
+        let spec = Spec::Standby(standby_spec(rng, 0.8));
         let (id, name) = (40 + to, format!("link{}", 40 + to));
         let state = LinkState::Active;
         insert(registry, Link { id, name, from, to: *to, state, spec, keep_data: true });
@@ -157,7 +158,7 @@ fn add_link(
     let ids: Vec<NodeId> = nodes.keys().copied().collect();
     let (Some(&from), Some(&to)) = (ids.choose(rng), ids.choose(rng)) else { return };
     let spec = match rng.random_range(0..3) {
-        0 => Spec::Standby(StandbySpec { slot: rng.random_bool(0.8) }),
+        0 => Spec::Standby(standby_spec(rng, 0.8)),
         1 => Spec::Subscription(subscription(rng)),
         _ => Spec::Foreign(foreign(rng, id)),
     };
@@ -201,6 +202,16 @@ fn subscription(rng: &mut SmallRng) -> SubscriptionSpec {
         copy_data: rng.random_bool(0.8),
         replace: rng.random_bool(0.2),
         options,
+    }
+}
+
+fn standby_spec(rng: &mut SmallRng, slot: f64) -> StandbySpec {
+    let number = rng.random_bool(0.3).then(|| rng.random_range(1..4));
+    let method = rng.random_bool(0.2).then_some(Method::First);
+    StandbySpec {
+        slot: rng.random_bool(slot),
+        synchronous: rng.random_bool(0.4),
+        options: StandbyOptions { synchronous_number: number, synchronous_method: method },
     }
 }
 
@@ -259,7 +270,7 @@ pub fn evolve(rng: &mut SmallRng, sim: &mut Sim) {
 /// What `nodes.alter_link()` can change.
 fn altered(rng: &mut SmallRng, spec: &Spec) -> Spec {
     match spec {
-        Spec::Standby(_) => Spec::Standby(StandbySpec { slot: rng.random_bool(0.5) }),
+        Spec::Standby(_) => Spec::Standby(standby_spec(rng, 0.5)),
         Spec::Subscription(old) => {
             let new = subscription(rng);
             let tables = new.tables.or(old.tables.clone());
@@ -315,6 +326,7 @@ pub fn disturb(rng: &mut SmallRng, sim: &mut Sim) {
         if facts.in_recovery {
             disturb_standby(rng, facts);
         } else {
+            disturb_commits(rng, facts);
             disturb_logical(rng, facts);
             disturb_foreign(rng, facts);
         }
@@ -341,6 +353,19 @@ fn disturb_standby(rng: &mut SmallRng, facts: &mut NodeFacts) {
     if rng.random_bool(0.1) {
         facts.slots.clear();
     }
+}
+
+/// Somebody says for himself for whom commits wait, or that they wait for nobody.
+fn disturb_commits(rng: &mut SmallRng, facts: &mut NodeFacts) {
+    let value = match rng.random_range(0..20) {
+        0 => "FIRST 1 (*)",
+        1 => "theirs",
+        2 => "",
+        _ => return,
+    };
+    let files = facts.file_settings.get_or_insert_default();
+    files.insert("synchronous_standby_names".into(), value.into());
+    reload(facts);
 }
 
 fn disturb_logical(rng: &mut SmallRng, facts: &mut NodeFacts) {

@@ -134,6 +134,7 @@ pub fn reload(facts: &mut NodeFacts) {
         ("hot_standby_feedback", "off"),
         ("sync_replication_slots", "off"),
         ("synchronized_standby_slots", ""),
+        ("synchronous_standby_names", ""),
     ] {
         let value = files.get(name).map_or(default, String::as_str);
         facts.settings.insert(name.to_owned(), value.to_owned());

@@ -6,6 +6,7 @@ use nodes_plan::conninfo::{Conninfo, passfile_line};
 use nodes_plan::desired::*;
 use nodes_plan::name::{Mark, TableName};
 use nodes_plan::observed::*;
+use nodes_plan::standby_names::StandbyNames;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Whether a link's objects stand as they should.
@@ -35,6 +36,11 @@ fn standby_is_right(sim: &Sim, link: &Link, spec: &StandbySpec) -> Outcome {
         ensure(named.contains(&slot) == spec.slot, "synchronized_standby_slots")?;
         let copies = target.setting("sync_replication_slots") == Some("on");
         ensure(copies || !(spec.slot && logical), "sync_replication_slots")?;
+    }
+    if is_primary && source.superuser {
+        let names = source.setting(NAMES).and_then(StandbyNames::parse);
+        let listed = names.is_some_and(|names| names.lists(&slot));
+        ensure(listed == spec.synchronous || is_their_choice(&source), NAMES)?;
     }
     let used = target.setting("primary_slot_name") == Some(slot.as_str());
     ensure(used == spec.slot, "primary_slot_name")?;
@@ -75,6 +81,16 @@ fn is_settled(sim: &Sim, group: &[NodeId]) -> bool {
     let follows = |facts: NodeFacts| facts.in_recovery && facts.timeline <= primary.timeline;
     !primary.in_recovery && group[1..].iter().all(|id| follows(sim.facts(*id)))
 }
+
+/// Whether somebody else has said for whom commits wait.
+fn is_their_choice(facts: &NodeFacts) -> bool {
+    let files = facts.file_settings.as_ref().and_then(|files| files.get(NAMES));
+    let values = [facts.setting(NAMES), files.map(String::as_str)].into_iter().flatten();
+    let names = values.filter_map(StandbyNames::parse).flat_map(|names| names.names);
+    names.into_iter().any(|name| !name.starts_with("nodes_3f2504e0_"))
+}
+
+const NAMES: &str = "synchronous_standby_names";
 
 fn subscription_is_right(sim: &Sim, link: &Link, spec: &SubscriptionSpec) -> Outcome {
     let slot = sim.registry.mark(link).slot_name();
@@ -303,6 +319,9 @@ pub fn marked(sim: &Sim) -> Vec<String> {
         slot.iter().for_each(|slot| say("setting", slot));
         let named = facts.setting("synchronized_standby_slots").unwrap_or_default();
         named.split(", ").filter(|s| s.starts_with(&prefix)).for_each(|s| say("setting", s));
+        let files = facts.file_settings.as_ref().and_then(|files| files.get(NAMES));
+        let values = [facts.setting(NAMES), files.map(String::as_str)].into_iter().flatten();
+        values.filter(|value| value.contains(&prefix)).for_each(|value| say("setting", value));
     }
     found
 }
@@ -321,6 +340,9 @@ pub fn not_ours(sim: &Sim) -> Vec<String> {
         }
         for server in facts.servers.iter().filter(|s| foreign(&s.comment)) {
             found.push(format!("{id} {server:?}"));
+        }
+        if is_their_choice(facts) {
+            found.push(format!("{id} {:?}", facts.setting(NAMES)));
         }
         let ours = |slot: &Slot| slot.name.starts_with("nodes_3f2504e0_");
         for slot in facts.slots.iter().filter(|s| !ours(s) && !s.name.contains("_sync_")) {

@@ -17,6 +17,7 @@ use judge::{is_right, marked, not_ours, rights_are_exact};
 use nodes_plan::desired::{LinkId, LinkState, NodeId, Spec};
 use nodes_plan::name::Mark;
 use nodes_plan::plan;
+use nodes_plan::standby_names::StandbyNames;
 use nodes_plan::step::{Operation, Phase, Plan, ProblemKind, Step};
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -316,6 +317,11 @@ fn links_of_marks(sim: &Sim) -> BTreeSet<LinkId> {
         links.extend(marks.filter(|mark| mark.registry == sim.registry.id).map(|mark| mark.link));
         let of_slot = |name: &str| name.strip_prefix("nodes_3f2504e0_")?.parse::<LinkId>().ok();
         links.extend(facts.slots.iter().filter_map(|slot| of_slot(&slot.name)));
+        // On a server in recovery nobody waits: its list is put right when it is settled what the
+        // server is.
+        let names = facts.setting("synchronous_standby_names").filter(|_| !facts.in_recovery);
+        let names = names.and_then(StandbyNames::parse).map_or(vec![], |names| names.names);
+        links.extend(names.iter().filter_map(|name| of_slot(name)));
         // Who is no superuser cannot see the settings of a standby without a slot.
         let readable = [&facts.primary_conninfo, &facts.primary_conninfo_file];
         for conninfo in readable.into_iter().filter(|_| facts.superuser) {
@@ -426,6 +432,14 @@ fn worlds_are_as_varied_as_the_properties_need() {
         count("dead", !sim.down.is_empty());
         let refused = plan(&sim.registry, &sim.world()).problems;
         for rule in ["ST05", "ST06", "SU06", "SU07"] {
+            count(rule, refused.iter().any(|problem| problem.rule == rule));
+        }
+        let synchronous = |facts: &nodes_plan::observed::NodeFacts| {
+            let names = facts.setting("synchronous_standby_names");
+            names.is_some_and(|names| names.contains("nodes_3f2504e0_"))
+        };
+        count("synchronous", sim.nodes.values().any(synchronous));
+        for rule in ["RG09", "RG11"] {
             count(rule, refused.iter().any(|problem| problem.rule == rule));
         }
         count("without rights", sim.nodes.values().any(|f| !f.superuser));

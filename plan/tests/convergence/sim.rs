@@ -5,6 +5,7 @@ use crate::interpret::{copies, interpret, published_tables};
 use nodes_plan::desired::{Link, LinkId, NodeId, Registry};
 use nodes_plan::name::Mark;
 use nodes_plan::observed::*;
+use nodes_plan::standby_names::StandbyNames;
 use nodes_plan::step::{Operation, Step};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -65,6 +66,7 @@ impl Sim {
             let lingers = self.lingering.contains(&(id, slot.name.clone()));
             slot.active = read.contains(&slot.name) || lingers;
         }
+        seen.streaming = self.streaming(&seen);
         seen.walsenders = seen.slots.iter().filter(|slot| slot.active).count() as i64;
         let published = |p: &Publication| published_tables(&seen, p);
         let published: Vec<_> = seen.publications.iter().map(published).collect();
@@ -103,6 +105,32 @@ impl Sim {
         let group = |f: &&NodeFacts| f.system_identifier == facts.system_identifier;
         let primary = self.nodes.values().filter(group).find(|f| !f.in_recovery);
         primary.filter(|_| facts.in_recovery)
+    }
+
+    /// The names by which standbys receive from a primary.
+    fn streaming(&self, primary: &NodeFacts) -> BTreeSet<String> {
+        if primary.in_recovery {
+            return BTreeSet::new();
+        }
+        let standbys = self.nodes.iter().filter(|(id, facts)| {
+            let same = facts.system_identifier == primary.system_identifier;
+            same && facts.in_recovery && !self.down.contains(id)
+        });
+        let name = |(_, facts): (_, &NodeFacts)| {
+            facts.primary_conninfo.as_ref()?.get("application_name").map(str::to_owned)
+        };
+        standbys.filter_map(name).collect()
+    }
+
+    /// Whether commits wait for standbys that do not stream.
+    fn is_blocked(&self, node: NodeId) -> bool {
+        let facts = &self.nodes[&node];
+        let names = facts.setting("synchronous_standby_names").and_then(StandbyNames::parse);
+        let streaming = self.streaming(facts);
+        let lacks = |names: StandbyNames| {
+            names.names.iter().filter(|name| streaming.contains(*name)).count() < names.number
+        };
+        !facts.in_recovery && names.is_some_and(lacks)
     }
 
     /// Slots of a node with a reader, those of initial copies included.
@@ -176,6 +204,7 @@ impl Sim {
             ensure(!read.contains(&(node, slot.clone())), "slot is active")?;
         }
         self.next_oid += 1;
+        let blocked = self.is_blocked(node);
         let source = step.link.and_then(|link| self.registry.link(link)).map(|link| link.from);
         let mut there = source.map(|id| self.facts(id)).unwrap_or_default();
         let here = self.nodes.get_mut(&node).ok_or("no such node")?;
@@ -185,6 +214,9 @@ impl Sim {
         if let Some(publisher) = publisher {
             publisher.slots = there.slots;
         }
+        // A reload for something else may put in force what a crash has kept from it.
+        let blocks = step.rule == "RG08" && self.is_blocked(node);
+        ensure(blocked || !blocks, "from now on no commit ends")?;
         let stopped: Vec<_> = read.difference(&self.all_readers()).cloned().collect();
         self.lingering.extend(stopped);
         Ok(())
@@ -226,7 +258,7 @@ impl Sim {
             // A setting that nobody has set is as good as its default.
             facts.settings.retain(|name, value| match name.as_str() {
                 "sync_replication_slots" => value != "off",
-                "synchronized_standby_slots" => !value.is_empty(),
+                "synchronized_standby_slots" | "synchronous_standby_names" => !value.is_empty(),
                 _ => true,
             });
             for subscription in &mut facts.subscriptions {
