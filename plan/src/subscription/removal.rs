@@ -18,8 +18,12 @@ pub(super) fn cannot_drop_here(ctx: &Context<'_>) -> Vec<Verdict> {
 
 /// Why the link's slots cannot be dropped, though they should be.
 pub(super) fn no_slot_drop(ctx: &Context<'_>) -> Vec<Verdict> {
+    // Those of copies that run are left behind when the subscription goes.
+    let own = |oid: u32| ctx.made_here.subscriptions.iter().any(|(_, found)| found.oid == oid);
     let left = |source: &&Indexed<'_>| {
-        source.slot(ctx.slot()).is_some() || !orphaned_copy_slots(ctx).is_empty()
+        source.slot(ctx.slot()).is_some()
+            || !orphaned_copy_slots(ctx).is_empty()
+            || copy_slots(ctx).any(|(_, oid)| own(oid))
     };
     let source = ctx.source.filter(left);
     source.and_then(|source| cannot_drop_slot(ctx.from, source)).into_iter().collect()
