@@ -132,7 +132,7 @@ fn plan_link(
         LinkState::Removing => {
             ask(table.remove, ctx, plan);
             if plan.steps.len() == steps && plan.problems.len() == before {
-                match siblings::left(registry, index, ctx.link) {
+                match siblings::left(registry, index, ctx.others, ctx.link) {
                     Left::Nothing => forget_link(ctx, plan),
                     Left::Slot => {}
                     Left::Held(verdict) => record("RG14", ctx, *verdict, plan),

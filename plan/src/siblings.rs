@@ -12,6 +12,7 @@ use crate::others::Others;
 use crate::pulse::Pulse;
 use crate::refuse::{cannot_drop_slot, raise};
 use crate::rule::Verdict;
+use crate::stale_slots::is_stale;
 use crate::step::{Operation, Phase, Plan, Problem, ProblemKind, Step};
 use std::collections::BTreeSet;
 
@@ -101,35 +102,49 @@ pub(crate) enum Left {
     Held(Box<Verdict>),
 }
 
-/// Looks on all members of the group in which a removed link was.
-pub(crate) fn left(registry: &Registry, index: &Index<'_>, link: &Link) -> Left {
+/// Looks on all members of the group in which a removed link was for its slot, and on its two nodes
+/// for slots that they have kept for others.
+pub(crate) fn left(
+    registry: &Registry,
+    index: &Index<'_>,
+    others: &Others<'_>,
+    link: &Link,
+) -> Left {
     if !matches!(link.spec, Spec::Standby(_)) {
         return Left::Nothing;
     }
-    let slot = registry.mark(link).slot_name();
-    let follower = registry.node_name(link.to);
+    let own = registry.mark(link).slot_name();
     let mut left = Left::Nothing;
-    let others =
-        connected(registry, link).into_iter().filter(|id| ![link.from, link.to].contains(id));
-    for node in others.filter_map(|id| registry.nodes.get(&id)) {
+    for node in connected(registry, link).iter().filter_map(|id| registry.nodes.get(id)) {
+        let is_end = node.id == link.from || node.id == link.to;
         let Some(facts) = index.get(node.id) else {
-            if registry.is_watched && !node.gone {
+            if registry.is_watched && !node.gone && !is_end {
+                let follower = registry.node_name(link.to);
                 left = Left::Held(Box::new(unheard(node, follower)));
             }
             continue;
         };
-        match facts.slot(&slot) {
-            Some(slot) if slot.active => {
-                return Left::Held(Box::new(read(node, &slot.name, follower)));
-            }
-            Some(_) => {
-                return cannot_drop_slot(node, facts)
-                    .map_or(Left::Slot, |v| Left::Held(Box::new(v)));
-            }
-            None => {}
+        let stale = |slot: &Slot| is_stale(registry, node, facts, slot, index, others);
+        // On the two ends its own slot is seen to by its own rules.
+        let is_left = |slot: &&Slot| if is_end { stale(slot).is_some() } else { slot.name == own };
+        if let Some(slot) = facts.slots.iter().find(is_left) {
+            let held = if slot.active {
+                Some(read(node, &slot.name))
+            } else if stale(slot) == Some(false) {
+                Some(unsettled(node, &slot.name))
+            } else {
+                cannot_drop_slot(node, facts)
+            };
+            return held.map_or(Left::Slot, |verdict| Left::Held(Box::new(verdict)));
         }
     }
     left
+}
+
+fn unsettled(node: &Node, slot: &str) -> Verdict {
+    let message =
+        format!("\"{}\" keeps slot \"{slot}\" until one primary leads its group", node.name);
+    Verdict::wait(node.id, message, "See nodes.failover_ready and nodes.status.")
 }
 
 fn unheard(node: &Node, follower: &str) -> Verdict {
@@ -139,10 +154,10 @@ fn unheard(node: &Node, follower: &str) -> Verdict {
     Verdict::wait(node.id, message, hint)
 }
 
-fn read(node: &Node, slot: &str, follower: &str) -> Verdict {
+fn read(node: &Node, slot: &str) -> Verdict {
     let message =
-        format!("somebody reads the slot that \"{}\" keeps for \"{follower}\"", node.name);
-    Verdict::wait(node.id, message, format!("End the reader of slot \"{slot}\" there."))
+        format!("somebody reads slot \"{slot}\", which \"{}\" kept for another", node.name);
+    Verdict::wait(node.id, message, "End its reader there.")
 }
 
 /// The nodes that follow, lead, or did so by links that are not forgotten yet.

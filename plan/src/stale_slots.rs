@@ -20,19 +20,6 @@ pub(crate) fn plan_node(
     let Some(facts) = index.get(node.id).filter(|facts| facts.can_replicate) else {
         return vec![];
     };
-    let prefix = Mark::slot_prefix(&registry.id);
-    let stale = |slot: &&Slot| {
-        let id = slot.name.strip_prefix(&prefix).and_then(|id| id.parse().ok());
-        // One that no link has may be of a link that is being made this moment. One that leads to
-        // the node may be about to turn round: its slot is made before that.
-        let link = id.and_then(|id| registry.link(id));
-        let link = link.filter(|link| link.from != node.id && link.to != node.id);
-        link.filter(|_| !slot.active && !slot.synced).is_some_and(|link| {
-            let settled = || is_settled(link.from, index, others);
-            is_left_behind(registry, node, facts, link, slot, others)
-                && (link.state == LinkState::Removing || settled())
-        })
-    };
     let drop = |slot: &Slot| Step {
         phase: Phase::Prepare,
         rule: "RG14",
@@ -42,7 +29,30 @@ pub(crate) fn plan_node(
         reason: "nobody will read it here".to_owned(),
         danger: None,
     };
+    let stale = |slot: &&Slot| {
+        let is_free = !slot.active && !slot.synced;
+        is_free && is_stale(registry, node, facts, slot, index, others) == Some(true)
+    };
     facts.slots.iter().filter(stale).map(drop).collect()
+}
+
+/// Whether a slot that was left behind may be dropped by now; `None`: it was not left behind.
+pub(crate) fn is_stale(
+    registry: &Registry,
+    node: &Node,
+    facts: &Indexed<'_>,
+    slot: &Slot,
+    index: &Index<'_>,
+    others: &Others<'_>,
+) -> Option<bool> {
+    let prefix = Mark::slot_prefix(&registry.id);
+    // One that no link has may be of a link that is being made this moment. One that leads to the
+    // node may be about to turn round: its slot is made before that.
+    let id = slot.name.strip_prefix(&prefix).and_then(|id| id.parse().ok());
+    let link = id.and_then(|id| registry.link(id));
+    let link = link.filter(|link| link.from != node.id && link.to != node.id)?;
+    let may_go = || link.state == LinkState::Removing || is_settled(link.from, index, others);
+    is_left_behind(registry, node, facts, link, slot, others).then(may_go)
 }
 
 /// Whether the primary of the node's group is who the registry says, and nobody has gone past it.
