@@ -122,9 +122,11 @@ fn every_world_converges_and_what_is_planned_is_right() {
 
 /// Links that would copy into a table with rows, which is refused. The rows of a table that
 /// another subscription fills are not looked at: where that one lets go of the table, what to
-/// copy into it is refused or not by whether it was made before. That cannot be undone.
-fn copies_refused(plan: &Plan) -> impl Iterator<Item = LinkId> {
-    let refused = plan.problems.iter().filter(|problem| problem.rule == "SU18");
+/// copy into it is refused or not by whether it was made before. That cannot be undone. Nor can
+/// what a removed standby has lost before a reload, for something else, put a list in force by
+/// which commits wait for it.
+fn undecided(plan: &Plan) -> impl Iterator<Item = LinkId> {
+    let refused = plan.problems.iter().filter(|problem| matches!(problem.rule, "SU18" | "ST35"));
     refused.filter_map(|problem| problem.link)
 }
 
@@ -162,8 +164,7 @@ fn a_crash_after_any_step_leads_to_the_same_end() {
             let todo = plan(&sim.registry, &sim.world());
             todo.steps.iter().take(crash).for_each(|step| run(&mut sim, step));
             let end_after = run_all(&mut sim);
-            let except: BTreeSet<LinkId> =
-                copies_refused(&end).chain(copies_refused(&end_after)).collect();
+            let except: BTreeSet<LinkId> = undecided(&end).chain(undecided(&end_after)).collect();
             let (left, right) = (sim.end_without(&except), undisturbed.end_without(&except));
             assert_same(left, right, &format!("crash after step {crash} of {steps}"));
         }

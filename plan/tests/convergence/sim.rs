@@ -275,7 +275,8 @@ impl Sim {
             facts.subscriptions.sort_by(|a, b| a.name.cmp(&b.name));
             facts.schemas.sort_by(|a, b| a.name.cmp(&b.name));
         }
-        End { nodes, links: self.registry.links.clone() }
+        let others = self.registry.links.iter().filter(|link| !links.contains(&link.id));
+        End { nodes, links: others.cloned().collect() }
     }
 }
 
