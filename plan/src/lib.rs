@@ -37,6 +37,7 @@ pub mod units;
 mod claims;
 mod foreign;
 mod group;
+mod handed_over;
 mod index;
 mod order;
 mod others;

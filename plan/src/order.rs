@@ -2,6 +2,7 @@
 //! in order.
 
 use crate::desired::{Link, LinkId, LinkState, Node, NodeId, Registry, Spec};
+use crate::handed_over;
 use crate::index::Index;
 use crate::name::extension_comment;
 use crate::observed::{NodeFacts, World};
@@ -25,6 +26,7 @@ pub(crate) const RULES: &[(&str, &str)] = &[
     ("RG06", "postgres_fdw was made here and is used by others"),
     ("RG07", "a primary does not wait for just those standbys that keep its slots"),
     ("RG08", "a slot was left behind when another member of the group became the primary"),
+    ("RG09", "a switchover was interrupted after the promotion"),
 ];
 
 /// The difference between what should be and what is. The same input gives the same plan.
@@ -32,6 +34,11 @@ pub fn plan(registry: &Registry, world: &World) -> Plan {
     let mut plan = Plan::default();
     let index = Index::new(registry, world);
     let mut others = Others::of(registry, world);
+    plan.steps = handed_over::plan(registry, &index, &others);
+    if !plan.steps.is_empty() {
+        // By what the registry says until then everything else would be wrong.
+        return plan;
+    }
     free_leftovers(registry, &index, &mut others);
     // Links that go are asked last: what takes their place is known then.
     let (leaving, staying): (Vec<&Link>, Vec<&Link>) =

@@ -73,12 +73,13 @@ fn position(operation: &Operation) -> usize {
         Operation::RevokeUsage { .. } => 49,
         Operation::GrantTables { .. } => 50,
         Operation::RevokeTables { .. } => 51,
+        Operation::MoveLink { .. } => OPERATIONS - 1,
         Operation::MarkServer { .. } => 52,
         Operation::ReplaceMapping { .. } => 53,
     }
 }
 
-const OPERATIONS: usize = 56;
+const OPERATIONS: usize = 57;
 
 /// One of each operation, everything in it that people name called `name`.
 fn operations(name: &str) -> Vec<Operation> {
@@ -179,6 +180,7 @@ fn operations(name: &str) -> Vec<Operation> {
         Operation::ReleaseSchema { name: name() },
         Operation::ForgetLink { link: 7 },
         Operation::ForgetNode { node: 7 },
+        Operation::MoveLink { link: 7, from: 1, to: 2 },
     ]
 }
 

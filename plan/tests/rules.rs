@@ -1219,6 +1219,16 @@ fn shared_cases() -> Vec<(&'static str, Case, &'static str)> {
             "ALTER SYSTEM RESET synchronized_standby_slots",
         ),
         (
+            "RG09",
+            Case::standby_made()
+                .with(PARIS, |f| {
+                    f.in_recovery = true;
+                    f.primary_conninfo = Some(conninfo("oslo").with("application_name", SLOT));
+                })
+                .with(OSLO, |f| f.in_recovery = false),
+            "registry: UPDATE nodes.link SET from_node = 3, to_node = 1, pending = true WHERE id = 1",
+        ),
+        (
             "RG08",
             Case::standby_made().and_subscribed().with(OSLO, |f| f.slots.push(left_behind())),
             "pg_drop_replication_slot('nodes_3f2504e0_2')",
