@@ -18,6 +18,7 @@ pub mod lies;
 pub mod names;
 mod process;
 mod proxy;
+pub mod quartet;
 mod residue;
 mod server;
 mod standby;
