@@ -62,7 +62,8 @@ pub fn plan(registry: &Registry, world: &World) -> Plan {
     for (id, node) in &registry.nodes {
         if let Some(facts) = index.get(*id) {
             plan.steps.extend(synchronized::plan_node(registry, node, facts, &others));
-            plan.steps.extend(stale_slots::plan_node(registry, node, &index, &others));
+            let stale = stale_slots::plan_node(registry, node, &index, &others, &plan);
+            plan.steps.extend(stale);
         }
         let node_uses = uses.0.remove(id).unwrap_or_default();
         let steps = plan.steps.len();

@@ -6,14 +6,15 @@ use crate::index::{Index, Indexed};
 use crate::name::Mark;
 use crate::observed::Slot;
 use crate::others::Others;
-use crate::step::{Operation, Phase, Step};
+use crate::step::{Operation, Phase, Plan, Step};
 
-/// What drops them on one node.
+/// What drops them on one node; `so_far` is what the plan has for the links.
 pub(crate) fn plan_node(
     registry: &Registry,
     node: &Node,
     index: &Index<'_>,
     others: &Others<'_>,
+    so_far: &Plan,
 ) -> Vec<Step> {
     let Some(facts) = index.get(node.id).filter(|facts| facts.can_replicate) else {
         return vec![];
@@ -22,9 +23,13 @@ pub(crate) fn plan_node(
         return vec![];
     }
     let prefix = Mark::slot_prefix(&registry.id);
-    let stale = |slot: &&Slot| !slot.active && !slot.synced;
     let drop = |slot: &Slot| {
         let link = slot.name.strip_prefix(&prefix)?.parse().ok()?;
+        // A standby that follows another server already is just about to let go.
+        let leaves = slot.kind == "physical" && is_right(link, so_far);
+        if slot.synced || slot.active && !leaves {
+            return None;
+        }
         is_left_behind(registry, node.id, facts, slot, link).then(|| Step {
             phase: Phase::Finish,
             rule: "RG08",
@@ -35,7 +40,13 @@ pub(crate) fn plan_node(
             danger: None,
         })
     };
-    facts.slots.iter().filter(stale).filter_map(drop).collect()
+    facts.slots.iter().filter_map(drop).collect()
+}
+
+/// Whether the plan has nothing for a link.
+fn is_right(link: LinkId, plan: &Plan) -> bool {
+    let steps = plan.steps.iter().all(|step| step.link != Some(link));
+    steps && plan.problems.iter().all(|problem| problem.link != Some(link))
 }
 
 /// Whether the primary of the node's group is who the registry says, and nobody has gone past it.
