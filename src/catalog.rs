@@ -404,15 +404,6 @@ pub fn mark_synchronous_pending(primary: NodeId) -> Result<()> {
     )
 }
 
-/// Gives a link other ends.
-pub fn move_link(id: LinkId, from: NodeId, to: NodeId) -> Result<()> {
-    spi::write(
-        "UPDATE nodes.link SET from_node = $2::integer, to_node = $3::integer, pending = true \
-         WHERE id = $1::integer",
-        &[Some(&id.to_string()), Some(&from.to_string()), Some(&to.to_string())],
-    )
-}
-
 /// Whether a link heals by itself, and its own limits: what the worker goes by, and no server.
 pub fn update_link_watch(id: LinkId, heal: bool, limits: &OwnLimits) -> Result<()> {
     spi::write(

@@ -1,5 +1,5 @@
 //! Asking a server: through a client library, and through the real psql.
-use crate::{Install, Server, names, user};
+use crate::{Install, LONG, Server, names, user, wait_until};
 use postgres::{Client, NoTls};
 use std::fmt;
 use std::io::{Read as _, Write as _};
@@ -38,6 +38,14 @@ impl Server {
     /// Like [`Server::client`], for a server that may be down.
     pub fn try_client(&self, db: &str) -> Result<Client, postgres::Error> {
         self.client_config(db).connect(NoTls)
+    }
+
+    /// Until the server lets us in, say after a crash.
+    #[track_caller]
+    pub fn await_up(&self, db: &str) {
+        wait_until(&format!("{} is back", self.name()), LONG, || {
+            self.try_client(db).is_ok_and(|mut client| client.simple_query("").is_ok())
+        });
     }
 
     /// How the harness connects.

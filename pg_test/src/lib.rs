@@ -19,6 +19,7 @@ pub mod names;
 mod pooler;
 mod process;
 mod proxy;
+pub mod quartet;
 mod residue;
 mod server;
 mod standby;

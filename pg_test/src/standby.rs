@@ -1,6 +1,6 @@
 //! Clones of a running server.
 use crate::home::make_private;
-use crate::{Builder, Install, Server, user};
+use crate::{Builder, Install, LONG, Server, user, wait_until};
 use std::path::Path;
 use std::process::Command;
 
@@ -26,6 +26,20 @@ impl Server {
             std::fs::write(data.join("standby.signal"), "").expect("cannot mark a standby");
             user::give(&data.join("standby.signal"));
         })
+    }
+
+    /// Until these standbys have all that was done here. Apply workers of subscriptions commit
+    /// without waiting for their WAL to be written; a commit that does wait takes theirs along.
+    #[track_caller]
+    pub fn await_replay(&self, db: &str, standbys: &[&Server]) {
+        self.sql(db, "SELECT pg_logical_emit_message(true, 'await_replay', '')");
+        let position = self.query_one_text(db, "SELECT pg_current_wal_lsn()");
+        let replayed = format!("SELECT (pg_last_wal_replay_lsn() >= '{position}')::text");
+        for standby in standbys {
+            wait_until(&format!("{} has replayed", standby.name()), LONG, || {
+                standby.query_one_text(db, &replayed) == "true"
+            });
+        }
     }
 
     /// A server on the data directory that a shell command fills, say the `pg_basebackup` that a

@@ -4,6 +4,7 @@ use crate::Server;
 use postgres::NoTls;
 use postgres::config::TargetSessionAttrs;
 use postgres::error::SqlState;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -20,6 +21,17 @@ pub struct Written {
     pub numbers: Vec<i32>,
     /// From one acknowledgement to the next.
     pub longest_pause: Duration,
+}
+
+impl Written {
+    /// Fails unless a table has all of it in its column `id`.
+    #[track_caller]
+    pub fn assert_kept(&self, server: &Server, table: &str) {
+        let kept = server.query_texts("app", &format!("SELECT id FROM {table}"));
+        let kept: BTreeSet<String> = kept.into_iter().collect();
+        let lost = self.numbers.iter().filter(|number| !kept.contains(&number.to_string())).count();
+        assert_eq!(lost, 0, "of {} that were acknowledged", self.numbers.len());
+    }
 }
 
 impl Writer {

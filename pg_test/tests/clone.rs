@@ -122,9 +122,7 @@ fn another_server_makes_the_clone() {
     let said = running.join().expect("psql ran");
     assert!(!said.ok, "{said}");
     assert_eq!(slots(&paris), [""; 0]);
-    wait_until("london is back", LONG, || {
-        london.try_client("app").is_ok_and(|mut client| client.simple_query("").is_ok())
-    });
+    london.await_up("app");
     clone(&paris, &place, ", on_node => 'london'");
     assert_follows(&paris, &place);
     // A standby that is down is no clone to be made: it keeps its files and its slot.
@@ -359,10 +357,8 @@ fn interrupt(paris: &mut Server, proxy: &Proxy, place: &Adopted, at: At, end: En
     assert!(!said.ok && said.output.contains(why), "{said}");
     proxy.set(Fault::None);
     drop(holder);
-    wait_until("the server is back and the program gone", LONG, || {
-        paris.try_client("app").is_ok_and(|mut client| client.simple_query("").is_ok())
-            && !program_runs(&program(place))
-    });
+    paris.await_up("app");
+    wait_until("the program is gone", LONG, || !program_runs(&program(place)));
     paris.sql("app", "DROP FUNCTION IF EXISTS hold CASCADE");
 }
 

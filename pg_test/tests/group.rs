@@ -1,46 +1,30 @@
 //! Links follow a group by themselves: connection strings list all its members.
 
-use pg_test::trio::{add_node, apply, plan};
+use pg_test::quartet::Quartet;
+use pg_test::trio::{apply, plan};
 use pg_test::{LONG, Server, wait_until};
 
 /// The view tells where a session on the group is: the port of the server that answers.
 const PARIS: &str = "
-    CREATE EXTENSION pg_nodes;
     CREATE SCHEMA inventory;
     CREATE TABLE inventory.items (id integer PRIMARY KEY);
     CREATE VIEW inventory.here AS SELECT current_setting('port')::integer AS port;";
 
-/// Paris with its standbys oslo and rome; london reads both ways.
-struct Cluster {
-    paris: Server,
-    oslo: Server,
-    rome: Server,
-    london: Server,
-}
-
-fn cluster() -> Cluster {
-    let (paris, london) = (Server::builder("paris").start(), Server::builder("london").start());
-    for server in [&paris, &london] {
-        server.create_db("app");
-    }
-    paris.sql("app", PARIS);
-    let [oslo, rome] = ["oslo", "rome"].map(|name| paris.clone_standby(name));
-    for (name, server) in [("paris", &paris), ("oslo", &oslo), ("rome", &rome), ("london", &london)]
-    {
-        add_node(&paris, name, server);
-    }
+/// London reads both ways.
+fn cluster() -> Quartet {
+    let cluster = Quartet::start(&[], PARIS);
+    let paris = &cluster.paris;
+    cluster.register(paris);
     paris.sql(
         "app",
-        "SELECT nodes.add_standby('oslo', primary_node => 'paris');
-         SELECT nodes.add_standby('rome', primary_node => 'paris');
-         SELECT nodes.add_foreign_schema('stock', node => 'paris', remote_schema => 'inventory',
+        "SELECT nodes.add_foreign_schema('stock', node => 'paris', remote_schema => 'inventory',
              on_node => 'london');
          SELECT nodes.add_foreign_schema('shelf', node => 'paris', remote_schema => 'inventory',
              on_node => 'london', writable => false)",
     );
-    apply(&paris);
-    assert_eq!(plan(&paris), [""; 0], "nothing is left to do");
-    Cluster { paris, oslo, rome, london }
+    apply(paris);
+    assert_eq!(plan(paris), [""; 0], "nothing is left to do");
+    cluster
 }
 
 /// The ports that the foreign server of a link lists, and the server's oid.
@@ -68,16 +52,12 @@ fn here(london: &Server, schema: &str) -> u16 {
 /// Nothing of pg_nodes runs between the crash and the answers.
 #[test]
 fn foreign_schemas_find_the_new_primary_by_themselves() {
-    let Cluster { mut paris, oslo, rome, london } = cluster();
+    let Quartet { mut paris, oslo, rome, london } = cluster();
     assert_eq!(here(&london, "stock"), paris.port());
     assert_eq!(here(&london, "shelf"), oslo.port(), "a standby, the first that is listed");
     let mut session = london.client("app");
     session.batch_execute("INSERT INTO stock.items VALUES (1)").expect("paris takes it");
-    let position = paris.query_one_text("app", "SELECT pg_current_wal_lsn()");
-    for standby in [&oslo, &rome] {
-        let replayed = format!("SELECT (pg_last_wal_replay_lsn() >= '{position}')::text");
-        wait_until("it has replayed", LONG, || standby.query_one_text("app", &replayed) == "true");
-    }
+    paris.await_replay("app", &[&oslo, &rome]);
     paris.crash();
     oslo.promote();
     // A session from before notices and connects anew, and so does a fresh one.
@@ -97,7 +77,7 @@ fn foreign_schemas_find_the_new_primary_by_themselves() {
 
 #[test]
 fn the_lists_follow_who_joins_and_leaves() {
-    let Cluster { paris, oslo, rome, london } = cluster();
+    let Quartet { paris, oslo, rome, london } = cluster();
     let oid = |text: &str| text.split(' ').nth(1).map(str::to_owned);
     let before = listed(&london, "stock");
     assert!(before.starts_with(&format!("{} ", ports(&[&paris, &oslo, &rome]))), "{before}");
@@ -131,7 +111,7 @@ fn a_subscription_goes_on_at_the_new_primary() {
     if Server::major() < 17 {
         return;
     }
-    let Cluster { mut paris, oslo, rome, london } = cluster();
+    let Quartet { mut paris, oslo, rome, london } = cluster();
     paris.sql(
         "app",
         "CREATE TABLE public.parts (id bigint PRIMARY KEY, written timestamptz DEFAULT now());
@@ -154,11 +134,7 @@ fn a_subscription_goes_on_at_the_new_primary() {
     });
     assert_eq!(plan(&paris), [""; 0], "nothing is left to do");
     (0..100).for_each(|_| write(&paris));
-    let position = paris.query_one_text("app", "SELECT pg_current_wal_lsn()");
-    for standby in [&oslo, &rome] {
-        let replayed = format!("SELECT (pg_last_wal_replay_lsn() >= '{position}')::text");
-        wait_until("it has replayed", LONG, || standby.query_one_text("app", &replayed) == "true");
-    }
+    paris.await_replay("app", &[&oslo, &rome]);
     paris.crash();
     let said = oslo.psql("app", "CALL nodes.promote('oslo')");
     assert!(said.ok && said.output.contains("all links follow \"oslo\""), "{said}");

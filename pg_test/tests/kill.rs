@@ -9,9 +9,7 @@ use pg_test::{LONG, Server, wait_until};
 fn kill(server: &Server, stopped: Stopped) {
     server.kill_backend(stopped.pid);
     assert!(!stopped.end().ok, "nobody survives kill -9");
-    wait_until("the server is back", LONG, || {
-        server.try_client("app").is_ok_and(|mut client| client.simple_query("").is_ok())
-    });
+    server.await_up("app");
     open_gate(server);
 }
 

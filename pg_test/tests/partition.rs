@@ -98,9 +98,7 @@ fn the_side_that_was_cut_off_is_rewound() {
     let force = "CALL nodes.promote('oslo', force => true)";
     on.oslo_to_paris.set(Fault::BlackHole);
     on.await_end_of_stream(&on.oslo);
-    for call in [promote, force] {
-        refused(&on.oslo, call, &["\"rome\" sees primary \"paris\"", "PR02"]);
-    }
+    refused(&on.oslo, force, &["\"rome\" sees primary \"paris\"", "PR02"]);
     on.paris.sql("app", "INSERT INTO orders VALUES (-2)");
     let ahead = "SELECT count(*)::text FROM orders WHERE id = -2";
     wait_until("rome is ahead", LONG, || on.rome.query_one_text("app", ahead) == "1");
@@ -112,7 +110,6 @@ fn the_side_that_was_cut_off_is_rewound() {
     assert_eq!(on.oslo.query_one_text("app", "SELECT pg_is_in_recovery()::text"), "true");
     let said = on.oslo.psql("app", force);
     assert!(said.ok && said.output.contains("\"oslo\" is a primary"), "{said}");
-    assert!(said.output.contains("not all follow") || said.output.contains("all links"), "{said}");
 
     // On either side somebody writes.
     on.paris.sql("app", "INSERT INTO orders VALUES (-1)");

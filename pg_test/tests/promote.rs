@@ -1,57 +1,35 @@
 //! `nodes.promote()`: a primary dies, a standby takes its place, and everything follows.
 
-use pg_test::trio::{add_node, apply, plan};
+use pg_test::quartet::Quartet;
+use pg_test::trio::{apply, plan};
 use pg_test::{LONG, Server, wait_until};
 
 const SCHEMA: &str = "
-    CREATE EXTENSION pg_nodes;
     CREATE SCHEMA inventory;
     CREATE TABLE inventory.items (id integer PRIMARY KEY);
     CREATE TABLE public.orders (id integer PRIMARY KEY);";
 
-/// Paris with its standbys oslo and rome; london, which reads a schema of paris and is asked
-/// for orders.
-struct Cluster {
-    paris: Server,
-    oslo: Server,
-    rome: Server,
-    london: Server,
-}
-
-/// The registry is on paris, and so on its standbys.
-fn cluster() -> Cluster {
+/// London reads a schema of paris and is asked for orders. The registry is on paris, and so on its
+/// standbys.
+fn cluster() -> Quartet {
     let cluster = servers(&[]);
     register(&cluster, &cluster.paris);
-    cluster.await_replay();
+    await_replay(&cluster);
     cluster
 }
 
 /// All four, with settings of their own.
-fn servers(settings: &[(&str, &str)]) -> Cluster {
-    let builder = |name| {
-        let builder = Server::builder(name);
-        settings.iter().fold(builder, |builder, (name, value)| builder.conf(name, value))
-    };
-    let (paris, london) = (builder("paris").start(), builder("london").start());
-    for server in [&paris, &london] {
-        server.create_db("app");
-    }
-    paris.sql("app", SCHEMA);
-    london.sql("app", "CREATE TABLE public.orders (id integer PRIMARY KEY)");
-    let [oslo, rome] = ["oslo", "rome"].map(|name| paris.clone_standby_with(builder(name)));
-    Cluster { paris, oslo, rome, london }
+fn servers(settings: &[(&str, &str)]) -> Quartet {
+    let cluster = Quartet::start(settings, SCHEMA);
+    cluster.london.sql("app", "CREATE TABLE public.orders (id integer PRIMARY KEY)");
+    cluster
 }
 
-fn register(cluster: &Cluster, registry: &Server) {
-    let Cluster { paris, oslo, rome, london } = cluster;
-    for (name, server) in [("paris", paris), ("oslo", oslo), ("rome", rome), ("london", london)] {
-        add_node(registry, name, server);
-    }
+fn register(cluster: &Quartet, registry: &Server) {
+    cluster.register(registry);
     registry.sql(
         "app",
-        "SELECT nodes.add_standby('oslo', primary_node => 'paris');
-         SELECT nodes.add_standby('rome', primary_node => 'paris');
-         SELECT nodes.add_foreign_schema('stock', node => 'paris', remote_schema => 'inventory',
+        "SELECT nodes.add_foreign_schema('stock', node => 'paris', remote_schema => 'inventory',
              on_node => 'london');
          SELECT nodes.add_subscription('orders', publisher => 'london', subscriber => 'paris',
              tables => '{public.orders}')",
@@ -59,52 +37,37 @@ fn register(cluster: &Cluster, registry: &Server) {
     apply(registry);
 }
 
-impl Cluster {
-    /// Until both standbys have all that paris has done. Apply workers of subscriptions commit
-    /// without waiting for their WAL to be written; a commit that does wait takes theirs along.
-    fn await_replay(&self) {
-        self.paris.sql("app", "SELECT pg_logical_emit_message(true, 'await_replay', '')");
-        let position = self.paris.query_one_text("app", "SELECT pg_current_wal_lsn()");
-        let replayed = format!("SELECT (pg_last_wal_replay_lsn() >= '{position}')::text");
-        for standby in [&self.oslo, &self.rome] {
-            wait_until("it has replayed", LONG, || {
-                standby.query_one_text("app", &replayed) == "true"
-            });
-        }
-    }
-
-    /// Oslo is the primary: rome follows it, london reads from it and feeds it; nothing is left to
-    /// do, and every slot has its reader.
-    fn assert_oslo_leads(&self, registry: &Server) {
-        assert_eq!(plan(registry), [""; 0], "nothing is left to do");
-        self.oslo
-            .sql("app", "INSERT INTO inventory.items SELECT count(*) + 1 FROM inventory.items");
-        let items = "SELECT count(*)::text FROM inventory.items";
-        let written = self.oslo.query_one_text("app", items);
-        wait_until("rome follows", LONG, || self.rome.query_one_text("app", items) == written);
-        let stock = "SELECT count(*)::text FROM stock.items";
-        assert_eq!(self.london.query_one_text("app", stock), written);
-        self.london.sql("app", "INSERT INTO orders SELECT count(*) + 1 FROM orders");
-        let orders = "SELECT count(*)::text FROM orders";
-        let ordered = self.london.query_one_text("app", orders);
-        wait_until("the order arrives", LONG, || {
-            self.oslo.query_one_text("app", orders) == ordered
-        });
-        for (server, readers) in [(&self.oslo, 1), (&self.london, 1)] {
-            let slots = "SELECT format('%s %s', count(*), count(*) FILTER (WHERE active))
-                FROM pg_replication_slots";
-            wait_until("all slots are read", LONG, || {
-                server.query_texts("app", slots) == [format!("{readers} {readers}")]
-            });
-        }
-        let left = "SELECT name FROM pg_settings WHERE name IN ('primary_conninfo',
-            'primary_slot_name') AND setting <> ''";
-        wait_until("oslo forgets whom it followed", LONG, || {
-            self.oslo.query_texts("app", left).is_empty()
-        });
-    }
+fn await_replay(on: &Quartet) {
+    on.paris.await_replay("app", &[&on.oslo, &on.rome]);
 }
 
+/// Oslo is the primary: rome follows it, london reads from it and feeds it; nothing is left to
+/// do, and every slot has its reader.
+fn assert_oslo_leads(on: &Quartet, registry: &Server) {
+    assert_eq!(plan(registry), [""; 0], "nothing is left to do");
+    on.oslo.sql("app", "INSERT INTO inventory.items SELECT count(*) + 1 FROM inventory.items");
+    let items = "SELECT count(*)::text FROM inventory.items";
+    let written = on.oslo.query_one_text("app", items);
+    wait_until("rome follows", LONG, || on.rome.query_one_text("app", items) == written);
+    let stock = "SELECT count(*)::text FROM stock.items";
+    assert_eq!(on.london.query_one_text("app", stock), written);
+    on.london.sql("app", "INSERT INTO orders SELECT count(*) + 1 FROM orders");
+    let orders = "SELECT count(*)::text FROM orders";
+    let ordered = on.london.query_one_text("app", orders);
+    wait_until("the order arrives", LONG, || on.oslo.query_one_text("app", orders) == ordered);
+    for (server, readers) in [(&on.oslo, 1), (&on.london, 1)] {
+        let slots = "SELECT format('%s %s', count(*), count(*) FILTER (WHERE active))
+            FROM pg_replication_slots";
+        wait_until("all slots are read", LONG, || {
+            server.query_texts("app", slots) == [format!("{readers} {readers}")]
+        });
+    }
+    let left = "SELECT name FROM pg_settings WHERE name IN ('primary_conninfo',
+        'primary_slot_name') AND setting <> ''";
+    wait_until("oslo forgets whom it followed", LONG, || {
+        on.oslo.query_texts("app", left).is_empty()
+    });
+}
 #[track_caller]
 fn refused(registry: &Server, call: &str, reasons: &[&str]) {
     let said = registry.psql("app", call);
@@ -124,7 +87,7 @@ fn a_dead_primary_is_replaced_from_any_standby() {
     // Called on the standby that is not promoted.
     let said = cluster.rome.psql("app", "CALL nodes.promote('oslo')");
     assert!(said.ok && said.output.contains("all links follow \"oslo\""), "{said}");
-    cluster.assert_oslo_leads(&cluster.oslo);
+    assert_oslo_leads(&cluster, &cluster.oslo);
     // Again it finds nothing to do.
     refused(&cluster.oslo, "CALL nodes.promote('oslo')", &["\"oslo\" is not a standby"]);
     let ready = "SELECT format('%s %s', standby, ready) FROM nodes.failover_ready";
@@ -137,7 +100,7 @@ fn a_registry_elsewhere_follows() {
     let mut cluster = servers(&[]);
     cluster.london.sql("app", "CREATE EXTENSION pg_nodes");
     register(&cluster, &cluster.london);
-    cluster.await_replay();
+    await_replay(&cluster);
     cluster.paris.crash();
     cluster.oslo.promote();
     refused(
@@ -147,7 +110,7 @@ fn a_registry_elsewhere_follows() {
     );
     let said = cluster.london.psql("app", "CALL nodes.promote('oslo')");
     assert!(said.ok && said.output.contains("all links follow \"oslo\""), "{said}");
-    cluster.assert_oslo_leads(&cluster.london);
+    assert_oslo_leads(&cluster, &cluster.london);
 }
 
 /// Workers watch all four and would do by themselves what is committed. The old primary comes back
@@ -156,18 +119,18 @@ fn a_registry_elsewhere_follows() {
 fn workers_do_not_stand_in_the_way() {
     let mut cluster = servers(&[("shared_preload_libraries", "pg_nodes")]);
     register(&cluster, &cluster.paris);
-    cluster.await_replay();
+    await_replay(&cluster);
     cluster.paris.crash();
     let said = cluster.oslo.psql("app", "CALL nodes.promote('oslo')");
     assert!(said.ok && said.output.contains("all links follow \"oslo\""), "{said}");
-    cluster.assert_oslo_leads(&cluster.oslo);
+    assert_oslo_leads(&cluster, &cluster.oslo);
     cluster.paris.start_again();
     let told = "SELECT severity FROM nodes.event WHERE kind = 'superseded'";
     wait_until("paris knows that its time is over", LONG, || {
         cluster.paris.query_texts("app", told) == ["critical"]
     });
     cluster.paris.stop();
-    cluster.assert_oslo_leads(&cluster.oslo);
+    assert_oslo_leads(&cluster, &cluster.oslo);
 }
 
 #[test]
@@ -203,7 +166,7 @@ fn a_primary_that_a_standby_sees_is_not_dead() {
         "UPDATE nodes.node SET admin_conninfo = conninfo || ' user=nobody_there'
          WHERE name = 'paris'",
     );
-    cluster.await_replay();
+    await_replay(&cluster);
     refused(&cluster.oslo, "CALL nodes.promote('oslo')", &["primary \"paris\" answers"]);
     // The registry is given a wrong address; rome streams on.
     cluster.paris.sql(
@@ -211,7 +174,7 @@ fn a_primary_that_a_standby_sees_is_not_dead() {
         "UPDATE nodes.node SET admin_conninfo = 'host=127.0.0.1 port=1 dbname=app'
          WHERE name = 'paris'",
     );
-    cluster.await_replay();
+    await_replay(&cluster);
     let seen = ["\"rome\" sees primary \"paris\": it streams from there", "PR02"];
     refused(&cluster.oslo, "CALL nodes.promote('oslo', force => true)", &seen);
     assert_eq!(cluster.oslo.query_one_text("app", "SELECT pg_is_in_recovery()::text"), "true");
@@ -240,7 +203,7 @@ fn a_subscriber_of_the_group_follows() {
         let (here, there) = (&cluster.paris, &cluster.london);
         here.query_one_text("app", parts) == there.query_one_text("app", parts)
     });
-    cluster.await_replay();
+    await_replay(&cluster);
     cluster.paris.crash();
     let said = cluster.oslo.psql("app", "CALL nodes.promote('oslo')");
     assert!(said.ok, "{said}");
@@ -260,7 +223,7 @@ fn a_subscriber_of_the_group_follows() {
 }
 
 /// Waits until oslo keeps the slot of the subscription.
-fn keep_slots(cluster: &Cluster) {
+fn keep_slots(cluster: &Quartet) {
     let paris = &cluster.paris;
     let ready = "SELECT ready::text FROM nodes.failover_ready WHERE standby = 'oslo'";
     let mut next = 0;

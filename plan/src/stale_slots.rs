@@ -4,18 +4,18 @@
 
 use crate::desired::{Link, LinkState, Node, NodeId, Registry, Spec};
 use crate::index::{Index, Indexed};
-use crate::name::Mark;
 use crate::observed::Slot;
 use crate::others::Others;
-use crate::siblings;
-use crate::step::{Operation, Phase, Step};
+use crate::siblings::{self, link_of};
+use crate::step::{Operation, Phase, Plan, Step};
 
-/// What drops them on one node.
+/// What drops them on one node; `so_far` is what the plan has for the links.
 pub(crate) fn plan_node(
     registry: &Registry,
     node: &Node,
     index: &Index<'_>,
     others: &Others<'_>,
+    so_far: &Plan,
 ) -> Vec<Step> {
     let Some(facts) = index.get(node.id).filter(|facts| facts.can_replicate) else {
         return vec![];
@@ -30,7 +30,9 @@ pub(crate) fn plan_node(
         danger: None,
     };
     let stale = |slot: &&Slot| {
-        let is_free = !slot.active && !slot.synced;
+        // A standby that follows another server already is just about to let go.
+        let leaves = || slot.kind == "physical" && is_right(registry, slot, so_far);
+        let is_free = !slot.synced && (!slot.active || leaves());
         is_free && is_stale(registry, node, facts, slot, index, others) == Some(true)
     };
     facts.slots.iter().filter(stale).map(drop).collect()
@@ -45,14 +47,19 @@ pub(crate) fn is_stale(
     index: &Index<'_>,
     others: &Others<'_>,
 ) -> Option<bool> {
-    let prefix = Mark::slot_prefix(&registry.id);
     // One that no link has may be of a link that is being made this moment. One that leads to the
     // node may be about to turn round: its slot is made before that.
-    let id = slot.name.strip_prefix(&prefix).and_then(|id| id.parse().ok());
-    let link = id.and_then(|id| registry.link(id));
+    let link = link_of(registry, &slot.name).and_then(|id| registry.link(id));
     let link = link.filter(|link| link.from != node.id && link.to != node.id)?;
     let may_go = || link.state == LinkState::Removing || is_settled(link.from, index, others);
     is_left_behind(registry, node, facts, link, slot, others).then(may_go)
+}
+
+/// Whether the plan has nothing for the link of a slot.
+fn is_right(registry: &Registry, slot: &Slot, plan: &Plan) -> bool {
+    let link = link_of(registry, &slot.name);
+    let steps = plan.steps.iter().all(|step| step.link != link);
+    steps && plan.problems.iter().all(|problem| problem.link != link)
 }
 
 /// Whether the primary of the node's group is who the registry says, and nobody has gone past it.

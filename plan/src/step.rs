@@ -309,6 +309,12 @@ pub enum Operation {
     ReleaseSchema {
         name: String,
     },
+    /// Gives a link other ends.
+    MoveLink {
+        link: LinkId,
+        from: NodeId,
+        to: NodeId,
+    },
     ForgetLink {
         link: LinkId,
     },
@@ -394,6 +400,7 @@ impl Operation {
             | Operation::RefreshSubscription { .. }
             | Operation::SetSubscriptionFailover { .. }
             | Operation::DropSubscription { .. }
+            | Operation::MoveLink { .. }
             | Operation::ForgetLink { .. }
             | Operation::ForgetNode { .. } => false,
             Operation::CreatePublication { .. }
@@ -533,6 +540,7 @@ impl Operation {
             Operation::DropForeignTable { .. } => "drop foreign table",
             Operation::ReleaseServer { .. } => "release server",
             Operation::ReleaseSchema { .. } => "release schema",
+            Operation::MoveLink { .. } => "move link",
             Operation::ForgetLink { .. } => "forget link",
             Operation::ForgetNode { .. } => "forget node",
         }

@@ -74,6 +74,7 @@ fn position(operation: &Operation) -> usize {
         Operation::RevokeUsage { .. } => 49,
         Operation::GrantTables { .. } => 50,
         Operation::RevokeTables { .. } => 51,
+        Operation::MoveLink { .. } => OPERATIONS - 1,
         Operation::MarkServer { .. } => 52,
         Operation::ReplaceMapping { .. } => 53,
     }
@@ -181,6 +182,7 @@ fn operations(name: &str) -> Vec<Operation> {
         Operation::ReleaseSchema { name: name() },
         Operation::ForgetLink { link: 7 },
         Operation::ForgetNode { node: 7 },
+        Operation::MoveLink { link: 7, from: 1, to: 2 },
     ]
 }
 

@@ -1364,6 +1364,16 @@ fn shared_cases() -> Vec<(&'static str, Case, &'static str)> {
             "ALTER SYSTEM RESET synchronized_standby_slots",
         ),
         (
+            "RG16",
+            Case::standby_made()
+                .with(PARIS, |f| {
+                    f.in_recovery = true;
+                    f.primary_conninfo = Some(conninfo("oslo").with("application_name", SLOT));
+                })
+                .with(OSLO, |f| f.in_recovery = false),
+            "registry: UPDATE nodes.link SET from_node = 3, to_node = 1, pending = true WHERE id = 1",
+        ),
+        (
             "RG08",
             Case::synchronous(),
             "paris: ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (\"nodes_3f2504e0_1\")'",

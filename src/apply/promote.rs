@@ -210,13 +210,11 @@ pub fn rewrite(new: &str, old: &str, becomes: OldPrimary) -> Result<usize> {
     let (new, old) = (rows.node(new)?.id, rows.node(old)?.id);
     let changes = relink(&Desired::from_rows(&rows)?.registry, old, new, becomes);
     for change in &changes {
-        match change {
-            Change::Move { link, from, to } => crate::catalog::move_link(*link, *from, *to)?,
-            Change::Forget { link } => {
-                let forget = render(&Operation::ForgetLink { link: *link });
-                crate::catalog::run_step(forget.text())?;
-            }
-        }
+        let step = match *change {
+            Change::Move { link, from, to } => Operation::MoveLink { link, from, to },
+            Change::Forget { link } => Operation::ForgetLink { link },
+        };
+        crate::catalog::run_step(render(&step).text())?;
     }
     Ok(changes.len())
 }

@@ -19,6 +19,8 @@ use nodes_plan::desired::{Link, NodeId, Spec, StandbySpec};
 use nodes_plan::lsn::Lsn;
 use nodes_plan::pulse::Pulse;
 use nodes_plan::rejoin::{Divergence, Past, Rewinding, obstacles};
+use nodes_plan::render::render;
+use nodes_plan::step::Operation;
 use nodes_plan::switchover::link_to;
 use pgrx::PgSqlErrorCode as Code;
 use std::collections::BTreeMap;
@@ -127,7 +129,8 @@ fn register(
 ) -> Result<nodes_plan::desired::LinkId> {
     if let Some(link) = link_to(&desired.registry, returning) {
         if link.from != primary {
-            spi::in_own_transaction(|| catalog::move_link(link.id, primary, returning))?;
+            let step = Operation::MoveLink { link: link.id, from: primary, to: returning };
+            super::run_registry_step(render(&step).text())?;
         }
         return Ok(link.id);
     }

@@ -224,6 +224,12 @@ impl Sim {
 
     fn run_in_registry(&mut self, operation: &Operation) -> Outcome {
         match operation {
+            Operation::MoveLink { link, from, to } => {
+                let mut links = self.registry.links.iter_mut();
+                if let Some(moved) = links.find(|l| l.id == *link) {
+                    (moved.from, moved.to) = (*from, *to);
+                }
+            }
             Operation::ForgetLink { link } => self.registry.links.retain(|l| l.id != *link),
             Operation::ForgetNode { node } => {
                 let used = self.registry.links.iter().any(|l| l.from == *node || l.to == *node);
