@@ -33,6 +33,26 @@ install_packages() {
         apt-get -qq -y --no-install-recommends install "$@" >&2
 }
 
+# Unpacks Debian packages into a directory, which is cleared: an installed server would start.
+# Libraries that they need are installed where they are missing; named to apt, those that are there
+# would be upgraded.
+unpack_packages() {
+    local debs=$1.debs deb library missing=()
+    apt-get -qq --print-uris download "${@:2}" >/dev/null 2>&1 || apt_update
+    fresh_dir "$1"
+    fresh_dir "$debs"
+    say "unpacking Debian's ${*:2} into $1"
+    (cd "$debs" && apt-get -qq -o APT::Sandbox::User=root download "${@:2}" >&2)
+    for deb in "$debs"/*.deb; do dpkg -x "$deb" "$1"; done
+    # Compilers and what they need are of no use here.
+    for library in $(for deb in "$debs"/*.deb; do dpkg-deb -f "$deb" Depends; done |
+        tr ',' '\n' | sed -nE '/llvm|clang|-dev/d; s/^ *(lib[^ ]+).*/\1/p' | sort -u); do
+        dpkg-query -W "$library" >/dev/null 2>&1 || missing+=("$library")
+    done
+    install_packages "${missing[@]}"
+    rm -rf "$debs"
+}
+
 # Clears one directory below target/, and nothing else.
 fresh_dir() {
     case $1 in

@@ -47,6 +47,13 @@ pub struct Link {
     pub keep_data: bool,
 }
 
+impl Link {
+    /// Whether a failover manager makes the standby follow, and says who is the primary.
+    pub fn is_unmanaged(&self) -> bool {
+        matches!(&self.spec, Spec::Standby(spec) if !spec.managed)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LinkState {
@@ -79,6 +86,26 @@ impl Spec {
 pub struct StandbySpec {
     /// Keep WAL for the standby with a physical slot on its primary.
     pub slot: bool,
+    /// Whether we make it follow; else a failover manager does, and we watch.
+    #[serde(default = "by_us")]
+    pub managed: bool,
+}
+
+/// Links of earlier versions do not say.
+fn by_us() -> bool {
+    true
+}
+
+impl StandbySpec {
+    /// One that we make follow.
+    pub fn managed(slot: bool) -> Self {
+        StandbySpec { slot, managed: true }
+    }
+
+    /// One whose settings and slots are somebody else's.
+    pub fn unmanaged() -> Self {
+        StandbySpec { slot: false, managed: false }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -79,7 +79,7 @@ fn add_link(registry: &Registry, world: &World, link: &Link, needs: &mut BTreeMa
     let is_read = source.and_then(|source| source.slot(&slot)).is_some_and(|slot| slot.active);
     let from = needs.entry(link.from).or_default();
     match &link.spec {
-        Spec::Standby(StandbySpec { slot }) => {
+        Spec::Standby(StandbySpec { slot, .. }) => {
             from.slots.add(i64::from(*slot), !has_slot);
             // One without a slot cannot be told apart: it is taken to stream.
             from.walsenders.add(1, *slot && !is_read);

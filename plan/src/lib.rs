@@ -32,6 +32,7 @@ pub mod siblings;
 pub mod step;
 pub mod superseded;
 pub mod switchover;
+pub mod takeover;
 pub mod topology;
 pub mod transition;
 pub mod units;

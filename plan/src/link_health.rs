@@ -407,8 +407,8 @@ impl<'a> Scene<'a> {
     /// Whether a slot on the source belongs to the link.
     fn has_slot(&self) -> bool {
         match &self.e.link.spec {
-            Spec::Subscription(_) | Spec::Standby(StandbySpec { slot: true }) => true,
-            Spec::Foreign(_) | Spec::Standby(StandbySpec { slot: false }) => false,
+            Spec::Subscription(_) | Spec::Standby(StandbySpec { slot: true, .. }) => true,
+            Spec::Foreign(_) | Spec::Standby(StandbySpec { slot: false, .. }) => false,
         }
     }
 

@@ -4,6 +4,7 @@
 
 mod copies;
 mod handover;
+mod unmanaged;
 
 use crate::claims::{Claims, Lacking, Leftover};
 use crate::conninfo::{Conninfo, Secret, passfile_line};
@@ -16,6 +17,8 @@ use crate::rule::{Context, Rule, Table, Verdict};
 use crate::step::Operation;
 use crate::synchronized;
 use copies::{SYNC_SLOTS, cannot_copy_slots, copies_slots};
+
+pub(crate) use unmanaged::TABLE as UNMANAGED;
 
 pub(crate) const TABLE: Table = Table {
     forbid: FORBID,
@@ -81,8 +84,8 @@ pub(crate) fn spec(ctx: &Context<'_>) -> Option<StandbySpec> {
 /// that no WAL is lost until the clone streams.
 pub(crate) fn basebackup_command(ctx: &Context<'_>) -> String {
     let slot = match spec(ctx) {
-        Some(StandbySpec { slot: true }) => format!(" --create-slot --slot={}", ctx.slot()),
-        Some(StandbySpec { slot: false }) | None => String::new(),
+        Some(StandbySpec { slot: true, .. }) => format!(" --create-slot --slot={}", ctx.slot()),
+        Some(StandbySpec { slot: false, .. }) | None => String::new(),
     };
     let conninfo = replication_conninfo(ctx.from.conninfo.clone().without("password"));
     let directory = ctx.target.and_then(|target| target.data_directory.as_deref());
@@ -470,7 +473,7 @@ fn remove_stale_passfile(ctx: &Context<'_>) -> Vec<Verdict> {
 fn drop_unwanted_slot(ctx: &Context<'_>) -> Vec<Verdict> {
     // A standby that is not heard may still need it.
     match (spec(ctx), ctx.both()) {
-        (Some(StandbySpec { slot: false }), Some(_)) => {
+        (Some(StandbySpec { slot: false, .. }), Some(_)) => {
             let refused = no_slot_drop(ctx);
             if refused.is_empty() { drop_slot(ctx) } else { refused }
         }

@@ -32,6 +32,7 @@ fn draw_node(registry: &Registry, world: &World, node: &Node) -> String {
 fn draw_link(registry: &Registry, link: &Link) -> String {
     let to = registry.node_name(link.to);
     let what = match &link.spec {
+        Spec::Standby(_) if link.is_unmanaged() => format!("standby (unmanaged) ──▶ {to}"),
         Spec::Standby(_) => format!("standby ──▶ {to}"),
         Spec::Subscription(spec) => {
             let tables = match spec.tables.as_ref().map(BTreeSet::len) {
@@ -74,7 +75,7 @@ mod tests {
             from: 1,
             to: 2,
             state: LinkState::Active,
-            spec: Spec::Standby(StandbySpec { slot: true }),
+            spec: Spec::Standby(StandbySpec::managed(true)),
             keep_data: true,
         });
         let mut world = World::default();

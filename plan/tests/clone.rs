@@ -24,7 +24,7 @@ fn registry() -> Registry {
         from: 1,
         to: 2,
         state: LinkState::Active,
-        spec: Spec::Standby(StandbySpec { slot: true }),
+        spec: Spec::Standby(StandbySpec::managed(true)),
         keep_data: true,
     };
     Registry {

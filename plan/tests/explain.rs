@@ -57,7 +57,7 @@ impl World {
             let options = BTreeMap::new();
             Spec::Subscription(SubscriptionSpec { tables: None, copy_data: false, options })
         };
-        let standby = Spec::Standby(StandbySpec { slot: true });
+        let standby = Spec::Standby(StandbySpec::managed(true));
         let links =
             [(1, "feed", PARIS, spec()), (2, "more", PARIS, spec()), (3, "oslo", OSLO, standby)];
         for (id, name, to, spec) in links {

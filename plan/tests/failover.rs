@@ -66,7 +66,7 @@ fn ready() -> Pair {
         id: REGISTRY.into(),
         nodes: [(PARIS, "paris"), (OSLO, "oslo"), (LONDON, "london")].map(node).into(),
         links: vec![
-            link(1, "oslo", PARIS, OSLO, Spec::Standby(StandbySpec { slot: true })),
+            link(1, "oslo", PARIS, OSLO, Spec::Standby(StandbySpec::managed(true))),
             link(2, "feed", PARIS, LONDON, Spec::Subscription(subscription)),
         ],
         ..Registry::default()

@@ -71,7 +71,7 @@ impl Case {
             };
             facts.insert(id, group);
         }
-        let standby = || Spec::Standby(StandbySpec { slot: true });
+        let standby = || Spec::Standby(StandbySpec::managed(true));
         registry.links = vec![link(1, PARIS, OSLO, standby()), link(2, OSLO, ROME, standby())];
         registry.links.push(link(LINK, from, to, spec));
         Case { registry, facts }

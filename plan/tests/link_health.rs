@@ -86,12 +86,12 @@ impl Case {
             receiver: Some(Receiver { status: Some("streaming".into()), ..Receiver::default() }),
             ..Pulse::default()
         };
-        Case::new(Spec::Standby(StandbySpec { slot: true }), source(slot()), target)
+        Case::new(Spec::Standby(StandbySpec::managed(true)), source(slot()), target)
     }
 
     fn standby_without_slot() -> Case {
         let mut case = Case::standby();
-        case.registry.links[0].spec = Spec::Standby(StandbySpec { slot: false });
+        case.registry.links[0].spec = Spec::Standby(StandbySpec::managed(false));
         case.source(|source| source.slots.clear())
     }
 
@@ -512,7 +512,7 @@ fn is_right(case: &Case, health: &LinkHealth) -> bool {
     let slot = case.from.1.as_ref().and_then(|source| source.slot(SLOT));
     let active = slot.is_some_and(|slot| slot.active);
     let slotless =
-        matches!(link.spec, Spec::Foreign(_) | Spec::Standby(StandbySpec { slot: false }));
+        matches!(link.spec, Spec::Foreign(_) | Spec::Standby(StandbySpec { slot: false, .. }));
     let unlimited = *limits == LinkLimits::default();
     let removing = link.state == LinkState::Removing;
     let subscription = matches!(link.spec, Spec::Subscription(_));
@@ -730,7 +730,7 @@ fn a_subscription_that_waits_for_a_standby_says_so() {
             id: 2,
             name: "oslo".into(),
             to: 3,
-            spec: Spec::Standby(StandbySpec { slot: true }),
+            spec: Spec::Standby(StandbySpec::managed(true)),
             ..case.registry.links[0].clone()
         };
         case.registry.nodes.insert(3, Node { id: 3, name: "oslo".into(), ..Node::default() });

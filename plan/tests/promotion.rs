@@ -18,7 +18,7 @@ fn link(id: LinkId, from: NodeId, to: NodeId, spec: Spec) -> Link {
 }
 
 fn standby(id: LinkId, from: NodeId, to: NodeId) -> Link {
-    link(id, from, to, Spec::Standby(StandbySpec { slot: true }))
+    link(id, from, to, Spec::Standby(StandbySpec::managed(true)))
 }
 
 fn subscription(id: LinkId, from: NodeId, to: NodeId) -> Link {

@@ -146,7 +146,7 @@ impl Case {
     }
 
     fn standby() -> Case {
-        Case::new(PARIS, OSLO, Spec::Standby(StandbySpec { slot: true }))
+        Case::new(PARIS, OSLO, Spec::Standby(StandbySpec::managed(true)))
     }
 
     /// Everything of the standby link made.
@@ -341,7 +341,7 @@ fn set_wal_level(facts: &mut NodeFacts, level: &str) {
 
 /// Oslo follows london, where the link's data is.
 fn grouped(case: Case) -> Case {
-    let standby = Spec::Standby(StandbySpec { slot: true });
+    let standby = Spec::Standby(StandbySpec::managed(true));
     let case = case.and_another(|l| (l.from, l.to, l.spec) = (LONDON, OSLO, standby));
     case.with(OSLO, |facts| facts.system_identifier = "72".into())
 }
@@ -471,7 +471,7 @@ fn standby_cases() -> Vec<(&'static str, Case, &'static str)> {
         ("ST24", made().with(OSLO, |f| f.passfile_unfinished = true), "rm -f pg_nodes.passfile"),
         (
             "ST25",
-            made().link(|l| l.spec = Spec::Standby(StandbySpec { slot: false })),
+            made().link(|l| l.spec = Spec::Standby(StandbySpec::managed(false))),
             "paris: SELECT pg_catalog.pg_drop_replication_slot('nodes_3f2504e0_1') ! \"paris\" keeps no more WAL for \"oslo\"",
         ),
         (
@@ -494,7 +494,7 @@ fn standby_cases() -> Vec<(&'static str, Case, &'static str)> {
         (
             "ST25",
             made()
-                .link(|l| l.spec = Spec::Standby(StandbySpec { slot: false }))
+                .link(|l| l.spec = Spec::Standby(StandbySpec::managed(false)))
                 .with(PARIS, |f| f.can_replicate = false),
             "role \"admin\" on node \"paris\" may not drop slots",
         ),
@@ -1616,7 +1616,7 @@ fn only_slots_that_nobody_can_read_are_dropped() {
 #[test]
 fn a_slot_name_that_is_only_in_force_is_reloaded_away() {
     let case = Case::standby_made()
-        .link(|link| link.spec = Spec::Standby(StandbySpec { slot: false }))
+        .link(|link| link.spec = Spec::Standby(StandbySpec::managed(false)))
         .with(OSLO, |f| f.file_settings.as_mut().map(|files| files.remove("primary_slot_name")));
     let lines = case.lines();
     let position = |text: &str| lines.iter().position(|line| line.contains(text));
@@ -1627,7 +1627,7 @@ fn a_slot_name_that_is_only_in_force_is_reloaded_away() {
 /// While one side of a kept link is silent the other loses nothing.
 #[test]
 fn a_silent_standby_keeps_its_slot_and_a_silent_primary_its_passfile() {
-    let no_slot = |link: &mut Link| link.spec = Spec::Standby(StandbySpec { slot: false });
+    let no_slot = |link: &mut Link| link.spec = Spec::Standby(StandbySpec::managed(false));
     let slot = Case::standby_made().link(no_slot).silent(OSLO).lines();
     let passfile = Case::standby_made().with(OSLO, |f| f.passfile = Some(Secret::new("x")));
     let passfile = passfile.silent(PARIS).lines();

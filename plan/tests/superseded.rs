@@ -17,7 +17,7 @@ fn registry(standbys: &[(NodeId, NodeId)]) -> Registry {
         from: *from,
         to: *to,
         state: LinkState::Active,
-        spec: Spec::Standby(StandbySpec { slot: true }),
+        spec: Spec::Standby(StandbySpec::managed(true)),
         keep_data: true,
     });
     let nodes = [PARIS, LONDON, OSLO].map(node).into();

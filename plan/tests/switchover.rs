@@ -21,7 +21,7 @@ fn registry() -> Registry {
         from: PARIS,
         to,
         state: LinkState::Active,
-        spec: Spec::Standby(StandbySpec { slot: true }),
+        spec: Spec::Standby(StandbySpec::managed(true)),
         keep_data: true,
     };
     let names = [(PARIS, "paris"), (OSLO, "oslo"), (ROME, "rome")];

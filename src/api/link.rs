@@ -23,11 +23,19 @@ fn add_standby(
     slot: default!(bool, "true"),
     name: default!(Option<&str>, "NULL"),
     heal: default!(bool, "false"),
+    managed: default!(bool, "true"),
 ) -> std::result::Result<String, ErrorReport> {
-    Ok(new_standby(standby, primary_node, slot, name.unwrap_or(standby), heal)?)
+    let spec = if managed { StandbySpec::managed(slot) } else { StandbySpec::unmanaged() };
+    Ok(new_standby(standby, primary_node, spec, name.unwrap_or(standby), heal)?)
 }
 
-fn new_standby(standby: &str, primary: &str, slot: bool, name: &str, heal: bool) -> Result<String> {
+fn new_standby(
+    standby: &str,
+    primary: &str,
+    spec: StandbySpec,
+    name: &str,
+    heal: bool,
+) -> Result<String> {
     let rows = active_rows("nodes.add_standby()")?;
     let (source, target) = (rows.usable_node(primary)?, rows.usable_node(standby)?);
     let (from, to) = (source.id, target.id);
@@ -47,8 +55,13 @@ fn new_standby(standby: &str, primary: &str, slot: bool, name: &str, heal: bool)
             return Err(Error::StandbyCycle { standby: standby.to_owned(), chain });
         }
     }
-    insert(name, from, to, &Spec::Standby(StandbySpec { slot }), heal)?;
-    Ok(format!("\"{standby}\" will follow \"{primary}\"; nodes.plan() shows how"))
+    group::check_manager(&rows, source, target, spec.managed)?;
+    let said = match spec.managed {
+        true => format!("\"{standby}\" will follow \"{primary}\"; nodes.plan() shows how"),
+        false => format!("\"{standby}\" follows \"{primary}\" by somebody else's hand"),
+    };
+    insert(name, from, to, &Spec::Standby(spec), heal)?;
+    Ok(said)
 }
 
 #[pg_extern(volatile, parallel_unsafe)]
@@ -269,8 +282,14 @@ impl Change {
     fn applied_to(self, spec: &Spec) -> Result<Spec> {
         self.refuse_others(spec.kind())?;
         Ok(match spec.clone() {
+            Spec::Standby(old) if !old.managed && self.slot.is_some() => {
+                return Err(Error::BadOption {
+                    option: "slot".to_owned(),
+                    why: "What manages the group makes its slots.".to_owned(),
+                });
+            }
             Spec::Standby(old) => {
-                Spec::Standby(StandbySpec { slot: self.slot.unwrap_or(old.slot) })
+                Spec::Standby(StandbySpec { slot: self.slot.unwrap_or(old.slot), ..old })
             }
             Spec::Subscription(old) => Spec::Subscription(SubscriptionSpec {
                 tables: self.tables.map(table_names).transpose()?.or(old.tables),

@@ -45,6 +45,7 @@ pub fn rejoin(name: &str, timeout: Duration) -> Result<()> {
         Err(why) => return Err(silent(name, why)),
     };
     let primary = primary_of(&desired, &pulses, returning, &own)?;
+    leader::check_managed(&desired, primary)?;
     let primary_name = rows.node_name(primary).to_owned();
     if own.in_recovery {
         register(&rows, &desired, name, primary, returning)?;
@@ -139,7 +140,7 @@ fn register(
     }
     spi::in_own_transaction(|| {
         spi::outlive_a_crash();
-        let spec = Spec::Standby(StandbySpec { slot: true });
+        let spec = Spec::Standby(StandbySpec::managed(true));
         catalog::insert_link(&link_name, primary, returning, &spec, false)?;
         Ok(Rows::load()?.link(&link_name)?.id)
     })

@@ -52,7 +52,7 @@ fn gather(rng: &mut SmallRng, nodes: &BTreeMap<NodeId, NodeFacts>, registry: &mu
         let group = |facts: &&NodeFacts| facts.system_identifier == standby.system_identifier;
         let primary = nodes.iter().find(|(_, facts)| group(facts) && !facts.in_recovery);
         let Some((&from, _)) = primary.filter(|_| rng.random_bool(0.5)) else { continue };
-        let spec = Spec::Standby(StandbySpec { slot: rng.random_bool(0.8) });
+        let spec = Spec::Standby(StandbySpec::managed(rng.random_bool(0.8)));
         let (id, name) = (40 + to, format!("link{}", 40 + to));
         let state = LinkState::Active;
         insert(registry, Link { id, name, from, to: *to, state, spec, keep_data: true });
@@ -157,7 +157,7 @@ fn add_link(
     let ids: Vec<NodeId> = nodes.keys().copied().collect();
     let (Some(&from), Some(&to)) = (ids.choose(rng), ids.choose(rng)) else { return };
     let spec = match rng.random_range(0..3) {
-        0 => Spec::Standby(StandbySpec { slot: rng.random_bool(0.8) }),
+        0 => Spec::Standby(StandbySpec::managed(rng.random_bool(0.8))),
         1 => Spec::Subscription(subscription(rng)),
         _ => Spec::Foreign(foreign(rng, id)),
     };
@@ -254,7 +254,7 @@ pub fn evolve(rng: &mut SmallRng, sim: &mut Sim) {
 /// What `nodes.alter_link()` can change.
 fn altered(rng: &mut SmallRng, spec: &Spec) -> Spec {
     match spec {
-        Spec::Standby(_) => Spec::Standby(StandbySpec { slot: rng.random_bool(0.5) }),
+        Spec::Standby(_) => Spec::Standby(StandbySpec::managed(rng.random_bool(0.5))),
         Spec::Subscription(old) => {
             let new = subscription(rng);
             let tables = new.tables.or(old.tables.clone());

@@ -124,7 +124,7 @@ pub fn register(request: &Request, rows: &Rows, parties: Parties) -> Result<Link
             elsewhere: false,
         })?;
         let node = Rows::load()?.node(&request.name)?.id;
-        let spec = Spec::Standby(StandbySpec { slot: true });
+        let spec = Spec::Standby(StandbySpec::managed(true));
         catalog::insert_link(&request.name, parties.primary, node, &spec, false)?;
         Ok(Rows::load()?.link(&request.name)?.id)
     })
