@@ -123,7 +123,8 @@ fn what_follows_a_standby_has_a_place_at_the_primary() {
     oslo.stop();
     paris.sql("app", "SELECT nodes.remove_link('rome')");
     wait_until("it is said who is missing", LONG, || {
-        let said = "SELECT coalesce(string_agg(reason, ' '), '') FROM nodes.plan() WHERE link = 'rome'";
+        let said =
+            "SELECT coalesce(string_agg(reason, ' '), '') FROM nodes.plan() WHERE link = 'rome'";
         paris.query_one_text("app", said).contains("\"oslo\" did not answer: it may keep a slot")
     });
     oslo.start_again();

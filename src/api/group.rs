@@ -30,7 +30,9 @@ pub fn check_manager(
     managed: bool,
 ) -> Result<()> {
     let registry = Desired::from_rows(rows)?.registry;
-    let ours = |node: &&&NodeRow| is_unmanaged(&registry, node.id) == managed && is_member(&registry, node.id);
+    let ours = |node: &&&NodeRow| {
+        is_unmanaged(&registry, node.id) == managed && is_member(&registry, node.id)
+    };
     match [primary, standby].iter().find(ours) {
         Some(node) if managed => Err(leader::unmanaged(&node.name)),
         Some(node) => Err(Error::Refused {

@@ -39,7 +39,9 @@ fn taken_over(old: &str, new: &str, moved: usize) -> Event {
         link: None,
         kind: "primary changed",
         severity: Severity::Warning,
-        message: format!("\"{new}\" was made the primary in place of \"{old}\": {moved} links move"),
+        message: format!(
+            "\"{new}\" was made the primary in place of \"{old}\": {moved} links move"
+        ),
         rule: "",
         hint: None,
     }
