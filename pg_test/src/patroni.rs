@@ -37,11 +37,8 @@ impl Pair {
         paris.start();
         wait_until("paris leads", LONG, || paris.is_primary());
         oslo.start();
-        let streams = "SELECT sync_state FROM pg_stat_replication WHERE application_name = 'oslo'
-            AND state = 'streaming'";
-        wait_until("paris waits for oslo", LONG, || {
-            paris.server.query_texts("postgres", streams) == ["sync"]
-        });
+        // Only then etcd knows that it may take over without loss.
+        wait_until("oslo is the synchronous standby", LONG, || get(oslo.rest, "/sync").is_some());
         wait_until("oslo takes sessions", LONG, || oslo.server.try_client("postgres").is_ok());
         Pair { paris, oslo, _etcd: etcd }
     }
