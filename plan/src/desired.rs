@@ -50,7 +50,7 @@ pub struct Link {
 impl Link {
     /// Whether a failover manager makes the standby follow, and says who is the primary.
     pub fn is_unmanaged(&self) -> bool {
-        matches!(&self.spec, Spec::Standby(spec) if !spec.managed)
+        matches!(&self.spec, Spec::Standby(spec) if spec.unmanaged)
     }
 }
 
@@ -86,25 +86,20 @@ impl Spec {
 pub struct StandbySpec {
     /// Keep WAL for the standby with a physical slot on its primary.
     pub slot: bool,
-    /// Whether we make it follow; else a failover manager does, and we watch.
-    #[serde(default = "by_us")]
-    pub managed: bool,
-}
-
-/// Links of earlier versions do not say.
-fn by_us() -> bool {
-    true
+    /// Whether a failover manager makes it follow, and we only watch.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unmanaged: bool,
 }
 
 impl StandbySpec {
     /// One that we make follow.
     pub fn managed(slot: bool) -> Self {
-        StandbySpec { slot, managed: true }
+        StandbySpec { slot, unmanaged: false }
     }
 
     /// One whose settings and slots are somebody else's.
     pub fn unmanaged() -> Self {
-        StandbySpec { slot: false, managed: false }
+        StandbySpec { slot: false, unmanaged: true }
     }
 }
 

@@ -109,7 +109,7 @@ impl<'a> Group<'a> {
     /// registry says: a standby without a slot of its own cannot.
     pub fn keeps_slots(&self) -> bool {
         let slot = |link: &&Link| match &link.spec {
-            Spec::Standby(spec) => spec.slot || !spec.managed,
+            Spec::Standby(spec) => spec.slot || spec.unmanaged,
             Spec::Foreign(_) | Spec::Subscription(_) => false,
         };
         let mut direct = self.links.iter().copied().filter(|link| self.is_primary(link.from));

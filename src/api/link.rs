@@ -55,10 +55,10 @@ fn new_standby(
             return Err(Error::StandbyCycle { standby: standby.to_owned(), chain });
         }
     }
-    group::check_manager(&rows, source, target, spec.managed)?;
-    let said = match spec.managed {
-        true => format!("\"{standby}\" will follow \"{primary}\"; nodes.plan() shows how"),
-        false => format!("\"{standby}\" follows \"{primary}\" by somebody else's hand"),
+    group::check_manager(&rows, source, target, !spec.unmanaged)?;
+    let said = match spec.unmanaged {
+        false => format!("\"{standby}\" will follow \"{primary}\"; nodes.plan() shows how"),
+        true => format!("\"{standby}\" follows \"{primary}\" by somebody else's hand"),
     };
     insert(name, from, to, &Spec::Standby(spec), heal)?;
     Ok(said)
@@ -282,7 +282,7 @@ impl Change {
     fn applied_to(self, spec: &Spec) -> Result<Spec> {
         self.refuse_others(spec.kind())?;
         Ok(match spec.clone() {
-            Spec::Standby(old) if !old.managed && self.slot.is_some() => {
+            Spec::Standby(old) if old.unmanaged && self.slot.is_some() => {
                 return Err(Error::BadOption {
                     option: "slot".to_owned(),
                     why: "What manages the group makes its slots.".to_owned(),
