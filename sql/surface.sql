@@ -114,6 +114,8 @@ COMMENT ON FUNCTION nodes.alter_link(text, text[], jsonb, boolean, boolean, bool
   'changes a link; what is NULL stays';
 COMMENT ON FUNCTION nodes.pause_link(text) IS
   'stops a subscription until nodes.resume_link(); its publisher keeps WAL meanwhile';
+COMMENT ON FUNCTION nodes.resync(text) IS
+  'empties the tables of a subscription on the subscriber and copies them anew, in the place of what it has missed';
 COMMENT ON FUNCTION nodes.resume_link(text) IS 'lets a paused subscription go on';
 COMMENT ON FUNCTION nodes.remove_link(text, boolean) IS
   'removes a link from both its nodes; with keep_data a foreign schema stays and is yours from then on';

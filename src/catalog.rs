@@ -366,6 +366,17 @@ pub fn insert_link(name: &str, from: NodeId, to: NodeId, spec: &Spec, heal: bool
     if id.is_some() { Ok(()) } else { duplicate_link(name) }
 }
 
+/// Removes a link and makes one like it, of another spec, with a number of its own.
+pub fn renew_link(id: LinkId, spec: &Spec) -> Result<()> {
+    set_link_state(id, LinkState::Removing, true)?;
+    spi::write(
+        "INSERT INTO nodes.link (name, kind, from_node, to_node, spec, heal, limits) \
+         SELECT name, kind, from_node, to_node, $2::jsonb - 'kind', heal, limits \
+         FROM nodes.link WHERE id = $1::integer",
+        &[Some(&id.to_string()), Some(&json(spec)?)],
+    )
+}
+
 /// As [`duplicate_node`].
 fn duplicate_link(name: &str) -> Result<()> {
     let link = spi::read_text(
@@ -570,7 +581,9 @@ pub fn learn_identities(identities: &[(NodeId, String)]) -> Result<()> {
 pub fn settle_links(links: &[LinkId]) -> Result<()> {
     let list: Vec<String> = links.iter().map(LinkId::to_string).collect();
     spi::write(
-        "UPDATE nodes.link SET pending = false WHERE pending AND id = ANY ($1::integer[])",
+        // A subscription that is made again by hand one day does not empty tables.
+        "UPDATE nodes.link SET pending = false, spec = spec - 'replace' \
+         WHERE pending AND id = ANY ($1::integer[])",
         &[Some(&format!("{{{}}}", list.join(",")))],
     )
 }

@@ -35,6 +35,8 @@ pub enum Error {
     BadPassword(String),
     #[error("node \"{0}\" did not ask for the password")]
     PasswordUnused(String),
+    #[error("a connection pooler in front of node \"{0}\" keeps no sessions")]
+    NoSessions(String),
     #[error("another server answers than node \"{node}\"")]
     WrongIdentity { node: String, expected: String, found: String },
     #[error("only a superuser may take the password of node \"{from}\" to node \"{to}\"")]
@@ -61,6 +63,10 @@ pub enum Error {
     OptionOfOtherKind { kind: &'static str, option: &'static str, known: Vec<&'static str> },
     #[error("only subscriptions can be paused")]
     CannotPause(&'static str),
+    #[error("only subscriptions can be copied anew")]
+    CannotResync(&'static str),
+    #[error("link \"{0}\" is paused")]
+    ResyncOfPaused(String),
     #[error("schema \"{schema}\" exists on this server and holds other tables")]
     SchemaTaken { schema: String, tables: String },
     #[error("schema \"{schema}\" on node \"{node}\" already belongs to link \"{link}\"")]
@@ -136,6 +142,7 @@ impl Error {
             }
             Error::WrongIdentity { .. }
             | Error::NodeRemoving(_)
+            | Error::ResyncOfPaused(_)
             | Error::NodeInUse { .. }
             | Error::NotRegistered { .. }
             | Error::Passive { .. }
@@ -144,7 +151,9 @@ impl Error {
             | Error::TeardownUnfinished { .. }
             | Error::NoConvergence(_) => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Error::Busy { .. } => C::ERRCODE_OBJECT_IN_USE,
-            Error::CannotPause(_) => C::ERRCODE_FEATURE_NOT_SUPPORTED,
+            Error::CannotPause(_) | Error::CannotResync(_) | Error::NoSessions(_) => {
+                C::ERRCODE_FEATURE_NOT_SUPPORTED
+            }
             Error::InTransactionBlock(_) => C::ERRCODE_ACTIVE_SQL_TRANSACTION,
             Error::Superseded(_) | Error::InRecovery(_) => C::ERRCODE_READ_ONLY_SQL_TRANSACTION,
             Error::ApplyFailed { sqlstate, .. } => code_of(sqlstate.as_deref()),
@@ -191,6 +200,9 @@ impl Error {
             Error::WrongIdentity { expected, found, .. } => {
                 Some(format!("Its system identifier is {found}, not {expected}."))
             }
+            Error::NoSessions(_) => {
+                Some("Each transaction is given whatever session of the server is free.".into())
+            }
             Error::PasswordOfOthers { from, to, registrant } => Some(format!(
                 "The address of node \"{to}\" is that of role \"{registrant}\", which is not a \
                  superuser; node \"{from}\" was not registered by the caller."
@@ -199,7 +211,9 @@ impl Error {
                 Some("It contains a control character, such as the end of a line.".into())
             }
             Error::AlreadyStandby(_, link) => Some(format!("Link \"{link}\" says so.")),
-            Error::CannotPause(kind) => Some(format!("This is a {kind} link.")),
+            Error::CannotPause(kind) | Error::CannotResync(kind) => {
+                Some(format!("This is a {kind} link."))
+            }
             Error::StandbyCycle { chain, .. } => Some(format!("{}.", chain.join(" follows "))),
             Error::NodeInUse { links, .. } => Some(format!("Links: {}.", links.join(", "))),
             Error::SchemaTaken { tables, .. } => Some(format!("Among them: {tables}.")),

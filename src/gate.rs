@@ -162,7 +162,9 @@ pub fn supersede(database: u32, successor: &Successor) -> bool {
     if membership::of(database).as_ref() != Some(&membership) {
         keep(membership::write(database, &membership));
     }
-    let is_known = state() == State::Superseded && self::successor().as_ref() == Some(successor);
+    // The first that is heard may be a standby of it.
+    let same = |known: Successor| known.timeline == successor.timeline;
+    let is_known = state() == State::Superseded && self::successor().is_some_and(same);
     note(database, successor);
     !is_known
 }

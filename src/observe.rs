@@ -1,6 +1,7 @@
 //! The questions asked of a node and the answers as facts of the planner. Opens the sessions
 //! on which they are asked; the executor uses the same ones. Knows no SPI and no rules.
 
+mod pooler;
 mod section;
 pub mod session;
 
@@ -9,6 +10,7 @@ use futures_util::future::join_all;
 use nodes_plan::conninfo::{Conninfo, Secret};
 use nodes_plan::desired::{Interest, NodeId};
 use nodes_plan::failover::Readiness;
+use nodes_plan::lsn::Lsn;
 use nodes_plan::observed::{NodeFacts, Observation, World};
 use nodes_plan::pulse::Pulse;
 use section::Sections;
@@ -156,6 +158,7 @@ struct SuperuserFacts {
     passfile_unfinished: bool,
     passfile_blocked: bool,
     conninfos: BTreeMap<String, String>,
+    applied: BTreeMap<String, Lsn>,
 }
 
 /// Asks one node everything.
@@ -221,6 +224,7 @@ fn add_superuser_facts(facts: &mut NodeFacts, more: SuperuserFacts) {
     facts.passfile_blocked = more.passfile_blocked;
     for subscription in &mut facts.subscriptions {
         subscription.conninfo = more.conninfos.get(&subscription.name).and_then(|c| parse(c));
+        subscription.applied = more.applied.get(&subscription.name).copied();
     }
 }
 

@@ -37,15 +37,21 @@ impl Server {
 
     /// Like [`Server::client`], for a server that may be down.
     pub fn try_client(&self, db: &str) -> Result<Client, postgres::Error> {
-        postgres::Config::new()
+        self.client_config(db).connect(NoTls)
+    }
+
+    /// How the harness connects.
+    pub fn client_config(&self, db: &str) -> postgres::Config {
+        let mut config = postgres::Config::new();
+        config
             .host(&self.own_host())
             .port(self.port())
             .user("postgres")
             .dbname(db)
             .application_name("harness")
             .options(TIME_LIMIT)
-            .connect_timeout(crate::LONG)
-            .connect(NoTls)
+            .connect_timeout(crate::LONG);
+        config
     }
 
     /// Runs one or more statements.

@@ -68,9 +68,28 @@ fn close_gate(registry: &Server, closed: &str) {
 
 fn stop(registry: &Server, closed: &str, call: &str) -> Option<Stopped> {
     close_gate(registry, closed);
+    hold(registry, registry, call)
+}
+
+/// The same for a call by which `successor`, a standby of `primary` at first, gets the registry. It
+/// is made on a third server.
+pub fn stop_at_successor(
+    primary: &Server,
+    successor: &Server,
+    caller: &Server,
+    n: u32,
+    call: &str,
+) -> Option<Stopped> {
+    close_gate(primary, &n.to_string());
+    let closed = "SELECT to_regclass('gate.closed')::text";
+    wait_until("the gate is there", LONG, || !successor.query_one_text("app", closed).is_empty());
+    hold(successor, caller, call)
+}
+
+fn hold(registry: &Server, caller: &Server, call: &str) -> Option<Stopped> {
     let mut keeper = registry.client("app");
     keeper.batch_execute("SELECT pg_advisory_lock(4711)").expect("the gate is free");
-    let background = registry.psql_in_background("app", call);
+    let background = caller.psql_in_background("app", call);
     let mut stopped = None;
     wait_until("it stops at the gate or ends", LONG, || {
         stopped = registry.query_texts("app", STOPPED).pop();

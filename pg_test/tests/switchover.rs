@@ -1,9 +1,12 @@
 //! `nodes.switchover()`: a primary hands over while it is written to, and everything follows.
 
+use pg_test::gate::{open_gate, stop_at_successor};
 use pg_test::trio::{add_node, apply, plan};
 use pg_test::writer::Writer;
 use pg_test::{LONG, Psql, Server, wait_until};
+use postgres::NoTls;
 use std::collections::BTreeSet;
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 /// Paris with its standbys oslo and rome, and london, which reads a schema of paris.
@@ -104,8 +107,11 @@ fn ten_in_a_row() {
         wait_until("it is written to", LONG, || rows() > written);
         written = rows();
     }
-    let written = writer.finish().numbers;
-    let kept = cluster.paris.query_texts("app", "SELECT id FROM inventory.items");
+    assert_kept(&cluster.paris, &writer.finish().numbers);
+}
+
+fn assert_kept(primary: &Server, written: &[i32]) {
+    let kept = primary.query_texts("app", "SELECT id FROM inventory.items");
     let kept: BTreeSet<String> = kept.into_iter().collect();
     let lost = written.iter().filter(|number| !kept.contains(&number.to_string())).count();
     assert_eq!(lost, 0, "of {} that were acknowledged", written.len());
@@ -238,12 +244,112 @@ fn a_killed_call_can_be_repeated() {
     cluster.rome.kill_backend(pid);
     assert!(!running.join().expect("psql ran").ok);
     drop(reader);
-    wait_until("rome is back", LONG, || {
-        cluster.rome.try_client("app").is_ok_and(|mut client| client.simple_query("").is_ok())
-    });
+    await_up(&cluster.rome);
     let said = cluster.rome.psql("app", "CALL nodes.switchover('oslo')");
     assert!(said.ok && said.output.contains("\"oslo\" is the primary"), "{said}");
     cluster.assert_leads("oslo");
+}
+
+/// How the session that calls ends.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// `kill -9`, after which its server starts anew.
+    Kill,
+    Terminate,
+}
+
+/// Ends the session on rome as soon as it says this.
+fn interrupt(rome: &Server, call: &str, announced: &'static str, end: End) {
+    let (heard, hears) = mpsc::channel();
+    let mut config = rome.client_config("app");
+    config.notice_callback(move |notice| {
+        if notice.message().contains(announced) {
+            // Whoever listens may have heard it before.
+            let _ = heard.send(());
+        }
+    });
+    let mut client = config.connect(NoTls).expect("rome lets us in");
+    let row = client.query_one("SELECT pg_backend_pid()", &[]).expect("it has a process");
+    let pid: i32 = row.get(0);
+    let pid = u32::try_from(pid).expect("a process id");
+    let call = call.to_owned();
+    let calling = std::thread::spawn(move || client.batch_execute(&call));
+    hears.recv_timeout(LONG).expect("it is announced");
+    match end {
+        End::Kill => rome.kill_backend(pid),
+        End::Terminate => rome.sql("app", &format!("SELECT pg_terminate_backend({pid})")),
+    }
+    assert!(calling.join().expect("it ran").is_err(), "it went on to its end");
+    await_up(rome);
+}
+
+fn await_up(server: &Server) {
+    wait_until("it is back", LONG, || {
+        server.try_client("app").is_ok_and(|mut client| client.simple_query("").is_ok())
+    });
+}
+
+/// Each step is told of; the same call goes on from there, or `nodes.apply()` where the registry
+/// knows already.
+#[test]
+fn whatever_step_is_the_last_the_next_call_goes_on() {
+    let cluster = cluster();
+    let servers = [&cluster.paris, &cluster.oslo, &cluster.rome];
+    let writer = Writer::start(&servers, "inventory.items");
+    let steps = ["checkpoint (", "is a standby, at", "is the primary: no writes for"];
+    let ends = [End::Kill, End::Terminate];
+    let all = steps.iter().flat_map(|step| ends.iter().map(move |end| (*step, *end)));
+    let mut to = "paris";
+    for (step, end) in all {
+        eprintln!("{step}, {end:?}");
+        to = if to == "paris" { "oslo" } else { "paris" };
+        let call = format!("CALL nodes.switchover('{to}')");
+        interrupt(&cluster.rome, &call, step, end);
+        if !repeat(&cluster.rome, &call, to) {
+            assert!(step.contains("primary"), "the registry knows too early");
+            apply(cluster.server(to));
+        }
+        cluster.assert_leads(to);
+    }
+    assert_kept(cluster.server(to), &writer.finish().numbers);
+}
+
+/// Makes the call again, once the old primary is up and has ended the first one's session; false:
+/// the registry knows all already.
+fn repeat(on: &Server, call: &str, to: &str) -> bool {
+    let done = format!("\"{to}\" is not a standby");
+    let mut goes_on = false;
+    wait_until("the call goes on", LONG, || {
+        let said = on.psql("app", call);
+        goes_on = said.ok;
+        let later = ["does not answer", "another call has"];
+        let known = said.output.contains(&done);
+        assert!(said.ok || known || later.iter().any(|why| said.output.contains(why)), "{said}");
+        said.ok || known
+    });
+    goes_on
+}
+
+/// The rest, after the promotion, is a plan: the new primary crashes after each of its steps.
+#[test]
+fn apply_does_the_rest() {
+    let cluster = cluster();
+    let mut names = ["paris", "oslo"];
+    for n in 1.. {
+        let [from, to] = names.map(|name| cluster.server(name));
+        let call = format!("CALL nodes.switchover('{}')", names[1]);
+        let Some(stopped) = stop_at_successor(from, to, &cluster.rome, n, &call) else {
+            assert!(n > 3, "it hardly stopped");
+            break;
+        };
+        to.kill_backend(stopped.pid);
+        stopped.end();
+        await_up(to);
+        open_gate(to);
+        apply(to);
+        cluster.assert_leads(names[1]);
+        names.reverse();
+    }
 }
 
 #[test]

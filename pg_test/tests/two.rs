@@ -81,6 +81,7 @@ fn a_second_apply_waits_and_succeeds() {
         let others = [second, third].map(|apply| apply.join().expect("another apply"));
         for other in &others {
             assert!(other.output.contains(&waits), "{other}");
+            assert!(!other.output.contains("WARNING"), "{other}");
         }
         let (done, gave_up): (Vec<_>, Vec<_>) = others.iter().partition(|psql| psql.ok);
         assert_eq!((done.len(), gave_up.len()), (1, 1), "{others:?}");

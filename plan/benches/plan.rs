@@ -118,7 +118,12 @@ fn spec(link: i32) -> Spec {
         });
     }
     let tables = Some(BTreeSet::from([TableName::new("public", "orders")]));
-    Spec::Subscription(SubscriptionSpec { tables, copy_data: true, options: BTreeMap::new() })
+    Spec::Subscription(SubscriptionSpec {
+        tables,
+        copy_data: true,
+        replace: false,
+        options: BTreeMap::new(),
+    })
 }
 
 fn world(nodes: i32) -> World {

@@ -124,6 +124,9 @@ pub struct SubscriptionSpec {
     /// `None`: all tables of the publisher's database.
     pub tables: Option<BTreeSet<TableName>>,
     pub copy_data: bool,
+    /// What the tables on the subscriber hold goes before the copy. Only until the link is there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replace: bool,
     /// Options of the publication and the subscription, see [`PUBLICATION_OPTIONS`] and
     /// [`SUBSCRIPTION_OPTIONS`].
     #[serde(default)]

@@ -180,7 +180,9 @@ fn standby_silent(on: &Evidence<'_>) -> Vec<Finding> {
 
 fn unplanned(on: &Evidence<'_>) -> Vec<Finding> {
     let of_link = |link| link == Some(on.link.id);
-    let steps = on.plan.steps.iter().filter(|step| of_link(step.link)).map(|step| {
+    // What an interrupted switchover has left behind is in nobody's way.
+    let steps = on.plan.steps.iter().filter(|step| of_link(step.link) && step.rule != "ST29");
+    let steps = steps.map(|step| {
         let node = step.node.map_or("registry", |node| on.node_name(node));
         let (label, reason) = (step.operation.label(), &step.reason);
         (format!("not done yet on \"{node}\": {label} ({reason})"), APPLY.to_owned())
@@ -211,8 +213,8 @@ fn other_timeline(on: &Evidence<'_>) -> Vec<Finding> {
     if from == to {
         return vec![];
     }
-    let hint = "If it does not follow by itself, its WAL has parted from its primary's: clone it \
-                anew.";
+    let hint = "If it does not follow by itself, its WAL has parted from its primary's: \
+                nodes.rejoin() rewinds it.";
     let message =
         format!("\"{}\" is on timeline {to}, \"{}\" on timeline {from}", on.to(), on.from());
     vec![(message, hint.to_owned())]

@@ -3,7 +3,7 @@
 
 mod failure;
 
-pub use failure::{Failure, FailureKind};
+pub use failure::{Failure, FailureKind, NO_SESSIONS};
 
 use crate::transition::{Damped, Damper, Severity, Transition, flapping};
 use crate::units::time;

@@ -3,6 +3,7 @@
 
 use crate::conninfo::{Conninfo, Secret};
 use crate::desired::NodeId;
+use crate::lsn::Lsn;
 use crate::name::{Mark, TableName};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -229,6 +230,9 @@ pub struct Subscription {
     pub slot: Option<String>,
     pub publications: BTreeSet<String>,
     pub options: BTreeMap<String, String>,
+    /// How far it has applied what the publisher did, while it receives nothing; `None`: it
+    /// receives, or that is not readable.
+    pub applied: Option<Lsn>,
     /// Tables with their state (`pg_subscription_rel.srsubstate`).
     pub tables: BTreeMap<String, SubscribedTable>,
 }

@@ -128,7 +128,7 @@ fn plan_link(
                 match siblings::left(registry, index, ctx.link) {
                     Left::Nothing => forget_link(ctx, plan),
                     Left::Slot => {}
-                    Left::Held(verdict) => record("RG08", ctx, verdict, plan),
+                    Left::Held(verdict) => record("RG08", ctx, *verdict, plan),
                 }
             }
         }

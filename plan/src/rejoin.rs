@@ -39,6 +39,12 @@ pub struct Divergence<'a> {
 }
 
 impl Divergence<'_> {
+    /// Whether it has gone past where the other left its timeline: it cannot follow then.
+    pub fn is_real(&self) -> bool {
+        let left = self.past.left(self.timeline);
+        left.is_none_or(|left| self.end.is_some_and(|end| end > left))
+    }
+
     /// In a sentence.
     pub fn explain(&self) -> String {
         let Divergence { name, primary, timeline, .. } = self;
@@ -140,6 +146,12 @@ mod tests {
         );
         assert_eq!(explain(1, Some(0x300_0148)), format!("{left} nothing since then"));
         assert!(explain(2, None).contains("nothing since then"));
+        let past = Past::read(HISTORY);
+        let is_real = |timeline, end| {
+            let end = Some(Lsn(end));
+            Divergence { name: "paris", primary: "oslo", timeline, end, past: &past }.is_real()
+        };
+        assert!(is_real(1, 0x300_0149) && !is_real(1, 0x300_0148) && is_real(7, 1));
         assert!(explain(7, None).contains("never was on timeline 7"));
     }
 

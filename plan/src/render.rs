@@ -106,6 +106,7 @@ fn render_logical(operation: &Operation) -> Sql {
         }
         Operation::EnableSubscription { name } => alter_subscription(name).raw(" ENABLE"),
         Operation::DisableSubscription { name } => alter_subscription(name).raw(" DISABLE"),
+        Operation::TruncateTables { tables } => table_list(Sql::new("TRUNCATE "), tables),
         Operation::RefreshSubscription { name, copy_data } => alter_subscription(name)
             .raw(" REFRESH PUBLICATION WITH (copy_data = ")
             .raw(if *copy_data { "true)" } else { "false)" }),

@@ -98,7 +98,7 @@ pub(crate) enum Left {
     /// A slot, which this plan drops.
     Slot,
     /// A slot, known or not, that no plan drops as things are.
-    Held(Verdict),
+    Held(Box<Verdict>),
 }
 
 /// Looks on all members of the group in which a removed link was.
@@ -114,13 +114,18 @@ pub(crate) fn left(registry: &Registry, index: &Index<'_>, link: &Link) -> Left 
     for node in others.filter_map(|id| registry.nodes.get(&id)) {
         let Some(facts) = index.get(node.id) else {
             if registry.is_watched && !node.gone {
-                left = Left::Held(unheard(node, follower));
+                left = Left::Held(Box::new(unheard(node, follower)));
             }
             continue;
         };
         match facts.slot(&slot) {
-            Some(slot) if slot.active => return Left::Held(read(node, &slot.name, follower)),
-            Some(_) => return cannot_drop_slot(node, facts).map_or(Left::Slot, Left::Held),
+            Some(slot) if slot.active => {
+                return Left::Held(Box::new(read(node, &slot.name, follower)));
+            }
+            Some(_) => {
+                return cannot_drop_slot(node, facts)
+                    .map_or(Left::Slot, |v| Left::Held(Box::new(v)));
+            }
             None => {}
         }
     }

@@ -188,6 +188,10 @@ pub enum Operation {
     DisableSubscription {
         name: String,
     },
+    /// Takes all rows from tables, for their copies to take the place.
+    TruncateTables {
+        tables: BTreeSet<TableName>,
+    },
     RefreshSubscription {
         name: String,
         copy_data: bool,
@@ -386,6 +390,7 @@ impl Operation {
             | Operation::AlterSystem { .. }
             | Operation::SetPrimaryConninfo { .. }
             | Operation::Reload
+            | Operation::TruncateTables { .. }
             | Operation::RefreshSubscription { .. }
             | Operation::SetSubscriptionFailover { .. }
             | Operation::DropSubscription { .. }
@@ -500,6 +505,7 @@ impl Operation {
             | Operation::SetSubscriptionOptions { .. } => "alter subscription",
             Operation::EnableSubscription { .. } => "enable subscription",
             Operation::DisableSubscription { .. } => "disable subscription",
+            Operation::TruncateTables { .. } => "truncate tables",
             Operation::RefreshSubscription { .. } => "refresh subscription",
             Operation::RenameSubscription { .. } => "rename subscription",
             Operation::DropSubscription { .. } => "drop subscription",

@@ -52,6 +52,11 @@ const FOLLOW: &[Rule] = &[
         when: "the subscription of a paused link is enabled",
         then: receiver::pause,
     },
+    Rule {
+        id: "SU52",
+        when: "a subscription that has missed changes is enabled",
+        then: receiver::stop,
+    },
 ];
 
 const REFUSE: &[Rule] = &[
@@ -149,6 +154,7 @@ const KEEP: &[Rule] = &[
         then: publication::set_publication_options,
     },
     Rule { id: "SU23", when: "slot and subscription are missing", then: receiver::create_slot },
+    Rule { id: "SU19", when: "tables to be copied anew hold rows", then: tables::empty },
     Rule { id: "SU24", when: "the subscription is missing", then: receiver::create_subscription },
     Rule {
         id: "SU26",

@@ -55,7 +55,12 @@ impl World {
         }
         let spec = || {
             let options = BTreeMap::new();
-            Spec::Subscription(SubscriptionSpec { tables: None, copy_data: false, options })
+            Spec::Subscription(SubscriptionSpec {
+                tables: None,
+                copy_data: false,
+                replace: false,
+                options,
+            })
         };
         let standby = Spec::Standby(StandbySpec::managed(true));
         let links =

@@ -60,8 +60,12 @@ fn readiness() -> Readiness {
 /// Ready, on 17.
 fn ready() -> Pair {
     let node = |(id, name): (NodeId, &str)| (id, Node { id, name: name.into(), ..Node::default() });
-    let subscription =
-        SubscriptionSpec { tables: None, copy_data: true, options: Default::default() };
+    let subscription = SubscriptionSpec {
+        tables: None,
+        copy_data: true,
+        replace: false,
+        options: Default::default(),
+    };
     let registry = Registry {
         id: REGISTRY.into(),
         nodes: [(PARIS, "paris"), (OSLO, "oslo"), (LONDON, "london")].map(node).into(),

@@ -47,7 +47,7 @@ fn foreign(writable: bool) -> Spec {
 
 fn subscription() -> Spec {
     let (tables, options) = (Some(BTreeSet::new()), BTreeMap::new());
-    Spec::Subscription(SubscriptionSpec { tables, copy_data: true, options })
+    Spec::Subscription(SubscriptionSpec { tables, copy_data: true, replace: false, options })
 }
 
 impl Case {

@@ -60,7 +60,12 @@ impl Case {
 
     /// Streams, 1 MB behind, and keeps 2 MB.
     fn subscription() -> Case {
-        let spec = SubscriptionSpec { tables: None, copy_data: true, options: BTreeMap::default() };
+        let spec = SubscriptionSpec {
+            tables: None,
+            copy_data: true,
+            replace: false,
+            options: BTreeMap::default(),
+        };
         let slot = SlotPulse {
             kind: "logical".into(),
             confirmed_flush_lsn: Some(Lsn(9 * MEGABYTE)),

@@ -22,7 +22,12 @@ fn standby(id: LinkId, from: NodeId, to: NodeId) -> Link {
 }
 
 fn subscription(id: LinkId, from: NodeId, to: NodeId) -> Link {
-    let spec = SubscriptionSpec { tables: None, copy_data: true, options: BTreeMap::new() };
+    let spec = SubscriptionSpec {
+        tables: None,
+        copy_data: true,
+        replace: false,
+        options: BTreeMap::new(),
+    };
     link(id, from, to, Spec::Subscription(spec))
 }
 

@@ -44,6 +44,7 @@ fn position(operation: &Operation) -> usize {
         Operation::SetSubscriptionOptions { .. } => 21,
         Operation::EnableSubscription { .. } => 22,
         Operation::SetSubscriptionFailover { .. } => 54,
+        Operation::TruncateTables { .. } => 56,
         Operation::DisableSubscription { .. } => 23,
         Operation::RefreshSubscription { .. } => 24,
         Operation::RenameSubscription { .. } => 25,
@@ -78,7 +79,7 @@ fn position(operation: &Operation) -> usize {
     }
 }
 
-const OPERATIONS: usize = 56;
+const OPERATIONS: usize = 57;
 
 /// One of each operation, everything in it that people name called `name`.
 fn operations(name: &str) -> Vec<Operation> {
@@ -143,6 +144,7 @@ fn operations(name: &str) -> Vec<Operation> {
         Operation::EnableSubscription { name: name() },
         Operation::SetSubscriptionFailover { name: name() },
         Operation::DisableSubscription { name: name() },
+        Operation::TruncateTables { tables: tables() },
         Operation::RefreshSubscription { name: name(), copy_data: false },
         Operation::RenameSubscription { name: name(), to: name() },
         Operation::DropSubscription { name: name() },

@@ -5,6 +5,7 @@
 use nodes_plan::conninfo::{Conninfo, Secret, passfile_line};
 use nodes_plan::desired::*;
 use nodes_plan::headroom::headroom;
+use nodes_plan::lsn::Lsn;
 use nodes_plan::name::{Mark, TableName, extension_comment};
 use nodes_plan::observed::*;
 use nodes_plan::step::{Operation, Plan, ProblemKind};
@@ -166,6 +167,7 @@ impl Case {
         let spec = SubscriptionSpec {
             tables: Some(tables(&["a", "b"])),
             copy_data: true,
+            replace: false,
             options: BTreeMap::new(),
         };
         Case::new(LONDON, PARIS, Spec::Subscription(spec))
@@ -186,6 +188,7 @@ impl Case {
         };
         let ready = |name: &str| SubscribedTable { table: table("public", name), state: 'r' };
         let subscription = Subscription {
+            applied: None,
             oid: 16_400,
             name: "feed".into(),
             comment: comment(),
@@ -268,6 +271,7 @@ impl Case {
         let spec = SubscriptionSpec {
             tables: Some(tables(&["a"])),
             copy_data: true,
+            replace: false,
             options: BTreeMap::new(),
         };
         self.and_another(|l| (l.from, l.to, l.spec) = (PARIS, LONDON, Spec::Subscription(spec)))
@@ -622,6 +626,19 @@ fn subscription_cases() -> Vec<(&'static str, Case, &'static str)> {
             "UPDATE and DELETE on it would fail",
         ),
         ("SU14", made().with(LONDON, |f| f.slots.clear()), "is gone: changes have been missed"),
+        (
+            "SU14",
+            made().with(LONDON, |f| f.slots.clear()).with(PARIS, |f| {
+                f.subscriptions[0].applied = Some(Lsn(0x300_0148));
+            }),
+            "all changes since 0/3000148 have been missed — SELECT nodes.resync('feed') empties",
+        ),
+        ("SU52", made().with(LONDON, |f| f.slots.clear()), "ALTER SUBSCRIPTION \"feed\" DISABLE"),
+        (
+            "SU19",
+            replacing(new()).with(PARIS, |f| f.relations[0].filled = true),
+            "TRUNCATE \"public\".\"a\" ! \"paris\" loses all rows of these tables",
+        ),
         (
             "SU14",
             made().with(LONDON, |f| f.slots[0].wal_status = Some("lost".into())),
@@ -1180,6 +1197,28 @@ fn siblings() -> Case {
 
 fn physical(link: LinkId) -> Slot {
     Slot { name: format!("nodes_3f2504e0_{link}"), kind: "physical".into(), ..Slot::default() }
+}
+
+/// Its tables are to be copied anew.
+fn replacing(case: Case) -> Case {
+    case.link(|link| {
+        let Spec::Subscription(spec) = &mut link.spec else { panic!("no subscription") };
+        spec.replace = true;
+    })
+}
+
+#[test]
+fn only_what_is_copied_anew_is_emptied() {
+    let emptied = |case: Case| {
+        let case = case.with(PARIS, |f| f.relations.iter_mut().for_each(|r| r.filled = true));
+        let plan = plan(&case.registry, &case.world());
+        let sql = plan.steps.iter().map(|step| step.operation.sql().text().to_owned());
+        sql.filter(|sql| sql.starts_with("TRUNCATE")).collect::<Vec<_>>()
+    };
+    assert_eq!(emptied(Case::subscription()), [""; 0]);
+    assert_eq!(emptied(replacing(Case::subscription_made())), [""; 0], "it is there already");
+    let both = ["TRUNCATE \"public\".\"a\", \"public\".\"b\""];
+    assert_eq!(emptied(replacing(Case::subscription())), both);
 }
 
 fn sibling_cases() -> Vec<(&'static str, Case, &'static str)> {

@@ -77,6 +77,7 @@ fn add_subscription(
     let spec = SubscriptionSpec {
         tables: tables.map(table_names).transpose()?,
         copy_data,
+        replace: false,
         options: subscription_options(options)?,
     };
     let (from, to) = ends("nodes.add_subscription()", publisher, subscriber)?;
@@ -342,6 +343,26 @@ fn pause_link(name: &str) -> std::result::Result<String, ErrorReport> {
 fn resume_link(name: &str) -> std::result::Result<String, ErrorReport> {
     set_paused("nodes.resume_link()", name, LinkState::Active)?;
     Ok(format!("link \"{name}\" will go on"))
+}
+
+/// Has everything copied anew: by a new link in the place of the old one.
+#[pg_extern(volatile, parallel_unsafe)]
+fn resync(name: &str) -> std::result::Result<String, ErrorReport> {
+    let rows = active_rows("nodes.resync()")?;
+    let row = rows.link(name)?;
+    let Spec::Subscription(spec) = &row.spec else {
+        return Err(Error::CannotResync(row.spec.kind()).into());
+    };
+    if row.state == LinkState::Paused {
+        return Err(Error::ResyncOfPaused(name.to_owned()).into());
+    }
+    let spec = SubscriptionSpec { copy_data: true, replace: true, ..spec.clone() };
+    catalog::renew_link(row.id, &Spec::Subscription(spec))?;
+    let subscriber = rows.node_name(row.to_node);
+    Ok(format!(
+        "the tables of link \"{name}\" on \"{subscriber}\" will be emptied and copied anew; \
+         nodes.plan() shows how"
+    ))
 }
 
 fn set_paused(call: &'static str, name: &str, state: LinkState) -> Result<()> {

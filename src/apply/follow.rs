@@ -28,6 +28,8 @@ const STALL_LIMIT: Duration = Duration::from_secs(60);
 const FRUITLESS_LIMIT: usize = 3;
 /// A walreceiver tries again every `wal_retrieve_retry_interval`.
 const STREAM_LIMIT: Duration = Duration::from_secs(15);
+/// A copy that gets no further for so long may wait for a standby.
+const WAIT_LIMIT: Duration = Duration::from_secs(3);
 /// How long the worker of a copy may take to end after the copy is done.
 const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
 const LAST_WORDS_PAUSE: Duration = Duration::from_millis(2);
@@ -146,6 +148,7 @@ async fn watch_copy(
     let mut fruitless = Fruitless::default();
     let mut said = Instant::now();
     let (mut alive, mut worker) = (Instant::now(), None);
+    let (mut reached, mut moved) = ((0, 0), Instant::now());
     let (limit, begun) = (stall_limit(world, link), Instant::now());
     loop {
         let now = progress(&mut *session.lock().await, &link.name)
@@ -176,6 +179,12 @@ async fn watch_copy(
             return Err(why.to_owned());
         }
         worker.clone_from(&now.worker);
+        if reached != (now.ready, now.rows) {
+            (reached, moved) = ((now.ready, now.rows), Instant::now());
+        } else if moved.elapsed() >= WAIT_LIMIT {
+            moved = Instant::now();
+            await_no_standby(link, sessions).await?;
+        }
         if said.elapsed() >= NOTICE_INTERVAL {
             said = Instant::now();
             pgrx::notice!(
@@ -187,6 +196,24 @@ async fn watch_copy(
             );
         }
         reactor::sleep(pause_after(begun.elapsed())).await;
+    }
+}
+
+/// From 17 on a publisher sends subscribers nothing that certain standbys lack. One that is down
+/// holds up a copy for as long as it is.
+async fn await_no_standby(link: &Link, sessions: &Shared) -> std::result::Result<(), String> {
+    const UNREAD: &str = "SELECT string_agg(quote_ident(slot_name), ', ') FROM pg_replication_slots \
+         WHERE NOT active AND slot_name = ANY (regexp_split_to_array( \
+         replace(current_setting('synchronized_standby_slots', true), '\"', ''), '\\s*,\\s*'))";
+    let Some(publisher) = sessions.get(&link.from) else { return Ok(()) };
+    let answer = publisher.lock().await.connection.query(UNREAD, &[]).await;
+    match answer.as_ref().map(|answer| answer.value(0, 0)) {
+        Ok(Some(slots)) => Err(format!(
+            "the initial copy waits until the standbys of these slots of its publisher are back, see \
+             synchronized_standby_slots: {slots}"
+        )),
+        Ok(None) => Ok(()),
+        Err(error) => Err(format!("its publisher could not be asked: {error}")),
     }
 }
 

@@ -192,7 +192,8 @@ impl<'a> Writer<'a> {
     }
 
     /// The rest is a plan like any other. The promotion is done: what fails here is told of.
-    pub fn apply(&self, new: &str) -> Result<()> {
+    /// Returns whether all is done.
+    pub fn apply(&self, new: &str) -> bool {
         let applied = match self {
             Writer::Here => lock::with_apply_lock(None, super::apply).map(|_| ()),
             Writer::There(desired, node) => reactor::block_on(async {
@@ -202,18 +203,19 @@ impl<'a> Writer<'a> {
                 Ok(session.connection.simple_each(apply, None, |_| {}).await?)
             }),
         };
-        match applied {
-            Ok(()) => pgrx::notice!("all links follow \"{new}\""),
+        let why = match applied {
+            Ok(()) => {
+                pgrx::notice!("all links follow \"{new}\"");
+                return true;
+            }
             Err(Error::Peer(error)) => {
-                let detail = error.detail.unwrap_or_default();
-                warn(format!("not all follow \"{new}\" yet: {}: {detail}", error.message), again());
+                format!("{}: {}", error.message, error.detail.unwrap_or_default())
             }
-            Err(Error::ApplyFailed { lines, .. }) => {
-                warn(format!("not all follow \"{new}\" yet: {}", lines.join("; ")), again());
-            }
-            Err(error) => warn(format!("not all follow \"{new}\" yet: {error}"), again()),
-        }
-        Ok(())
+            Err(Error::ApplyFailed { lines, .. }) => lines.join("; "),
+            Err(error) => error.to_string(),
+        };
+        warn(format!("not all follow \"{new}\" yet: {why}"), again());
+        false
     }
 }
 

@@ -51,7 +51,8 @@ pub fn promote(name: &str, force: bool) -> Result<()> {
     // From here on the rest is a plan like any other, which others can carry out too.
     let becomes = old_primary(&desired.registry, candidate);
     writer.relink(name, &old, becomes)?;
-    writer.apply(name)
+    writer.apply(name);
+    Ok(())
 }
 
 /// A failover manager makes a standby of the old primary as soon as it is back.
@@ -141,7 +142,7 @@ async fn look(session: &mut Session) -> Result<Member> {
 
 /// The timeline that a standby's WAL has come to: without a receiver, the standby itself tells only
 /// where its last restart point was.
-async fn wal_timeline(session: &mut Session) -> Option<i64> {
+pub async fn wal_timeline(session: &mut Session) -> Option<i64> {
     const TIMELINE: &str = "SELECT max(('x' || left(name, 8))::bit(32)::bigint) \
          FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'";
     let answer = session.connection.query(TIMELINE, &[]).await.ok()?;
@@ -156,7 +157,7 @@ fn is_word(error: &Error) -> bool {
             .sqlstate
             .as_ref()
             .is_some_and(|code| !code.starts_with("08") && !code.starts_with("53000")),
-        Error::PasswordUnused(_) => true,
+        Error::PasswordUnused(_) | Error::NoSessions(_) => true,
         _ => false,
     }
 }

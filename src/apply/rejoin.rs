@@ -6,6 +6,7 @@
 use super::demote;
 use super::desired::Desired;
 use super::leader::{self, open};
+use super::promote::wal_timeline;
 use super::report::warn;
 use crate::catalog::{self, Event, Rows};
 use crate::clone::demote::{Ability, Demotion, Source};
@@ -47,12 +48,11 @@ pub fn rejoin(name: &str, timeout: Duration) -> Result<()> {
     let primary = primary_of(&desired, &pulses, returning, &own)?;
     leader::check_managed(&desired, primary)?;
     let primary_name = rows.node_name(primary).to_owned();
-    if own.in_recovery {
+    let rejoining = Rejoining { desired: &desired, name, returning, primary };
+    if !reactor::block_on(rejoining.look(&own))? {
         register(&rows, &desired, name, primary, returning)?;
         return finish(name, &primary_name);
     }
-    let rejoining = Rejoining { desired: &desired, name, returning, primary };
-    reactor::block_on(rejoining.look(&own))?;
     let link = register(&rows, &desired, name, primary, returning)?;
     // With the link in it.
     let desired = spi::in_own_transaction(super::load_active)?;
@@ -158,26 +158,39 @@ impl Rejoining<'_> {
         self.desired.registry.node_name(self.primary)
     }
 
-    /// Says how far the two are apart, and refuses what cannot end well.
-    async fn look(&self, own: &Pulse) -> Result<()> {
+    /// Says how far the two are apart, and refuses what cannot end well; false: it is a standby
+    /// that can follow as it is.
+    async fn look(&self, own: &Pulse) -> Result<bool> {
         const HISTORY: &str = "SELECT pg_read_file('pg_wal/' || lpad(upper(to_hex(timeline_id)), \
              8, '0') || '.history') FROM pg_control_checkpoint()";
-        const END: &str = "SELECT pg_current_wal_lsn()";
+        const END: &str = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
+             ELSE pg_current_wal_lsn() END";
         let mut primary = open(self.desired, self.primary).await?;
+        let mut session = open(self.desired, self.returning).await?;
+        let timeline = match own.in_recovery {
+            true => wal_timeline(&mut session).await.unwrap_or_default().max(own.timeline),
+            false => own.timeline,
+        };
+        let theirs = observe::pulse(&mut primary).await?.pulse.timeline;
+        if own.in_recovery && timeline == theirs {
+            return Ok(false);
+        }
         // Else its control file may still name the timeline that it has left.
         primary.connection.simple("SET statement_timeout = 0").await?;
         primary.connection.simple_each("CHECKPOINT", None, |_| {}).await?;
         let history = primary.connection.query(HISTORY, &[]).await?;
-        let mut session = open(self.desired, self.returning).await?;
         let end = session.connection.query(END, &[]).await?;
         let past = Past::read(history.value(0, 0).unwrap_or_default());
         let divergence = Divergence {
             name: self.name,
             primary: self.primary_name(),
-            timeline: own.timeline,
+            timeline,
             end: end.value(0, 0).and_then(Lsn::parse),
             past: &past,
         };
+        if own.in_recovery && !divergence.is_real() {
+            return Ok(false);
+        }
         pgrx::notice!("{}", divergence.explain());
         let rewinding: Rewinding = leader::ask(&mut session, REWINDING, &[]).await?;
         let ability = demote::ability(&mut session, &Demotion::default()).await;
@@ -187,7 +200,7 @@ impl Rejoining<'_> {
         };
         let against = obstacles(self.name, &rewinding, no_rewind);
         if against.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let lines = against.iter().map(|r| format!("{} ({}). {}", r.message, r.rule, r.hint));
         Err(Error::Refused {
@@ -214,6 +227,9 @@ impl Rejoining<'_> {
                 passfile: recipe.passfile,
             }),
         };
+        // Keeps the WAL since its last checkpoint, which may be the last that both have: the one at
+        // its end would take it away. It goes with the rewind.
+        demote::make_slot(&mut session, &recipe.mark).await?;
         let before = started(&mut session).await?;
         pgrx::notice!("\"{}\" stops, and is rewound", self.name);
         demote::restart(&mut session, &demotion).await?;
@@ -233,12 +249,14 @@ impl Rejoining<'_> {
                 && started(&mut session).await.is_ok_and(|now| now != before)
             {
                 let answer = session.connection.query("SELECT pg_is_in_recovery()", &[]).await?;
-                if answer.value(0, 0) == Some("t") {
+                let ability = demote::ability(&mut session, demotion).await;
+                let failure = ability.ok().and_then(|ability| ability.failure);
+                if answer.value(0, 0) == Some("t") && failure.is_none() {
                     let seconds = began.elapsed().as_secs_f64();
                     pgrx::notice!("\"{}\" is a standby ({seconds:.1} s)", self.name);
                     return Ok(());
                 }
-                return Err(self.came_back_as_it_was(&mut session, demotion).await);
+                return Err(self.came_back_as_it_was(&mut session, demotion, failure).await);
             }
             if began.elapsed() > timeout {
                 return Err(Error::Refused {
@@ -253,9 +271,17 @@ impl Rejoining<'_> {
         }
     }
 
-    async fn came_back_as_it_was(&self, session: &mut Session, demotion: &Demotion) -> Error {
-        let ability = demote::ability(session, demotion).await;
-        let why = ability.ok().and_then(|ability| ability.failure);
+    async fn came_back_as_it_was(
+        &self,
+        session: &mut Session,
+        demotion: &Demotion,
+        why: Option<String>,
+    ) -> Error {
+        if let Err(error) = demote::drop_slot(session, &demotion.mark).await {
+            let message = self.desired.redact(&error.to_string());
+            let hint = format!("Drop slot \"{}\" there.", demotion.mark);
+            warn(format!("\"{}\": {message}", self.name), Some(hint));
+        }
         Error::Refused {
             code: Code::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION,
             message: format!("\"{}\" could not be rewound, and is as it was", self.name),

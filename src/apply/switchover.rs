@@ -299,7 +299,10 @@ impl<'a> Handover<'a> {
     fn tell_all(&self, writer: &Writer<'_>) -> Result<()> {
         reactor::block_on(forget_upstream(self.desired, self.new, &self.mark))?;
         writer.relink(self.new_name(), self.old_name(), OldPrimary::Follows)?;
-        writer.apply(self.new_name())?;
+        if !writer.apply(self.new_name()) {
+            // Who still follows the old primary reads its slot there; the plan drops it then.
+            return Ok(());
+        }
         let cleaned = reactor::block_on(async {
             let mut old = open(self.desired, self.old).await?;
             demote::drop_stale_slots(&mut old, self.desired).await

@@ -3,6 +3,7 @@
 # $4: conninfo of the primary to be rewound against, or nothing.
 set -u
 bin=$1 data=$2 kept=$3 source=$4
+was_standby=; [ ! -e "$data/standby.signal" ] || was_standby=yes
 
 say() { printf 'pg_nodes: %s\n' "$*"; }
 
@@ -11,7 +12,7 @@ start() { exec "$bin/pg_ctl" restart --pgdata="$data" --wait --timeout=86400 --s
 # With what went wrong in a file that the next start finds.
 give_up() {
     say "$*" > "$data/pg_nodes.demote"
-    rm -f "$data/standby.signal"
+    [ -n "$was_standby" ] || rm -f "$data/standby.signal"
     rm -rf "$kept"
     start
 }

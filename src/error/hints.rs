@@ -2,6 +2,7 @@
 
 use super::Error;
 use nodes_plan::name::MAX_NAME_BYTES;
+use nodes_plan::node_health::NO_SESSIONS;
 
 impl Error {
     pub fn hint(&self) -> Option<String> {
@@ -73,6 +74,10 @@ impl Error {
             Error::CannotPause(_) => {
                 "Remove the link with nodes.remove_link(), and add it again later."
             }
+            Error::CannotResync(_) => {
+                "A standby is made anew by nodes.clone_standby(); a foreign schema holds no rows."
+            }
+            Error::ResyncOfPaused(_) => "Let it go on with nodes.resume_link() first.",
             Error::NodeRemoving(_) => "Run nodes.apply() to finish the removal first.",
             Error::NodeInUse { .. } => {
                 "Pass cascade => true to remove them too, or call nodes.remove_link()."
@@ -97,6 +102,7 @@ impl Error {
                 "It was registered by a role that is not a superuser: have its pg_hba.conf ask for \
                  a password, or a superuser call nodes.alter_node()."
             }
+            Error::NoSessions(_) => NO_SESSIONS,
             Error::WrongIdentity { .. } => {
                 "Correct its address, or say with nodes.alter_node() that the server was replaced."
             }
@@ -121,7 +127,7 @@ impl Error {
                 "It commits each step by itself: call it outside BEGIN … COMMIT."
             }
             Error::Superseded(_) => {
-                "Go on there: nodes.rejoin(), called there, makes this server its standby."
+                "Go on at the primary of its group: nodes.rejoin(), called there, makes this server a standby."
             }
             Error::InRecovery(_) => "Call it on the primary of this server's group.",
             Error::ApplyFailed { .. } => {

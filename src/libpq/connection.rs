@@ -351,6 +351,12 @@ impl Connection {
         unsafe { pq_sys::PQserverVersion(self.handle.raw()) }
     }
 
+    /// The process that serves the connection, as it was told when the connection was opened.
+    pub fn announced_process(&self) -> c_int {
+        // SAFETY: the handle is valid.
+        unsafe { pq_sys::PQbackendPID(self.handle.raw()) }
+    }
+
     /// Whether the peer asked for the password and got it.
     pub fn used_password(&self) -> bool {
         self.handle.used_password()

@@ -1,6 +1,7 @@
 //! A session on a node: a libpq connection that leaves no secret in any log and does not
 //! outlive our interest in it.
 
+use super::pooler;
 use super::section::{PRESENT, Sections};
 use crate::error::{Error, Result};
 use crate::libpq::connection::{Connection, Rows};
@@ -80,6 +81,9 @@ impl Session {
         let mut connection = Connection::connect_traced(&params, limit, trace).await?;
         if target.password_required && !connection.used_password() {
             return Err(Error::PasswordUnused(target.name.clone()));
+        }
+        if pooler::lends_for_a_transaction(&mut connection, &params).await? {
+            return Err(Error::NoSessions(target.name.clone()));
         }
         // Before 15 parameters had no privileges; such a server is told of by others.
         let quiet = if connection.server_version() >= 150_000 { QUIET } else { "" };

@@ -20,5 +20,11 @@ SELECT json_build_object(
   -- end
   'conninfos', (SELECT coalesce(json_object_agg(subname, subconninfo), '{}')
                 FROM pg_subscription
-                WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database()))
+                WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())),
+  -- Of those that receive nothing now: those of the others change all the time.
+  'applied', (SELECT coalesce(json_object_agg(s.subname, o.remote_lsn), '{}')
+              FROM pg_subscription s
+              JOIN pg_show_replication_origin_status() o ON o.external_id = 'pg_' || s.oid
+              WHERE s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+              AND NOT EXISTS (SELECT FROM pg_stat_get_subscription(s.oid) w WHERE w.pid IS NOT NULL))
 )

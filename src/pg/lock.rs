@@ -40,7 +40,8 @@ pub fn try_acquire() -> Option<ApplyLock> {
     let tag = tag();
     // SAFETY: a valid tag; no wait, so nothing to clean up after.
     let got = unsafe { pg_sys::LockAcquire(&tag, MODE, true, true) };
-    (got != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL).then_some(ApplyLock(tag))
+    // Dropped, it would be released: it must not even be made where it is not held.
+    (got != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL).then(|| ApplyLock(tag))
 }
 
 fn acquire(limit: Option<Duration>) -> Result<ApplyLock> {

@@ -182,6 +182,7 @@ fn failure(error: &Error, of_sqlstate: impl Fn(&str) -> FailureKind) -> Failure 
             (kind, peer.sqlstate.clone())
         }
         Error::PasswordMissing(_) | Error::PasswordUnused(_) => (FailureKind::Rejected, None),
+        Error::NoSessions(_) => (FailureKind::Rejected, Some(error.sqlstate())),
         _ => (FailureKind::Faulty, None),
     };
     Failure { sqlstate, ..Failure::new(kind, error.to_string()) }

@@ -117,7 +117,7 @@ fn of_this_server(
 
 fn superseded(successor: Successor) -> Event {
     let message = format!("this server is superseded and takes no writes: {successor}");
-    let hint = "CALL nodes.rejoin() there makes this server its standby.";
+    let hint = "CALL nodes.rejoin() on the primary of its group makes this server a standby.";
     let (kind, severity) = ("superseded", Severity::Critical);
     of_this_server(Some(successor.node), kind, severity, message, Some(hint))
 }

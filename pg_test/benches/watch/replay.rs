@@ -1,19 +1,20 @@
 //! A peer that costs next to nothing: answers of a real server, each asked for once and
 //! repeated to whoever sends the same bytes. What it serves is the worker's cost, not its own.
 
+use super::fleet::{Peers, Seen};
 use pg_test::Server;
 use std::collections::HashMap;
 use std::io::{self, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The stack of one connection's thread.
 const STACK: usize = 128 * 1024;
 
 pub struct Replay {
     port: u16,
-    gaps: Arc<Mutex<Vec<Duration>>>,
+    seen: Arc<Mutex<Seen>>,
 }
 
 impl Replay {
@@ -21,22 +22,25 @@ impl Replay {
     pub fn of(server: &Server) -> Replay {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let port = listener.local_addr().expect("a bound socket").port();
-        let gaps: Arc<Mutex<Vec<Duration>>> = Arc::default();
+        let seen: Arc<Mutex<Seen>> = Arc::default();
         let teacher = Arc::new(Mutex::new(Teacher { port: server.port(), ..Teacher::default() }));
-        let noted = gaps.clone();
+        let noted = seen.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (teacher, gaps) = (teacher.clone(), noted.clone());
+                let (teacher, seen) = (teacher.clone(), noted.clone());
+                lock(&seen).sessions += 1;
                 // A connection that breaks is the worker's affair.
-                let serve = move || drop(serve(stream, &teacher, &gaps));
+                let serve = move || drop(serve(stream, &teacher, &seen));
                 std::thread::Builder::new().stack_size(STACK).spawn(serve).expect("a thread");
             }
         });
-        Replay { port, gaps }
+        Replay { port, seen }
     }
+}
 
+impl Peers for Replay {
     /// Without TLS, which would have the bytes differ each time.
-    pub fn conninfo(&self) -> String {
+    fn conninfo(&self) -> String {
         let port = self.port;
         format!(
             "host=127.0.0.1 port={port} user=postgres dbname=app sslmode=disable \
@@ -44,18 +48,13 @@ impl Replay {
         )
     }
 
-    /// The times between two heartbeats of a connection, all connections since the last call.
-    pub fn take_gaps(&self) -> Vec<Duration> {
-        std::mem::take(&mut lock(&self.gaps))
+    fn take_seen(&mut self) -> Seen {
+        std::mem::take(&mut lock(&self.seen))
     }
 }
 
 /// Serves one connection to its end.
-fn serve(
-    stream: TcpStream,
-    teacher: &Mutex<Teacher>,
-    gaps: &Mutex<Vec<Duration>>,
-) -> io::Result<()> {
+fn serve(stream: TcpStream, teacher: &Mutex<Teacher>, seen: &Mutex<Seen>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut writer = stream.try_clone()?;
     let mut reader = BufReader::with_capacity(1024, stream);
@@ -64,10 +63,11 @@ fn serve(
     let mut last: Option<Instant> = None;
     loop {
         let request = read_request(&mut reader)?;
+        lock(seen).questions += 1;
         if is_heartbeat(&request) {
             let now = Instant::now();
             if let Some(last) = last.replace(now) {
-                lock(gaps).push(now - last);
+                lock(seen).gaps.push(now - last);
             }
         }
         let answer = lock(teacher).answer(&request)?;

@@ -159,8 +159,10 @@ SELECT nodes.alter_link('stock', options => '{"port": 5433}');
 --
 SELECT nodes.pause_link('orders');
 SELECT name, state FROM links WHERE name = 'orders';
+SELECT nodes.resync('orders');
 SELECT nodes.resume_link('orders');
 SELECT name, state FROM links WHERE name = 'orders';
+SELECT nodes.resync('oslo');
 SELECT nodes.pause_link('oslo');
 \echo :LAST_ERROR_SQLSTATE
 SELECT nodes.pause_link('stock');
@@ -168,6 +170,7 @@ SELECT nodes.pause_link('stock');
 SELECT nodes.resume_link('stock');
 \echo :LAST_ERROR_SQLSTATE
 SELECT nodes.pause_link('ordres');
+SELECT nodes.resync('ordres');
 \echo :LAST_ERROR_SQLSTATE
 
 --

@@ -108,9 +108,11 @@ pub(super) fn slot_lost(scene: &Scene<'_>) -> Option<Why> {
             scene.to()
         )
     } else {
-        "Remove the link, run nodes.apply(), empty the tables on the subscriber and add the \
-         subscription again: it copies them anew."
-            .to_owned()
+        let link = crate::quote::literal(&scene.e.link.name);
+        format!(
+            "SELECT nodes.resync({link}) empties the tables on \"{}\" and copies them anew.",
+            scene.to()
+        )
     };
     Why::new(reason, hint)
 }

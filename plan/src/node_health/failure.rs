@@ -108,6 +108,10 @@ impl Failure {
     }
 }
 
+/// What to do about a pooler that keeps no sessions.
+pub const NO_SESSIONS: &str = "Let its conninfo lead to the server itself, or to a pool that keeps \
+     a session for each client (pgbouncer: pool_mode = session).";
+
 fn rejection_hint(sqlstate: Option<&str>) -> &'static str {
     match sqlstate {
         Some("28P01") => {
@@ -118,6 +122,7 @@ fn rejection_hint(sqlstate: Option<&str>) -> &'static str {
              nodes.alter_node()."
         }
         Some("3D000") => "Create that database there, or correct dbname with nodes.alter_node().",
+        Some("0A000") => NO_SESSIONS,
         Some("42501") => "Grant that role CONNECT on the database there.",
         Some("53300") => "End sessions there that are not needed, or raise max_connections.",
         Some(_) | None => {

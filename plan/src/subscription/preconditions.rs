@@ -3,7 +3,7 @@
 
 use super::{alterable, publication_name, spec, subscription};
 use crate::observed::NodeFacts;
-use crate::quote::ident;
+use crate::quote::{ident, literal};
 use crate::refuse::{cannot_make_slot, name_taken, read_only};
 use crate::rule::{Context, Verdict};
 
@@ -125,24 +125,32 @@ pub(super) fn subscription_taken(ctx: &Context<'_>) -> Vec<Verdict> {
     name_taken(ctx.to.id, "subscription", &found.name, comment, &ctx.mark).into_iter().collect()
 }
 
+/// What became of the link's slot, where it can serve no more.
+pub(super) fn lost(ctx: &Context<'_>, source: &NodeFacts) -> Option<&'static str> {
+    match source.slot(ctx.slot()) {
+        Some(slot) if slot.wal_status.as_deref() == Some("lost") => Some("has lost its WAL"),
+        Some(_) => None,
+        None => Some("is gone"),
+    }
+}
+
 pub(super) fn slot_lost(ctx: &Context<'_>) -> Vec<Verdict> {
-    let (Some(source), Some(_)) = (ctx.source, subscription(ctx)) else {
+    let (Some(source), Some(found)) = (ctx.source, subscription(ctx)) else {
         return vec![];
     };
-    let what = match source.slot(ctx.slot()) {
-        Some(slot) if slot.wal_status.as_deref() == Some("lost") => "has lost its WAL",
-        Some(_) => return vec![],
-        None => "is gone",
+    let missed = match found.applied {
+        Some(applied) => format!("all changes since {applied} have been missed"),
+        None => "changes have been missed".to_owned(),
     };
+    let Some(what) = lost(ctx, source) else { return vec![] };
     vec![Verdict::refuse(
         ctx.from.id,
+        format!("slot \"{}\" of subscription \"{}\" {what}: {missed}", ctx.slot(), ctx.link.name),
         format!(
-            "slot \"{}\" of subscription \"{}\" {what}: changes have been missed",
-            ctx.slot(),
-            ctx.link.name
+            "SELECT nodes.resync({}) empties the tables on \"{}\" and copies them anew.",
+            literal(&ctx.link.name),
+            ctx.to.name
         ),
-        "Remove the link, run nodes.apply(), empty the tables on the subscriber \
-         and add the subscription again: it copies them anew.",
     )]
 }
 

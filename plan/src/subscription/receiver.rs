@@ -1,5 +1,6 @@
 //! The slot, and the subscriber's side of what is made: the subscription.
 
+use super::preconditions::lost;
 use super::publication::{drop_schemas, set_tables};
 use super::{join, option_drift, publication, publication_name, spec, subscription};
 use crate::desired::{SUBSCRIPTION_OPTIONS, SubscriptionSpec};
@@ -187,6 +188,17 @@ pub(super) fn pause(ctx: &Context<'_>) -> Vec<Verdict> {
     let operation = Operation::DisableSubscription { name: found.name.clone() };
     let step = Verdict::act(ctx.to.id, operation, "the link is paused");
     vec![step.danger(format!("\"{}\" keeps WAL while the link is paused", ctx.from.name))]
+}
+
+/// With a new slot of that name it would go on as if nothing was missing.
+pub(super) fn stop(ctx: &Context<'_>) -> Vec<Verdict> {
+    let found = subscription(ctx).filter(|found| found.enabled && !ctx.paused());
+    // A standby has yet to be told of its primary's slots.
+    let source = ctx.source.filter(|source| !source.in_recovery);
+    let lost = source.is_some_and(|source| lost(ctx, source).is_some());
+    let Some(found) = found.filter(|_| lost) else { return vec![] };
+    let operation = Operation::DisableSubscription { name: found.name.clone() };
+    vec![Verdict::act(ctx.to.id, operation, "it must not go on behind what it has missed")]
 }
 
 pub(super) fn set_enabled(ctx: &Context<'_>) -> Vec<Verdict> {

@@ -2,8 +2,10 @@
 
 use super::{alterable, copies, is_table, spec, subscription, wanted_tables};
 use crate::name::TableName;
-use crate::observed::Relation;
+use crate::observed::{NodeFacts, Relation};
 use crate::rule::{Context, Verdict};
+use crate::step::Operation;
+use std::collections::BTreeSet;
 
 pub(super) fn table_missing(ctx: &Context<'_>) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
@@ -103,13 +105,39 @@ pub(super) fn not_owned(ctx: &Context<'_>) -> Vec<Verdict> {
 
 /// A copy into a table that holds rows fails on the first that is there already, again and
 /// again, or doubles it. So it is after somebody dropped the subscription by hand.
-pub(super) fn not_empty(ctx: &Context<'_>) -> Vec<Verdict> {
-    let some = ctx.target.filter(|target| !target.all_empty);
-    let (Some(target), true) = (some, copies(ctx) > 0) else {
+/// The tables that are to be copied into and hold rows.
+fn filled<'c>(ctx: &'c Context<'_>) -> impl Iterator<Item = &'c TableName> {
+    let target = ctx.target.filter(|target| !target.all_empty && copies(ctx) > 0);
+    let tables = target.map(|target| (target, wanted_tables(ctx))).into_iter();
+    let is_filled = |target: &NodeFacts, table| target.relation(table).is_some_and(|r| r.filled);
+    tables.flat_map(move |(target, tables)| {
+        tables.iter().filter(move |table| is_filled(target, table))
+    })
+}
+
+fn replaces(ctx: &Context<'_>) -> bool {
+    spec(ctx).is_some_and(|spec| spec.replace)
+}
+
+pub(super) fn empty(ctx: &Context<'_>) -> Vec<Verdict> {
+    if subscription(ctx).is_some() || !replaces(ctx) || ctx.both().is_none() {
         return vec![];
-    };
-    let tables = wanted_tables(ctx);
-    let filled = tables.iter().filter(|table| target.relation(table).is_some_and(|r| r.filled));
+    }
+    let tables: BTreeSet<TableName> = filled(ctx).cloned().collect();
+    if tables.is_empty() {
+        return vec![];
+    }
+    let danger =
+        format!("\"{}\" loses all rows of these tables until they are copied", ctx.to.name);
+    let operation = Operation::TruncateTables { tables };
+    let reason = format!("they are copied anew from \"{}\"", ctx.from.name);
+    vec![Verdict::act(ctx.to.id, operation, reason).danger(danger)]
+}
+
+pub(super) fn not_empty(ctx: &Context<'_>) -> Vec<Verdict> {
+    if replaces(ctx) && subscription(ctx).is_none() {
+        return vec![];
+    }
     let refuse = |table: &TableName| {
         Verdict::refuse(
             ctx.to.id,
@@ -118,7 +146,7 @@ pub(super) fn not_empty(ctx: &Context<'_>) -> Vec<Verdict> {
              with copy_data => false instead.",
         )
     };
-    filled.map(refuse).collect()
+    filled(ctx).map(refuse).collect()
 }
 
 pub(super) fn warn_types(ctx: &Context<'_>) -> Vec<Verdict> {

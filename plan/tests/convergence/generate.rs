@@ -196,7 +196,12 @@ fn subscription(rng: &mut SmallRng) -> SubscriptionSpec {
         }
     }
     let tables = rng.random_bool(0.8).then_some(tables);
-    SubscriptionSpec { tables, copy_data: rng.random_bool(0.8), options }
+    SubscriptionSpec {
+        tables,
+        copy_data: rng.random_bool(0.8),
+        replace: rng.random_bool(0.2),
+        options,
+    }
 }
 
 fn foreign(rng: &mut SmallRng, id: LinkId) -> ForeignSpec {

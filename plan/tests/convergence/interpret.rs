@@ -287,6 +287,11 @@ fn subscribed(
             s.enabled = false;
             Ok(())
         }),
+        Operation::TruncateTables { tables } => {
+            let emptied = facts.relations.iter_mut().filter(|r| tables.contains(&r.name));
+            emptied.for_each(|relation| relation.filled = false);
+            ensure(!facts.in_recovery, "a standby cannot truncate")
+        }
         Operation::RefreshSubscription { name, copy_data } => {
             refresh(facts, publisher, name, *copy_data)
         }
@@ -367,6 +372,7 @@ fn create_subscription(
     let published = published_by(publisher, &publications);
     fill(facts, &published, *copy_data);
     facts.subscriptions.push(Subscription {
+        applied: None,
         oid,
         name: name.clone(),
         comment: Some(comment.clone()),
