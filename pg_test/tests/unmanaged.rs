@@ -64,7 +64,7 @@ fn one_call_has_links_follow_who_was_promoted() {
     let Cluster { paris, oslo, london } = &mut cluster;
     let follows = format!("primary_conninfo = {}", paris.conninfo("postgres"));
     assert_eq!(made_on(paris), [""; 0]);
-    assert_eq!(made_on(oslo), [follows.clone()]);
+    assert_eq!(made_on(oslo), std::slice::from_ref(&follows));
     assert_eq!(plan(london), [""; 0], "nothing is left to do");
     london.await_link("oslo", "streaming");
     assert_eq!(port(london), paris.port().to_string());
