@@ -104,8 +104,8 @@ COMMENT ON FUNCTION nodes.remove_node(text, boolean, boolean) IS
   'removes a node, with cascade its links too; nodes.apply() cleans the servers';
 COMMENT ON FUNCTION nodes.forget_node(text) IS
   'gives up a node that will never answer again, with its links; what was made on that server stays there, passwords of others included. For superusers only';
-COMMENT ON FUNCTION nodes.add_standby(text, text, boolean, boolean, jsonb, text, boolean) IS
-  'says that a node should follow another by streaming replication; with synchronous, commits of a primary wait for it, see synchronous_method and synchronous_number among the options';
+COMMENT ON FUNCTION nodes.add_standby(text, text, boolean, boolean, jsonb, text, boolean, boolean) IS
+  'says that a node should follow another by streaming replication; with synchronous, commits of a primary wait for it, see synchronous_method and synchronous_number among the options; managed => false: a failover manager makes it follow, and it and its primary are only watched';
 COMMENT ON FUNCTION nodes.add_subscription(text, text, text, text[], boolean, jsonb, boolean) IS
   'says that tables of a node should be replicated to another (default: this one) by logical replication';
 COMMENT ON FUNCTION nodes.add_foreign_schema(text, text, text, text[], text, boolean, jsonb, boolean, text, boolean) IS

@@ -11,7 +11,7 @@ mod execute;
 pub mod failover;
 mod follow;
 pub mod identity;
-mod leader;
+pub mod leader;
 pub mod promote;
 mod reach;
 pub mod rejoin;

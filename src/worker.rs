@@ -16,6 +16,7 @@ mod registry;
 mod round_trips;
 mod standing;
 mod state;
+mod takeover;
 
 use crate::gate;
 use crate::libpq::reactor;

@@ -16,6 +16,7 @@ mod install;
 mod leftover;
 pub mod lies;
 pub mod names;
+pub mod patroni;
 mod pooler;
 mod process;
 mod proxy;

@@ -48,6 +48,13 @@ impl Server {
         Server { name, home, life, env, port: 0, postmaster: None, paused: Vec::new() }
     }
 
+    /// One that somebody else starts and stops, in this home.
+    pub(crate) fn managed(name: &str, home: Home, port: u16) -> Server {
+        let mut server = Server::stopped(name.to_owned(), home, Life::Manages, Vec::new());
+        server.port = port;
+        server
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -67,7 +74,7 @@ impl Server {
 
     fn socket_directories(&self) -> String {
         match self.life {
-            Life::WithUs => self.home.path().display().to_string(),
+            Life::WithUs | Life::Manages => self.home.path().display().to_string(),
             Life::Detached => String::new(),
         }
     }
@@ -75,7 +82,7 @@ impl Server {
     /// Where the harness itself connects: the socket, whatever `pg_hba.conf` says about TCP.
     pub(crate) fn own_host(&self) -> String {
         match self.life {
-            Life::WithUs => self.home.path().display().to_string(),
+            Life::WithUs | Life::Manages => self.home.path().display().to_string(),
             Life::Detached => "127.0.0.1".to_owned(),
         }
     }
@@ -197,7 +204,7 @@ impl Server {
         }
     }
 
-    fn pid_in_file(&self) -> Option<u32> {
+    pub(crate) fn pid_in_file(&self) -> Option<u32> {
         let text = fs::read_to_string(self.data_dir().join("postmaster.pid")).ok()?;
         let pid = text.lines().next()?.parse().ok()?;
         (!process::is_gone(pid)).then_some(pid)

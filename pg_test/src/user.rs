@@ -17,6 +17,8 @@ use std::sync::OnceLock;
 pub(crate) enum Life {
     /// A server is told to shut down at once.
     WithUs,
+    /// A manager is told to stop what it runs, and itself.
+    Manages,
     /// It lives on, in a session of its own.
     Detached,
 }
@@ -40,6 +42,7 @@ pub(crate) fn daemon(program: impl AsRef<OsStr>, life: Life) -> Command {
     let mut words = Words::new();
     match life {
         Life::WithUs => words.push(&["setpriv", "--pdeathsig", "QUIT"]),
+        Life::Manages => words.push(&["setpriv", "--pdeathsig", "TERM"]),
         Life::Detached => words.push(&["setsid"]),
     }
     words.become_server_user();

@@ -54,7 +54,7 @@ fn cluster() -> Cluster {
     // No commit is acknowledged that london lacks.
     paris.sql("app", "SELECT nodes.alter_link('london', synchronous => true)");
     apply(&paris);
-    let waits = "SELECT count(*)::text FROM pg_stat_replication WHERE sync_state = 'sync'";
+    let waits = "SELECT count(*)::text FROM pg_stat_replication WHERE sync_state = 'quorum'";
     wait_until("london is waited for", LONG, || paris.query_one_text("app", waits) == "1");
     Cluster { paris, london, oslo }
 }

@@ -67,8 +67,7 @@ fn an_old_primary_that_returns_by_itself_takes_no_write() {
     assert!(said.ok, "{said}");
     paris.start_again();
     // As early as can be: it waits until the worker knows.
-    let said = paris.psql("app", INSERT);
-    assert!(!said.ok && said.output.contains("oslo\" is on timeline 2"), "{said}");
+    assert!(refused(&paris, INSERT).contains("oslo\" is on timeline 2"));
     assert!(paris.log().contains("this server starts unconfirmed"));
     assert_eq!(superseded_by(&paris), "oslo (timeline 2)");
     assert_eq!(paris.query_texts("app", "SELECT id FROM orders"), [""; 0]);

@@ -48,6 +48,13 @@ pub struct Link {
     pub keep_data: bool,
 }
 
+impl Link {
+    /// Whether a failover manager makes the standby follow, and says who is the primary.
+    pub fn is_unmanaged(&self) -> bool {
+        matches!(&self.spec, Spec::Standby(spec) if spec.unmanaged)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LinkState {
@@ -85,12 +92,21 @@ pub struct StandbySpec {
     pub synchronous: bool,
     #[serde(default)]
     pub options: StandbyOptions,
+    /// Whether a failover manager makes it follow, and we only watch.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unmanaged: bool,
 }
 
 impl StandbySpec {
     /// One that nobody waits for.
     pub fn new(slot: bool) -> Self {
-        StandbySpec { slot, synchronous: false, options: StandbyOptions::default() }
+        let options = StandbyOptions::default();
+        StandbySpec { slot, synchronous: false, options, unmanaged: false }
+    }
+
+    /// One whose settings and slots are somebody else's.
+    pub fn unmanaged() -> Self {
+        StandbySpec { unmanaged: true, ..StandbySpec::new(false) }
     }
 }
 

@@ -128,6 +128,13 @@ impl<'a> Evidence<'a> {
         self.registry.mark(self.link).slot_name()
     }
 
+    /// The slot by which the standby receives; that of an unmanaged one has any name.
+    fn slot_read(&self) -> String {
+        let receiver = self.standby.ok().and_then(|standby| standby.pulse.receiver.as_ref());
+        let named = receiver.and_then(|receiver| receiver.slot_name.clone());
+        named.filter(|_| self.link.is_unmanaged()).unwrap_or_else(|| self.slot_name())
+    }
+
     /// The link's slot on the primary.
     fn slot(&self) -> Option<&'a SlotPulse> {
         self.primary.ok()?.pulse.slot(&self.slot_name())
@@ -375,6 +382,14 @@ fn slot_unsynced(on: &Evidence<'_>) -> Vec<Finding> {
     on.failover_slots().into_iter().filter_map(unsynced).collect()
 }
 
+/// Who is to change a setting of a member, and how.
+fn set_it(on: &Evidence<'_>, command: String) -> String {
+    if on.link.is_unmanaged() {
+        return "Have what manages the group set that.".to_owned();
+    }
+    command
+}
+
 fn sync_off(on: &Evidence<'_>) -> Vec<Finding> {
     let Ok(standby) = on.standby else { return vec![] };
     if on.failover_slots().is_empty() {
@@ -384,17 +399,17 @@ fn sync_off(on: &Evidence<'_>) -> Vec<Finding> {
     let off = off.into_iter().filter(|name| standby.is_off(name));
     let finding = |name| {
         let message = format!("{name} is off on \"{}\", and failover slots need it", on.to());
-        (message, format!("Run ALTER SYSTEM SET {name} = on there, and reload."))
+        (message, set_it(on, format!("Run ALTER SYSTEM SET {name} = on there, and reload.")))
     };
     off.map(finding).collect()
 }
 
 fn unguarded(on: &Evidence<'_>) -> Vec<Finding> {
     let Ok(primary) = on.primary else { return vec![] };
-    let slot = on.slot_name();
+    let slot = on.slot_read();
     let names = primary.setting("synchronized_standby_slots").unwrap_or_default();
     let guarded = crate::synchronized::names(names).any(|name| name == slot);
-    if on.failover_slots().is_empty() || guarded || on.slot().is_none() {
+    if on.failover_slots().is_empty() || guarded || primary.pulse.slot(&slot).is_none() {
         return vec![];
     }
     let message = format!(
@@ -404,5 +419,6 @@ fn unguarded(on: &Evidence<'_>) -> Vec<Finding> {
         on.to()
     );
     let hint = format!("Add {slot} to synchronized_standby_slots there, and reload.");
+    let hint = set_it(on, hint);
     vec![(message, hint)]
 }

@@ -63,6 +63,11 @@ impl<'a> Groups<'a> {
         }
     }
 
+    /// Those whose primary somebody else chooses.
+    pub fn unmanaged(&self) -> impl Iterator<Item = &Group<'a>> {
+        self.groups.iter().filter(|group| group.is_unmanaged())
+    }
+
     /// The group of a node; `None`: it stands alone.
     pub fn get(&self, node: NodeId) -> Option<&Group<'a>> {
         self.by_node.get(&node).map(|place| &self.groups[*place])
@@ -95,10 +100,18 @@ impl<'a> Group<'a> {
         group
     }
 
+    /// Whether a failover manager says who follows whom, and makes the slots for it.
+    pub fn is_unmanaged(&self) -> bool {
+        self.links.iter().any(|link| link.is_unmanaged())
+    }
+
     /// Whether standbys are to keep the slots of subscriptions to the primary, as far as the
     /// registry says: a standby without a slot of its own cannot.
     pub fn keeps_slots(&self) -> bool {
-        let slot = |link: &&Link| matches!(&link.spec, Spec::Standby(spec) if spec.slot);
+        let slot = |link: &&Link| match &link.spec {
+            Spec::Standby(spec) => spec.slot || spec.unmanaged,
+            Spec::Foreign(_) | Spec::Subscription(_) => false,
+        };
         let mut direct = self.links.iter().copied().filter(|link| self.is_primary(link.from));
         !self.subscriptions.is_empty() && direct.any(|link| slot(&link))
     }

@@ -34,6 +34,7 @@ pub mod standby_names;
 pub mod step;
 pub mod superseded;
 pub mod switchover;
+pub mod takeover;
 pub mod topology;
 pub mod transition;
 pub mod units;

@@ -110,6 +110,7 @@ fn free_leftovers(registry: &Registry, index: &Index<'_>, others: &mut Others<'_
 
 fn table(link: &Link) -> &'static Table {
     match link.spec {
+        Spec::Standby(_) if link.is_unmanaged() => &crate::standby::UNMANAGED,
         Spec::Standby(_) => &crate::standby::TABLE,
         Spec::Foreign(_) => &crate::foreign::TABLE,
         Spec::Subscription(_) => &crate::subscription::TABLE,
@@ -234,7 +235,8 @@ fn wait_for_silent_nodes(ctx: &Context<'_>, world: &World, plan: &mut Plan) {
     let silent =
         [(ctx.from, ctx.source.is_none() && source_matters), (ctx.to, ctx.target.is_none())];
     for (node, _) in silent.into_iter().filter(|(node, silent)| *silent && !node.gone) {
-        let standby = matches!(ctx.link.spec, Spec::Standby(_)) && node.id == ctx.to.id;
+        let standby = matches!(ctx.link.spec, Spec::Standby(_)) && !ctx.link.is_unmanaged();
+        let standby = standby && node.id == ctx.to.id;
         let hint = if removing {
             "The other side is cleaned now; this one when the node answers again. \
              Run nodes.apply() then, or nodes.forget_node() if it never will."

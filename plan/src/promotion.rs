@@ -40,6 +40,17 @@ pub fn group_of(registry: &Registry, standby: NodeId) -> Option<Group> {
     Some(Group { primary, standbys })
 }
 
+/// Whether a standby link leads to a node or from it.
+pub fn is_member(registry: &Registry, node: NodeId) -> bool {
+    standby_links(registry).any(|link| [link.from, link.to].contains(&node))
+}
+
+/// Whether a failover manager says who is the primary of a node's group.
+pub fn is_unmanaged(registry: &Registry, node: NodeId) -> bool {
+    let mut links = standby_links(registry).filter(|link| [link.from, link.to].contains(&node));
+    links.any(Link::is_unmanaged)
+}
+
 /// What one member of the group says, or why it is not known.
 pub type Answer = Result<Member, String>;
 
@@ -80,6 +91,7 @@ pub(crate) const RULES: &[Rule] = &[
     Rule { id: "PR04", when: "the candidate does not answer", forcible: false, then: silent },
     Rule { id: "PR05", when: "another standby does not answer", forcible: true, then: unheard },
     Rule { id: "PR06", when: "another standby has more WAL", forcible: true, then: behind },
+    Rule { id: "PR07", when: "a failover manager decides", forcible: false, then: not_ours },
 ];
 
 /// What stands in the way of a promotion.
@@ -203,6 +215,14 @@ fn behind(on: &Evidence<'_>) -> Vec<Finding> {
         Some((message, FORCE))
     };
     on.others().filter_map(ahead).collect()
+}
+
+fn not_ours(on: &Evidence<'_>) -> Vec<Finding> {
+    if on.is_done() || !is_unmanaged(on.registry, on.candidate) {
+        return vec![];
+    }
+    let message = format!("somebody else manages the group of \"{}\"", on.name(on.candidate));
+    vec![(message, "Have the failover manager promote it; the links follow then.")]
 }
 
 /// A link that is no longer as the registry says.

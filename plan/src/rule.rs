@@ -226,6 +226,7 @@ pub struct RuleRow {
 pub fn rules() -> Vec<RuleRow> {
     let tables = [
         ("standby", &crate::standby::TABLE),
+        ("standby", &crate::standby::UNMANAGED),
         ("subscription", &crate::subscription::TABLE),
         ("foreign", &crate::foreign::TABLE),
     ];

@@ -3,6 +3,7 @@
 //! kept for siblings ([`crate::siblings`]) are none.
 
 use crate::desired::{Link, LinkState, Node, NodeId, Registry, Spec};
+use crate::group::Group;
 use crate::index::{Index, Indexed};
 use crate::observed::Slot;
 use crate::others::Others;
@@ -88,8 +89,12 @@ fn is_left_behind(
             let group = others.groups.get(node.id);
             slot.kind == "physical" && !siblings::keeps(registry, group, node.id, link, slot)
         }
-        // It would keep the slot that is copied from the primary away.
-        Spec::Subscription(_) => slot.kind == "logical" && facts.in_recovery,
+        // It would keep the slot that is copied from the primary away. A failover manager copies
+        // slots in its own way, failover slots excepted.
+        Spec::Subscription(_) => {
+            let unmanaged = others.groups.get(node.id).is_some_and(Group::is_unmanaged);
+            slot.kind == "logical" && facts.in_recovery && (!unmanaged || slot.failover)
+        }
         Spec::Foreign(_) => false,
     }
 }

@@ -4,6 +4,7 @@
 
 mod copies;
 mod handover;
+mod unmanaged;
 
 use crate::claims::{Claims, Lacking, Leftover};
 use crate::conninfo::{Conninfo, Secret, passfile_line};
@@ -17,6 +18,8 @@ use crate::step::Operation;
 use crate::synchronized;
 use crate::synchronous;
 use copies::{SYNC_SLOTS, cannot_copy_slots, copies_slots};
+
+pub(crate) use unmanaged::TABLE as UNMANAGED;
 
 pub(crate) const TABLE: Table = Table {
     forbid: FORBID,

@@ -3,7 +3,7 @@
 
 use crate::desired::{Link, LinkState, NodeId, Registry, Spec};
 use crate::failover::Reason;
-use crate::promotion::{Answer, Group, Member};
+use crate::promotion::{Answer, Group, Member, is_unmanaged};
 use crate::rule::RuleId;
 use crate::units;
 use serde::Deserialize;
@@ -107,6 +107,7 @@ pub(crate) const RULES: &[Rule] = &[
     Rule { id: "SO08", when: "a transaction on the primary is open for long", then: transactions },
     Rule { id: "SO09", when: "a base backup of the primary is being taken", then: copies },
     Rule { id: "SO10", when: "who receives WAL is far behind", then: senders },
+    Rule { id: "SO11", when: "a failover manager decides", then: not_ours },
 ];
 
 /// A transaction that is older would not end by itself within the pause.
@@ -148,6 +149,15 @@ impl<'a> Evidence<'a> {
             _ => Stage::Fresh,
         }
     }
+}
+
+fn not_ours(on: &Evidence<'_>) -> Vec<Finding> {
+    if !is_unmanaged(on.registry, on.candidate) {
+        return vec![];
+    }
+    let hint = "Have the failover manager hand over; the links follow then.";
+    let message = format!("somebody else manages the group of \"{}\"", on.name(on.candidate));
+    vec![(message, hint.to_owned())]
 }
 
 fn no_primary(on: &Evidence<'_>) -> Vec<Finding> {

@@ -3,6 +3,7 @@
 //! stays, what is named there by our prefix is ours.
 
 use crate::desired::{Link, LinkId, Node, NodeId, Registry, Spec};
+use crate::group::Group;
 use crate::index::Indexed;
 use crate::name::Mark;
 use crate::observed::NodeFacts;
@@ -24,6 +25,10 @@ pub(crate) fn plan_node(
     let Some(files) = facts.file_settings.as_ref().filter(|_| can_set(facts)) else {
         return vec![];
     };
+    // Its manager decides what waits for whom.
+    if others.groups.get(node.id).is_some_and(Group::is_unmanaged) {
+        return vec![];
+    }
     let ours = wanted(node.id, facts, others, registry);
     let prefix = Mark::slot_prefix(&registry.id);
     let in_files = files.get(SETTING).map_or("", String::as_str);

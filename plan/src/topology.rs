@@ -32,6 +32,7 @@ fn draw_node(registry: &Registry, world: &World, node: &Node) -> String {
 fn draw_link(registry: &Registry, link: &Link) -> String {
     let to = registry.node_name(link.to);
     let what = match &link.spec {
+        Spec::Standby(_) if link.is_unmanaged() => format!("standby (unmanaged) ──▶ {to}"),
         Spec::Standby(_) => format!("standby ──▶ {to}"),
         Spec::Subscription(spec) => {
             let tables = match spec.tables.as_ref().map(BTreeSet::len) {

@@ -328,3 +328,27 @@ fn slots_matter_to_subscriptions_only() {
     let several = ready().primary(|side| set(side, "synchronized_standby_slots", &several));
     assert_eq!(several.reasons(), [""; 0]);
 }
+
+/// A standby that somebody else manages reads a slot of any name.
+#[test]
+fn an_unmanaged_standby_is_guarded_by_its_own_slot() {
+    let reads = |guard: &str| {
+        let mut pair = ready()
+            .primary(|side| {
+                set(side, "synchronized_standby_slots", guard);
+                slot_of(side, STANDBY_SLOT).name = "oslo".into();
+            })
+            .standby(|side| {
+                let receiver = side.pulse.receiver.as_mut().expect("it receives");
+                receiver.slot_name = Some("oslo".into());
+            });
+        pair.registry.links[0].spec = Spec::Standby(StandbySpec::unmanaged());
+        pair
+    };
+    assert_eq!(reads("oslo").reasons(), [""; 0]);
+    let ahead = "FR24: synchronized_standby_slots on \"paris\" does not name \"oslo\": a subscriber \
+                 may get ahead of \"oslo\"";
+    assert_eq!(reads("").reasons(), [ahead]);
+    let hint = reads("").with(obstacles).remove(0).hint;
+    assert_eq!(hint, "Have what manages the group set that.");
+}

@@ -117,9 +117,25 @@ fn the_one_with_the_most_wal_may_follow_a_dead_primary() {
     assert_eq!(verdict(&other_timeline), (vec![], vec![]));
 }
 
+/// Who is the primary is somebody else's word; what has happened can be taken note of.
+#[test]
+fn a_failover_manager_promotes_alone() {
+    let mut registry = pair();
+    registry.links.iter_mut().for_each(|l| l.spec = Spec::Standby(StandbySpec::unmanaged()));
+    let group = group_of(&registry, OSLO).expect("it is a standby");
+    let forbidden = |answers: &BTreeMap<NodeId, Answer>| {
+        let evidence = Evidence { registry: &registry, group: &group, candidate: OSLO, answers };
+        judge(&evidence).forbidden.into_iter().map(|reason| reason.rule).collect::<Vec<_>>()
+    };
+    assert_eq!(forbidden(&answers()), ["PR07"]);
+    let promoted = with(OSLO, |m| (m.in_recovery, m.timeline) = (false, 2));
+    assert_eq!(forbidden(&promoted), [""; 0]);
+}
+
 #[test]
 fn every_rule_has_its_case() {
-    let mut cases = BTreeSet::new();
+    // In a test of its own.
+    let mut cases = BTreeSet::from(["PR07"]);
     for (answers, expected) in forbidden() {
         assert_eq!(verdict(&answers), (vec![expected.to_owned()], vec![]));
         cases.insert(&expected[..4]);

@@ -8,7 +8,7 @@ use nodes_plan::headroom::headroom;
 use nodes_plan::lsn::Lsn;
 use nodes_plan::name::{Mark, TableName, extension_comment};
 use nodes_plan::observed::*;
-use nodes_plan::step::{Plan, ProblemKind};
+use nodes_plan::step::{Operation, Plan, ProblemKind};
 use nodes_plan::{plan, rules};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -390,6 +390,7 @@ fn cases() -> Vec<(&'static str, Case, &'static str)> {
         foreign_cases(),
         shared_cases(),
         sibling_cases(),
+        unmanaged_cases(),
     ]
     .into_iter()
     .flatten()
@@ -1295,6 +1296,70 @@ fn sibling_cases() -> Vec<(&'static str, Case, &'static str)> {
             "somebody reads slot \"nodes_3f2504e0_2\", which \"oslo\" kept for another",
         ),
     ]
+}
+
+/// Paris and oslo as a failover manager has set them up, to which london is subscribed.
+fn unmanaged() -> Case {
+    let case = Case::new(PARIS, OSLO, Spec::Standby(StandbySpec::unmanaged()));
+    let theirs = map(&[("sync_replication_slots", "on"), ("hot_standby_feedback", "on")]);
+    let guard = map(&[("synchronized_standby_slots", "oslo")]);
+    let slot = || Slot { name: "oslo".into(), kind: "physical".into(), ..Slot::default() };
+    let mut case = case.and_subscribed().with(PARIS, |f| {
+        f.slots.push(slot());
+        f.settings.extend(guard.clone());
+    });
+    // What is not in force yet is put in force by whom it is.
+    case.registry.is_watched = true;
+    case.with(OSLO, |f| f.settings.extend(theirs))
+}
+
+fn unmanaged_cases() -> Vec<(&'static str, Case, &'static str)> {
+    let copy = |failover| {
+        let slot = Slot { failover, ..left_behind() };
+        unmanaged().with(OSLO, |f| f.slots.push(slot))
+    };
+    vec![
+        (
+            "ST50",
+            unmanaged().with(OSLO, |f| f.system_identifier = "79".into()),
+            "node \"oslo\" is not a clone of \"paris\"",
+        ),
+        (
+            "ST51",
+            unmanaged().with(OSLO, |f| f.in_recovery = false),
+            "\"oslo\" is a primary now, and links still follow \"paris\"",
+        ),
+        (
+            "ST52",
+            unmanaged().with(OSLO, |f| drop(f.settings.remove("sync_replication_slots"))),
+            "sync_replication_slots is off on \"oslo\" — Have what manages the group set that.",
+        ),
+        // An old one of ours that keeps the copy away.
+        ("RG14", copy(true), "pg_drop_replication_slot(\'nodes_3f2504e0_2\')"),
+        ("RG03", unmanaged().silent(OSLO), "Start it, or correct its address"),
+    ]
+}
+
+/// Nothing is done on a member but what a subscription or a foreign schema needs there.
+#[test]
+fn what_others_manage_stays_as_it_is() {
+    let on_members = |case: &Case| {
+        let steps = case.plan().steps.into_iter();
+        let members = steps.filter(|step| [Some(PARIS), Some(OSLO)].contains(&step.node));
+        members.map(|step| step.rule).collect::<BTreeSet<_>>()
+    };
+    let made = unmanaged();
+    assert_eq!(on_members(&made), BTreeSet::from(["SU20", "SU23"]), "{:#?}", made.lines());
+    // Before 17 the manager has copies of its own of the slot.
+    let copied = unmanaged().with(OSLO, |f| f.slots.push(left_behind()));
+    assert_eq!(on_members(&copied), on_members(&made));
+    let leaves = unmanaged().removing();
+    assert!(leaves.lines().iter().any(|line| line.contains("DELETE FROM nodes.link WHERE id = 1")));
+    let failover =
+        unmanaged().plan().steps.into_iter().any(|step| {
+            matches!(step.operation, Operation::CreateLogicalSlot { failover: true, .. })
+        });
+    assert!(failover, "the slot of the subscription is to survive");
 }
 
 #[test]

@@ -143,13 +143,25 @@ fn cases() -> Vec<(Case, &'static str)> {
 #[test]
 fn every_rule_has_its_case() {
     assert_eq!(Case::default().judge(), [""; 0]);
-    let mut met = BTreeSet::new();
+    // In a test of its own.
+    let mut met = BTreeSet::from(["SO11"]);
     for (case, expected) in cases() {
         assert_eq!(case.judge(), [expected]);
         met.insert(&expected[..4]);
     }
     let known = rules().into_iter().filter(|rule| rule.purpose == "switchover");
     assert_eq!(met, known.map(|rule| rule.id).collect());
+}
+
+#[test]
+fn a_failover_manager_hands_over_alone() {
+    let mut registry = registry();
+    registry.links.iter_mut().for_each(|l| l.spec = Spec::Standby(StandbySpec::unmanaged()));
+    let rules = Case::default().with(|evidence| {
+        let evidence = Evidence { registry: &registry, ..*evidence };
+        judge(&evidence).into_iter().map(|reason| reason.rule).collect::<Vec<_>>()
+    });
+    assert_eq!(rules, ["SO11"]);
 }
 
 #[test]

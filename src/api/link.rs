@@ -28,8 +28,16 @@ fn add_standby(
     options: default!(JsonB, "'{}'"),
     name: default!(Option<&str>, "NULL"),
     heal: default!(bool, "false"),
+    managed: default!(bool, "true"),
 ) -> std::result::Result<String, ErrorReport> {
-    let spec = StandbySpec { slot, synchronous, options: standby_options(options)? };
+    let spec = if managed {
+        StandbySpec { synchronous, options: standby_options(options)?, ..StandbySpec::new(slot) }
+    } else if synchronous {
+        let why = "That is for what manages the group.".to_owned();
+        return Err(Error::BadOption { option: "synchronous".to_owned(), why }.into());
+    } else {
+        StandbySpec::unmanaged()
+    };
     Ok(new_standby(standby, primary_node, spec, name.unwrap_or(standby), heal)?)
 }
 
@@ -59,8 +67,13 @@ fn new_standby(
             return Err(Error::StandbyCycle { standby: standby.to_owned(), chain });
         }
     }
+    group::check_manager(&rows, source, target, !spec.unmanaged)?;
+    let said = match spec.unmanaged {
+        false => format!("\"{standby}\" will follow \"{primary}\"; nodes.plan() shows how"),
+        true => format!("\"{standby}\" follows \"{primary}\" by somebody else's hand"),
+    };
     insert(name, from, to, &Spec::Standby(spec), heal)?;
-    Ok(format!("\"{standby}\" will follow \"{primary}\"; nodes.plan() shows how"))
+    Ok(said)
 }
 
 /// `options => '{"synchronous_method": "first", "synchronous_number": 2}'`.
@@ -321,10 +334,18 @@ impl Change {
     fn applied_to(self, spec: &Spec) -> Result<Spec> {
         self.refuse_others(spec.kind())?;
         Ok(match spec.clone() {
+            Spec::Standby(old) if old.unmanaged && (self.slot.or(self.synchronous)).is_some() => {
+                let option = if self.slot.is_some() { "slot" } else { "synchronous" };
+                return Err(Error::BadOption {
+                    option: option.to_owned(),
+                    why: "That is for what manages the group.".to_owned(),
+                });
+            }
             Spec::Standby(old) => Spec::Standby(StandbySpec {
                 slot: self.slot.unwrap_or(old.slot),
                 synchronous: self.synchronous.unwrap_or(old.synchronous),
                 options: self.options.map(standby_options).transpose()?.unwrap_or(old.options),
+                ..old
             }),
             Spec::Subscription(old) => Spec::Subscription(SubscriptionSpec {
                 tables: self.tables.map(table_names).transpose()?.or(old.tables),

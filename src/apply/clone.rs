@@ -46,6 +46,7 @@ pub fn clone_standby(request: &Request) -> Result<()> {
             None => identity::this_node(&desired)?,
         },
     };
+    leader::check_managed(&desired, parties.primary)?;
     let known = registered(&rows, request, parties.primary)?;
     let (source, machine) = reactor::block_on(look(&desired, parties, request))?;
     let link = match known {

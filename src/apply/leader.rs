@@ -14,7 +14,7 @@ use crate::pg::{lock, spi};
 use nodes_plan::conninfo::Secret;
 use nodes_plan::desired::{Interest, NodeId};
 use nodes_plan::name::Mark;
-use nodes_plan::promotion::OldPrimary;
+use nodes_plan::promotion::{OldPrimary, is_unmanaged};
 use nodes_plan::quote::Sql;
 use nodes_plan::render::render;
 use nodes_plan::standby_names::{self, StandbyNames};
@@ -34,6 +34,23 @@ pub async fn open(desired: &Desired, node: NodeId) -> Result<Session> {
         || Error::UnknownNode { name: desired.registry.node_name(node).to_owned(), known: vec![] };
     let target = targets.find(|target| target.id == node).ok_or_else(unknown)?;
     Session::open(&target).await
+}
+
+/// What a failover manager does in its group, nobody else may.
+pub fn check_managed(desired: &Desired, node: NodeId) -> Result<()> {
+    match is_unmanaged(&desired.registry, node) {
+        true => Err(unmanaged(desired.registry.node_name(node))),
+        false => Ok(()),
+    }
+}
+
+pub fn unmanaged(node: &str) -> Error {
+    Error::Refused {
+        code: Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        message: format!("somebody else manages the group of \"{node}\""),
+        detail: Some("A standby link of its says managed => false.".to_owned()),
+        hint: "Have what manages the group do it; the links follow by themselves.",
+    }
 }
 
 /// The registry's rows, where it may act, read before there is anything to wait for.

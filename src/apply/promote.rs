@@ -12,11 +12,11 @@ use crate::libpq::reactor;
 use crate::observe;
 use crate::observe::session::Session;
 use futures_util::future::join_all;
-use nodes_plan::desired::NodeId;
+use nodes_plan::desired::{NodeId, Registry};
 use nodes_plan::failover::Reason;
 use nodes_plan::name::Mark;
 use nodes_plan::promotion::{
-    Answer, Change, Evidence, Group, Member, OldPrimary, group_of, judge, relink,
+    Answer, Change, Evidence, Group, Member, OldPrimary, group_of, is_unmanaged, judge, relink,
 };
 use nodes_plan::quote::Sql;
 use nodes_plan::render::render;
@@ -41,7 +41,8 @@ pub fn promote(name: &str, force: bool) -> Result<()> {
         reactor::block_on(make_primary(&desired, candidate))?;
         pgrx::notice!("\"{name}\" is a primary");
     }
-    if let Some(link) = link_to(&desired.registry, candidate) {
+    let ours = link_to(&desired.registry, candidate).filter(|link| !link.is_unmanaged());
+    if let Some(link) = ours {
         let mark = desired.registry.mark(link);
         reactor::block_on(forget_upstream(&desired, candidate, &mark))?;
         if link.from != group.primary {
@@ -49,9 +50,15 @@ pub fn promote(name: &str, force: bool) -> Result<()> {
         }
     }
     // From here on the rest is a plan like any other, which others can carry out too.
-    writer.relink(name, &old, OldPrimary::IsGone)?;
+    let becomes = old_primary(&desired.registry, candidate);
+    writer.relink(name, &old, becomes)?;
     writer.apply(name);
     Ok(())
+}
+
+/// A failover manager makes a standby of the old primary as soon as it is back.
+pub fn old_primary(registry: &Registry, new: NodeId) -> OldPrimary {
+    if is_unmanaged(registry, new) { OldPrimary::Follows } else { OldPrimary::IsGone }
 }
 
 /// The standby that the candidate followed lives, and keeps WAL for nobody: soon no link tells of it.

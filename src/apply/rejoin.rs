@@ -48,6 +48,7 @@ pub fn rejoin(name: &str, timeout: Duration) -> Result<()> {
         Err(why) => return Err(silent(name, why)),
     };
     let primary = primary_of(&desired, &pulses, returning, &own)?;
+    leader::check_managed(&desired, primary)?;
     let primary_name = rows.node_name(primary).to_owned();
     let rejoining = Rejoining { desired: &desired, name, returning, primary };
     if !reactor::block_on(rejoining.look(&own))? {

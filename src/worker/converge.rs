@@ -44,6 +44,9 @@ impl Converge {
         if spi::in_recovery() || !admits || !may_act(state) {
             return;
         }
+        if guc::auto_apply() {
+            state.follow_managers();
+        }
         let Some(plan) = state.planned.clone() else { return };
         settle(state, &plan);
         let paused = self.not_before.is_some_and(|at| Instant::now() < at);

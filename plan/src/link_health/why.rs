@@ -118,7 +118,9 @@ pub(super) fn slot_lost(scene: &Scene<'_>) -> Option<Why> {
 }
 
 pub(super) fn promoted(scene: &Scene<'_>) -> Option<Why> {
-    let target = scene.target.filter(|target| scene.is_standby() && !target.in_recovery)?;
+    // Where a failover manager has done it, the link turns round.
+    let is_ours = scene.is_standby() && !scene.e.link.is_unmanaged();
+    let target = scene.target.filter(|target| is_ours && !target.in_recovery)?;
     let reason =
         format!("node \"{}\" is a primary of its own (timeline {})", scene.to(), target.timeline);
     let hint = "If it was promoted on purpose, remove the link with nodes.remove_link(); if it is \

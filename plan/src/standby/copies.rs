@@ -10,7 +10,7 @@ use crate::step::Operation;
 pub(super) const SYNC_SLOTS: &str = "sync_replication_slots";
 
 /// Whether the standby is to keep slots of subscriptions that its primary has.
-fn should_copy_slots(ctx: &Context<'_>, target: &NodeFacts) -> bool {
+pub(super) fn should_copy_slots(ctx: &Context<'_>, target: &NodeFacts) -> bool {
     let group = ctx.others.groups.get(ctx.from.id).filter(|group| group.is_primary(ctx.from.id));
     target.has_failover_slots() && group.is_some_and(|group| !group.subscriptions.is_empty())
 }
