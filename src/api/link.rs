@@ -20,6 +20,7 @@ use pgrx::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[pg_extern(volatile, parallel_unsafe)]
+#[expect(clippy::too_many_arguments, reason = "SQL passes them by name")]
 fn add_standby(
     standby: &str,
     primary_node: &str,
