@@ -197,6 +197,14 @@ fn what_is_refused_changes_nothing() {
     let taken = TcpListener::bind(("127.0.0.1", place.port())).expect("the port is free");
     refused(&call("oslo", &place, ""), &format!("port {} is in use", place.port()));
     drop(taken);
+    // It takes no room, and shows as eight terabytes.
+    let temporary = paris.data_dir().join("base/pgsql_tmp");
+    fs::create_dir_all(&temporary).expect("a directory");
+    let large = temporary.join("pgsql_tmp1.1");
+    let made = fs::File::create(&large).and_then(|file| file.set_len(8 << 40));
+    made.expect("a file with a hole");
+    refused(&call("oslo", &place, ""), "the clone needs 8192 GB below");
+    fs::remove_file(large).expect("it is there");
     assert_nothing_begun(&paris, &place);
     fs::create_dir(place.data_dir()).expect("a directory");
     fs::write(place.data_dir().join("mine"), "precious").expect("a file");

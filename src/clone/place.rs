@@ -3,8 +3,10 @@
 use super::task::{Task, refuse};
 use crate::error::{Error, Result};
 use crate::pg::child::{bin_directory, data_directory, system};
-use crate::pg::port;
+use crate::pg::{disk, port};
+use nodes_plan::units;
 use pgrx::{PgSqlErrorCode as Code, pg_sys};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -29,7 +31,32 @@ pub fn check(task: &Task) -> Result<&'static str> {
         check_vacant(place)?;
         check_beside(task, place)?;
     }
+    check_space(task)?;
     Ok("vacant")
+}
+
+/// What is to go to one file system must fit into it.
+fn check_space(task: &Task) -> Result<()> {
+    let tablespaces = task.tablespaces.iter().map(|(old, new)| (old.as_str(), new));
+    let mut needed: BTreeMap<u64, (u64, &Path)> = BTreeMap::new();
+    for (old, place) in tablespaces.chain([("", &task.directory)]) {
+        let Some(parent) = place.parent() else { continue };
+        let Ok(found) = fs::metadata(parent) else { continue };
+        let (bytes, _) = needed.entry(found.dev()).or_insert((0, parent));
+        *bytes += task.sizes.get(old).copied().unwrap_or_default();
+    }
+    for (bytes, place) in needed.into_values() {
+        let Some(free) = disk::free_bytes(place).filter(|free| *free < bytes) else { continue };
+        let message = format!(
+            "the clone needs {} below \"{}\", where {} are free",
+            units::bytes(bytes),
+            place.display(),
+            units::bytes(free)
+        );
+        let hint = "Make room there, or name a place on another file system.";
+        return refuse(Code::ERRCODE_DISK_FULL, message, hint);
+    }
+    Ok(())
 }
 
 const OVERLAP: &str = "Keep the data directory and each tablespace apart.";

@@ -37,6 +37,9 @@ pub struct Task {
     pub max_rate: Option<u64>,
     /// Places of tablespaces, on the primary and here.
     pub tablespaces: BTreeMap<String, PathBuf>,
+    /// Bytes of each of them, by its place on the primary; of the rest by an empty one.
+    #[serde(default)]
+    pub sizes: BTreeMap<String, u64>,
     /// Whether the checksums of pages are looked at while they are read.
     pub checksums: bool,
     /// Whether the copy is read again and compared with its manifest.

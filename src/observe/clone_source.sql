@@ -37,5 +37,10 @@ SELECT json_build_object(
   'tablespaces', (
     SELECT coalesce(json_agg(location), '[]')
     FROM (SELECT pg_tablespace_location(oid) AS location FROM pg_tablespace) each
-    WHERE starts_with(location, '/'))
+    WHERE starts_with(location, '/')),
+  -- What is copied; that of no place of its own is in the data directory.
+  'sizes', (
+    SELECT json_object_agg(location, bytes)
+    FROM (SELECT pg_tablespace_location(oid) AS location, sum(pg_tablespace_size(oid)) AS bytes
+          FROM pg_tablespace GROUP BY 1) each)
 ) FROM s, place

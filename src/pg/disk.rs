@@ -1,9 +1,11 @@
-//! The room that the disk of this server's WAL has, as a setting that is read and never kept:
+//! The room that disks have; that of this server's WAL as a setting that is read and never kept:
 //! whoever may connect can ask for it, in any database, with or without the extension.
 
 use super::process;
 use pgrx::pg_sys;
-use std::ffi::c_char;
+use std::ffi::{CString, c_char};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 /// Defines `pg_nodes.wal_free_bytes`. Only from `_PG_init`.
 pub fn define_setting() {
@@ -18,16 +20,18 @@ pub fn define_setting() {
 
 /// What `current_setting()` says. Nothing here can fail or raise an error.
 unsafe extern "C-unwind" fn show() -> *const c_char {
-    process::shown(free_bytes().map_or(String::new(), |bytes| bytes.to_string()))
+    // Every process of a server works in its data directory.
+    let free = free_bytes(Path::new("pg_wal"));
+    process::shown(free.map_or(String::new(), |bytes| bytes.to_string()))
 }
 
-/// What is left for a process without privileges; every process of a server works in its data
-/// directory.
-fn free_bytes() -> Option<u64> {
-    // SAFETY: plain data, filled where the call succeeds.
+/// What a process without privileges may still write below a path.
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    // SAFETY: plain data, filled where the call succeeds; the path is a C string.
     unsafe {
         let mut stat: libc::statvfs = std::mem::zeroed();
-        let known = libc::statvfs(c"pg_wal".as_ptr(), &mut stat) == 0;
+        let known = libc::statvfs(path.as_ptr(), &mut stat) == 0;
         known.then(|| (stat.f_bavail as u64).saturating_mul(stat.f_frsize as u64))
     }
 }

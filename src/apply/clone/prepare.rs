@@ -55,6 +55,7 @@ pub struct Source {
     log_outside: bool,
     recovery_targets: Vec<String>,
     tablespaces: Vec<String>,
+    sizes: BTreeMap<String, u64>,
 }
 
 /// What the server on the target machine says of itself.
@@ -266,6 +267,7 @@ pub fn task(request: &Request, source: &Source, machine: &Machine, recipe: Recip
             .iter()
             .map(|(old, new)| (old.clone(), PathBuf::from(new)))
             .collect(),
+        sizes: source.sizes.clone(),
         checksums: request.checksums,
         verify: request.verify,
         port: request.port,
