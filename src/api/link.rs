@@ -233,7 +233,9 @@ fn check_local_schema(schema: &str, named: Option<NodeId>) -> Result<()> {
         return Ok(());
     };
     let here = match named {
-        Some(node) => identity::is_here(&Desired::from_rows(&Rows::load()?)?, node)?,
+        Some(node) => {
+            identity::is_here(&Desired::from_rows(&Rows::load()?)?, &catalog::identity()?, node)?
+        }
         None => true,
     };
     if here { Err(Error::SchemaTaken { schema: schema.to_owned(), tables }) } else { Ok(()) }
@@ -245,12 +247,14 @@ type End = (NodeId, String);
 fn ends(call: &'static str, from: &str, to: Option<&str>) -> Result<(End, End)> {
     let rows = active_rows(call)?;
     let from = rows.usable_node(from)?;
-    let to = match to {
-        Some(name) => rows.usable_node(name)?,
-        None => {
-            rows.usable_node(rows.node_name(identity::this_node(&Desired::from_rows(&rows)?)?))?
-        }
-    };
+    let to =
+        match to {
+            Some(name) => rows.usable_node(name)?,
+            None => rows.usable_node(rows.node_name(identity::this_node(
+                &Desired::from_rows(&rows)?,
+                &catalog::identity()?,
+            )?))?,
+        };
     check_distinct(from.id, to.id, &from.name)?;
     trust::check_link(from, to)?;
     Ok(((from.id, from.name.clone()), (to.id, to.name.clone())))

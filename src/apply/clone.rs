@@ -43,7 +43,7 @@ pub fn clone_standby(request: &Request) -> Result<()> {
         primary: rows.usable_node(&request.primary)?.id,
         machine: match &request.on_node {
             Some(name) => rows.usable_node(name)?.id,
-            None => identity::this_node(&desired)?,
+            None => identity::this_node(&desired, &spi::in_own_transaction(catalog::identity)?)?,
         },
     };
     leader::check_managed(&desired, parties.primary)?;

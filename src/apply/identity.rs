@@ -2,7 +2,6 @@
 //! registry.
 
 use super::desired::Desired;
-use crate::catalog;
 use crate::error::{Error, Result};
 use crate::libpq::reactor;
 use crate::observe::session::{Session, Target};
@@ -19,8 +18,8 @@ pub const IDENTITY: &str = "SELECT system_identifier::text || '/' || \
 /// Asks all nodes at once and returns the first that turns out to be this server. What a node
 /// says of itself binds only a caller who is not a superuser, unless a superuser vouches for it:
 /// else anybody's server could pass for this one and be given what this one is to have.
-pub fn this_node(desired: &Desired) -> Result<NodeId> {
-    let here = catalog::identity()?;
+/// `here` is [`crate::catalog::identity`].
+pub fn this_node(desired: &Desired, here: &str) -> Result<NodeId> {
     let targets = desired.targets().into_iter().map(|(target, _)| target);
     let believed = |target: &Target| !(target.password_required && user::is_superuser());
     let (asked, others): (Vec<_>, Vec<_>) = targets.partition(believed);
@@ -49,8 +48,8 @@ pub fn this_node(desired: &Desired) -> Result<NodeId> {
 }
 
 /// Whether a node is this server; of one that does not answer it is not known.
-pub fn is_here(desired: &Desired, node: NodeId) -> Result<bool> {
-    let here = catalog::identity()?;
+/// `here` is [`crate::catalog::identity`].
+pub fn is_here(desired: &Desired, here: &str, node: NodeId) -> Result<bool> {
     let mut targets = desired.targets().into_iter().map(|(target, _)| target);
     let Some(target) = targets.find(|target| target.id == node) else {
         return Ok(false);

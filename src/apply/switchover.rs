@@ -10,12 +10,12 @@ use super::leader::{self, Writer, forget_awaited, forget_upstream, make_primary,
 use super::promote::{ask_members, no_standby};
 use super::report::warn;
 use super::{demote, identity};
-use crate::catalog::Rows;
+use crate::catalog::{self, Rows};
 use crate::clone::demote::Demotion;
 use crate::error::{Error, Result};
 use crate::libpq::reactor;
 use crate::observe::session::Session;
-use crate::pg::undo;
+use crate::pg::{spi, undo};
 use futures_util::future::join_all;
 use nodes_plan::clone::Recipe;
 use nodes_plan::desired::{Link, NodeId};
@@ -51,7 +51,9 @@ pub fn switchover(name: &str, timeout: Duration) -> Result<()> {
         restarted: Cell::new(None),
         promoting: Cell::new(false),
     };
-    if identity::is_here(&desired, group.primary)? {
+    // What is read outside of a transaction of its own would hold up replay here until the end.
+    let here = spi::in_own_transaction(catalog::identity)?;
+    if identity::is_here(&desired, &here, group.primary)? {
         return Err(handover.called_on_primary());
     }
     let stage = handover.check(&rows, &group)?;
