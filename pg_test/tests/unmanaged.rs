@@ -105,7 +105,7 @@ fn what_a_failover_manager_does_is_refused() {
         assert!(!said.ok && said.output.contains(manager), "{call}: {said}");
     }
     let said = london.psql("app", "SELECT nodes.alter_link('oslo', slot => true)");
-    assert!(!said.ok && said.output.contains("makes its slots"), "{said}");
+    assert!(!said.ok && said.output.contains("for what manages the group"), "{said}");
     london.sql("app", "SELECT nodes.add_standby('rome', primary_node => 'london')");
     let mixed = "SELECT nodes.add_standby('london', primary_node => 'oslo', managed => false)";
     let said = london.psql("app", mixed);

@@ -190,8 +190,10 @@ fn a_standby_watches_writes_nothing_and_takes_over_when_promoted() {
         paris.query_texts("app", "SELECT severity FROM nodes.event WHERE kind = 'superseded'")
             == ["critical"]
     });
-    // What is said on paris now is not brought about any more; oslo acts.
-    paris.sql("app", "SELECT nodes.add_subscription('late', 'london', 'paris')");
+    // Nothing is said on paris any more; oslo acts.
+    let late = "SELECT nodes.add_subscription('late', 'london', 'paris')";
+    let said = paris.psql("app", &format!("SET default_transaction_read_only = off; {late}"));
+    assert!(!said.ok && said.output.contains("is superseded"), "{said}");
     oslo.sql("app", "SELECT nodes.remove_link('oslo')");
     oslo.sql("app", "SELECT nodes.add_subscription('feed', 'london', 'oslo')");
     oslo.await_link("feed", "streaming");
