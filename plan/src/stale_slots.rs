@@ -33,7 +33,7 @@ pub(crate) fn plan_node(
     let stale = |slot: &&Slot| {
         // A standby that follows another server already is just about to let go.
         let leaves = || slot.kind == "physical" && is_right(registry, slot, so_far);
-        let is_free = !slot.synced && (!slot.active || leaves());
+        let is_free = !slot.active || leaves();
         is_free && is_stale(registry, node, facts, slot, index, others) == Some(true)
     };
     facts.slots.iter().filter(stale).map(drop).collect()
@@ -51,7 +51,8 @@ pub(crate) fn is_stale(
     // One that no link has may be of a link that is being made this moment. One that leads to the
     // node may be about to turn round: its slot is made before that.
     let link = link_of(registry, &slot.name).and_then(|id| registry.link(id));
-    let link = link.filter(|link| link.from != node.id && link.to != node.id)?;
+    // A copy that a standby makes of a slot of its primary comes and goes with that.
+    let link = link.filter(|link| link.from != node.id && link.to != node.id && !slot.synced)?;
     let may_go = || link.state == LinkState::Removing || is_settled(link.from, index, others);
     is_left_behind(registry, node, facts, link, slot, others).then(may_go)
 }

@@ -1363,6 +1363,22 @@ fn what_others_manage_stays_as_it_is() {
 }
 
 #[test]
+fn copies_of_slots_hold_no_link_back() {
+    let copy = Slot { kind: "logical".into(), synced: true, failover: true, ..physical(9) };
+    let mut case = Case::standby_made().removing().with(PARIS, |f| f.slots.clear());
+    let link =
+        Link { id: 9, name: "nine".into(), ..Case::subscription_made().registry.links[0].clone() };
+    case.registry.links.push(Link { from: PARIS, to: LONDON, ..link });
+    let case = case.with(OSLO, |f| {
+        f.slots.push(copy);
+        let facts = NodeFacts::default();
+        (f.settings, f.file_settings) = (facts.settings, Some(BTreeMap::new()));
+        (f.primary_conninfo, f.primary_conninfo_file, f.passfile) = (None, None, None);
+    });
+    case.fires("RG01", "registry: DELETE FROM nodes.link WHERE id = 1");
+}
+
+#[test]
 fn nobody_keeps_a_slot_in_vain() {
     let case = siblings();
     let steps = plan(&case.registry, &case.world()).steps;
