@@ -2,6 +2,7 @@
 //! extended.
 
 use super::{alterable, publication_name, spec, subscription};
+use crate::index::Indexed;
 use crate::observed::NodeFacts;
 use crate::quote::{ident, literal};
 use crate::refuse::{cannot_make_slot, name_taken, read_only};
@@ -126,7 +127,7 @@ pub(super) fn subscription_taken(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 /// What became of the link's slot, where it can serve no more.
-pub(super) fn lost(ctx: &Context<'_>, source: &NodeFacts) -> Option<&'static str> {
+pub(super) fn lost(ctx: &Context<'_>, source: &Indexed<'_>) -> Option<&'static str> {
     match source.slot(ctx.slot()) {
         Some(slot) if slot.wal_status.as_deref() == Some("lost") => Some("has lost its WAL"),
         Some(_) => None,
