@@ -4,7 +4,6 @@
 use crate::error::{Error, Result};
 use crate::pg::spi;
 use nodes_plan::desired::{Link, LinkId, LinkState, Node, NodeId, Registry, Spec};
-use nodes_plan::quote::Sql;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -503,12 +502,6 @@ pub fn append_event(event: &Event<'_>) -> Result<()> {
     )
 }
 
-/// Has a subscription of this database read no more.
-pub fn disable_subscription(name: &str) -> Result<()> {
-    let sql = Sql::new("ALTER SUBSCRIPTION ").ident(name).raw(" DISABLE");
-    spi::write(sql.text(), &[])
-}
-
 /// What was told last of each node and link that is still registered: names and kinds.
 #[derive(Default, Deserialize)]
 pub struct LastTold {
@@ -548,7 +541,7 @@ pub fn forget_events(retention: Duration) -> Result<()> {
     )
 }
 
-/// Runs one of the registry's own steps (`nodes_plan::step::Operation::ForgetLink`, …).
+/// Runs a step in this database: one of the registry's own, or what no plan has to say first.
 pub fn run_step(sql: &str) -> Result<()> {
     spi::write(sql, &[])
 }

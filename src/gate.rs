@@ -23,11 +23,15 @@ pub enum State {
     /// Nobody has said yet that it has no successor.
     Unconfirmed = 1,
     Superseded = 2,
-    /// Open, because nobody has said so in time.
+    /// Open, because nobody has said so in time, which is to be told.
     Overdue = 3,
 }
 
 impl State {
+    pub fn admits(self) -> bool {
+        matches!(self, State::Open | State::Overdue)
+    }
+
     fn of(number: u32) -> State {
         [State::Unconfirmed, State::Superseded, State::Overdue]
             .into_iter()
@@ -97,16 +101,16 @@ fn is_exempt() -> bool {
 pub fn admit() -> Result<(), Error> {
     let mut shown = None;
     loop {
-        match state() {
-            State::Open | State::Overdue => return Ok(()),
-            _ if is_exempt() => return Ok(()),
-            State::Superseded => return refuse(),
-            State::Unconfirmed => {
-                if !open_if_overdue() {
-                    let named = || WaitEvent::named(c"PgNodesStartupCheck");
-                    wait::pause_as(*shown.get_or_insert_with(named), PAUSE);
-                }
-            }
+        let now = state();
+        if now.admits() || is_exempt() {
+            return Ok(());
+        }
+        if now == State::Superseded {
+            return refuse();
+        }
+        if !open_if_overdue() {
+            let named = || WaitEvent::named(c"PgNodesStartupCheck");
+            wait::pause_as(*shown.get_or_insert_with(named), PAUSE);
         }
     }
 }
@@ -132,6 +136,11 @@ pub fn open_if_overdue() -> bool {
         process::log(message, None, None);
     }
     true
+}
+
+/// Whether the server was opened so, for whoever tells of it.
+pub fn take_overdue() -> bool {
+    change(&[State::Overdue], State::Open)
 }
 
 /// The successor as it is shown; empty where there is none.

@@ -98,3 +98,13 @@ pub fn plan(registry: &Server) -> Vec<String> {
          FROM nodes.plan()",
     )
 }
+
+/// All links as `name: from to to`, in the order in which they were made.
+pub fn ends(registry: &Server) -> Vec<String> {
+    registry.query_texts(
+        "app",
+        "SELECT format('%s: %s to %s', l.name, f.name, t.name) FROM nodes.link l
+         JOIN nodes.node f ON f.id = l.from_node JOIN nodes.node t ON t.id = l.to_node
+         ORDER BY l.id",
+    )
+}

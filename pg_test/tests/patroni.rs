@@ -2,7 +2,7 @@
 //! links follow when Patroni makes another member the primary.
 
 use pg_test::patroni::{Member, Pair};
-use pg_test::trio::{add_node, apply, plan};
+use pg_test::trio::{add_node, apply, ends, plan};
 use pg_test::watcher::watching;
 use pg_test::writer::Writer;
 use pg_test::{LONG, Server, wait_until};
@@ -58,15 +58,6 @@ fn await_slot(pair: &Pair, london: &Server) {
 
 fn place(london: &Server) -> String {
     london.query_one_text("app", "SELECT port::text FROM stock.here")
-}
-
-fn ends(london: &Server) -> Vec<String> {
-    london.query_texts(
-        "app",
-        "SELECT format('%s: %s to %s', l.name, f.name, t.name) FROM nodes.link l
-         JOIN nodes.node f ON f.id = l.from_node JOIN nodes.node t ON t.id = l.to_node
-         ORDER BY l.id",
-    )
 }
 
 /// What is ours on a member: the slot of the subscription, where it is.

@@ -2,7 +2,7 @@
 //! follow where no worker has them follow.
 
 use pg_test::names::literal;
-use pg_test::trio::{add_node, apply, plan};
+use pg_test::trio::{add_node, apply, ends, plan};
 use pg_test::{LONG, Server, wait_until};
 
 struct Cluster {
@@ -33,15 +33,6 @@ fn cluster() -> Cluster {
     );
     apply(&london);
     Cluster { paris, oslo, london }
-}
-
-fn ends(london: &Server) -> Vec<String> {
-    london.query_texts(
-        "app",
-        "SELECT format('%s: %s to %s', l.name, f.name, t.name) FROM nodes.link l
-         JOIN nodes.node f ON f.id = l.from_node JOIN nodes.node t ON t.id = l.to_node
-         ORDER BY l.id",
-    )
 }
 
 /// What pg_nodes has made on a server: slots, and settings beyond those that came with it.
@@ -104,8 +95,10 @@ fn what_a_failover_manager_does_is_refused() {
         let said = london.psql("app", call);
         assert!(!said.ok && said.output.contains(manager), "{call}: {said}");
     }
-    let said = london.psql("app", "SELECT nodes.alter_link('oslo', slot => true)");
-    assert!(!said.ok && said.output.contains("for what manages the group"), "{said}");
+    for change in ["slot => true", "synchronous => true", "options => '{}'"] {
+        let said = london.psql("app", &format!("SELECT nodes.alter_link('oslo', {change})"));
+        assert!(!said.ok && said.output.contains("for what manages the group"), "{said}");
+    }
     london.sql("app", "SELECT nodes.add_standby('rome', primary_node => 'london')");
     let mixed = "SELECT nodes.add_standby('london', primary_node => 'oslo', managed => false)";
     let said = london.psql("app", mixed);

@@ -33,13 +33,23 @@ fn add_standby(
 ) -> std::result::Result<String, ErrorReport> {
     let spec = if managed {
         StandbySpec { synchronous, options: standby_options(options)?, ..StandbySpec::new(slot) }
-    } else if synchronous {
-        let why = "That is for what manages the group.".to_owned();
-        return Err(Error::BadOption { option: "synchronous".to_owned(), why }.into());
     } else {
+        let given = standby_options(options)? != StandbyOptions::default();
+        refuse_of_unmanaged(&[("synchronous", synchronous), ("options", given)])?;
         StandbySpec::unmanaged()
     };
     Ok(new_standby(standby, primary_node, spec, name.unwrap_or(standby), heal)?)
+}
+
+/// A failover manager decides what is said of its standbys.
+fn refuse_of_unmanaged(given: &[(&str, bool)]) -> Result<()> {
+    match given.iter().find(|(_, given)| *given) {
+        Some((option, _)) => Err(Error::BadOption {
+            option: (*option).to_owned(),
+            why: "That is for what manages the group.".to_owned(),
+        }),
+        None => Ok(()),
+    }
 }
 
 fn new_standby(
@@ -247,14 +257,14 @@ type End = (NodeId, String);
 fn ends(call: &'static str, from: &str, to: Option<&str>) -> Result<(End, End)> {
     let rows = active_rows(call)?;
     let from = rows.usable_node(from)?;
-    let to =
-        match to {
-            Some(name) => rows.usable_node(name)?,
-            None => rows.usable_node(rows.node_name(identity::this_node(
-                &Desired::from_rows(&rows)?,
-                &catalog::identity()?,
-            )?))?,
-        };
+    let to = match to {
+        Some(name) => rows.usable_node(name)?,
+        None => {
+            let desired = Desired::from_rows(&rows)?;
+            let here = identity::this_node(&desired, &catalog::identity()?)?;
+            rows.usable_node(rows.node_name(here))?
+        }
+    };
     check_distinct(from.id, to.id, &from.name)?;
     trust::check_link(from, to)?;
     Ok(((from.id, from.name.clone()), (to.id, to.name.clone())))
@@ -339,12 +349,13 @@ impl Change {
     fn applied_to(self, spec: &Spec) -> Result<Spec> {
         self.refuse_others(spec.kind())?;
         Ok(match spec.clone() {
-            Spec::Standby(old) if old.unmanaged && (self.slot.or(self.synchronous)).is_some() => {
-                let option = if self.slot.is_some() { "slot" } else { "synchronous" };
-                return Err(Error::BadOption {
-                    option: option.to_owned(),
-                    why: "That is for what manages the group.".to_owned(),
-                });
+            Spec::Standby(old) if old.unmanaged => {
+                refuse_of_unmanaged(&[
+                    ("slot", self.slot.is_some()),
+                    ("synchronous", self.synchronous.is_some()),
+                    ("options", self.options.is_some()),
+                ])?;
+                Spec::Standby(old)
             }
             Spec::Standby(old) => Spec::Standby(StandbySpec {
                 slot: self.slot.unwrap_or(old.slot),

@@ -40,8 +40,7 @@ impl Converge {
         if let Some(outcome) = self.outcome.take() {
             self.ended(state, outcome);
         }
-        let admits = matches!(gate::state(), gate::State::Open | gate::State::Overdue);
-        if spi::in_recovery() || !admits || !may_act(state) {
+        if spi::in_recovery() || !gate::state().admits() || !may_act(state) {
             return;
         }
         if guc::auto_apply() {

@@ -9,6 +9,8 @@ use crate::pg::membership::Successor;
 use crate::pg::spi;
 use nodes_plan::desired::{NodeId, Spec};
 use nodes_plan::node_health::NodeState;
+use nodes_plan::render::render;
+use nodes_plan::step::Operation;
 use nodes_plan::superseded::{Standing, standing};
 use nodes_plan::transition::Severity;
 
@@ -16,7 +18,6 @@ use nodes_plan::transition::Severity;
 pub struct Watch {
     /// What the gate was told last.
     told: Option<Standing>,
-    told_overdue: bool,
 }
 
 impl Watch {
@@ -35,12 +36,13 @@ impl Watch {
         }
     }
 
-    fn tell_overdue(&mut self, state: &mut State) {
-        let overdue = match gate::state() {
-            gate::State::Unconfirmed => gate::open_if_overdue(),
-            other => other == gate::State::Overdue,
-        };
-        if overdue && !std::mem::replace(&mut self.told_overdue, overdue) {
+    /// Said once after a start, by a worker whose registry has a group.
+    fn tell_overdue(&self, state: &mut State) {
+        if self.told == Some(Standing::Alone) {
+            return;
+        }
+        gate::open_if_overdue();
+        if gate::take_overdue() {
             let event = unconfirmed(state);
             state.events.push(event);
         }
@@ -100,7 +102,10 @@ fn disable_subscriptions(state: &mut State) {
         read_here.map(|link| link.name.as_str()).filter(enabled).map(str::to_owned).collect();
     if !names.is_empty() {
         // What fails is tried again after the next heartbeat; commits are refused meanwhile.
-        state.write(|| names.iter().try_for_each(|name| catalog::disable_subscription(name)));
+        let disable = |name: &String| Operation::DisableSubscription { name: name.clone() };
+        state.write(|| {
+            names.iter().try_for_each(|name| catalog::run_step(render(&disable(name)).text()))
+        });
     }
 }
 
