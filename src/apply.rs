@@ -21,6 +21,7 @@ pub mod switchover;
 use crate::catalog::{self, Origin, Rows};
 use crate::error::{Error, Result};
 use crate::gate;
+use crate::guc;
 use crate::libpq::reactor;
 use crate::observe::session::Target;
 use crate::observe::{self, Sessions};
@@ -76,8 +77,9 @@ pub fn passive_world(desired: &Desired, why: &Error) -> World {
 /// Asks all nodes at once and plans; changes nothing.
 pub fn look(desired: &Desired) -> Look {
     reactor::block_on(async {
-        let (world, mut sessions) = ask(desired, &desired.targets(), Sessions::new()).await;
+        let (world, mut sessions) = ask(desired, &desired.targets(), observe::take()).await;
         let pulses = observe::pulses(&mut sessions).await;
+        observe::keep(sessions, guc::keep_sessions()).await;
         let plan = nodes_plan::plan(&desired.registry, &world);
         Look { world, pulses, plan }
     })
@@ -86,7 +88,8 @@ pub fn look(desired: &Desired) -> Look {
 /// Asks the nodes that have links, at once, and plans; changes nothing.
 pub fn plan(desired: &Desired) -> Plan {
     reactor::block_on(async {
-        let (world, _) = ask(desired, &desired.linked_targets(), Sessions::new()).await;
+        let (world, sessions) = ask(desired, &desired.linked_targets(), observe::take()).await;
+        observe::keep(sessions, guc::keep_sessions()).await;
         nodes_plan::plan(&desired.registry, &world)
     })
 }
@@ -134,7 +137,7 @@ pub async fn converge(links: BTreeSet<LinkId>) -> Result<Vec<String>> {
 }
 
 async fn rounds(report: &mut Report, only: Option<&BTreeSet<LinkId>>) -> Result<()> {
-    let mut sessions = Sessions::new();
+    let mut sessions = if only.is_none() { observe::take() } else { Sessions::new() };
     let mut followed = only.is_some();
     for _ in 0..MAX_ROUNDS {
         let desired = spi::in_own_transaction(load_active)?;
@@ -150,7 +153,7 @@ async fn rounds(report: &mut Report, only: Option<&BTreeSet<LinkId>>) -> Result<
         if plan.steps.is_empty() || report.failed_without_link {
             settle(&desired, &plan, report, only)?;
             if only.is_none() {
-                follow_unfinished(&desired, &world, open, report).await?;
+                follow_unfinished(&desired, &world, open, report).await;
             }
             if early {
                 // Whoever streams by now can be waited for.
@@ -214,9 +217,9 @@ async fn follow_unfinished(
     world: &World,
     sessions: Sessions,
     report: &mut Report,
-) -> Result<()> {
+) {
     let unmade = report.unmade_links();
-    follow::all(desired, world, sessions, &unmade, report).await
+    follow::all(desired, world, sessions, &unmade, report).await;
 }
 
 /// A refused problem of the plan, as a line of the final error.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 static CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static STEP_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(300_000);
+static KEEP_SESSIONS: GucSetting<i32> = GucSetting::<i32>::new(60_000);
 static HEARTBEAT_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1_000);
 static NODE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5_000);
 static INVENTORY_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60);
@@ -41,6 +42,11 @@ pub fn connect_timeout() -> Duration {
 /// `statement_timeout` on the nodes; zero: none.
 pub fn step_timeout() -> Duration {
     milliseconds(&STEP_TIMEOUT)
+}
+
+/// How long sessions on nodes may idle between two calls; zero: they are closed.
+pub fn keep_sessions() -> Duration {
+    milliseconds(&KEEP_SESSIONS)
 }
 
 /// From one heartbeat of a node to the next.
@@ -156,6 +162,16 @@ fn define_session_settings() {
         c"How long one statement of nodes.apply() may take on a node; 0 for ever.",
         c"Becomes statement_timeout of the sessions that pg_nodes opens.",
         &STEP_TIMEOUT,
+        0,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"pg_nodes.keep_sessions",
+        c"How long sessions on nodes stay open for the next call; 0 closes them at once.",
+        c"The nodes end them by idle_session_timeout, or with the session that made them.",
+        &KEEP_SESSIONS,
         0,
         i32::MAX,
         GucContext::Userset,

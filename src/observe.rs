@@ -1,6 +1,7 @@
 //! The questions asked of a node and the answers as facts of the planner. Opens the sessions
 //! on which they are asked; the executor uses the same ones. Knows no SPI and no rules.
 
+mod kept;
 mod pooler;
 mod section;
 pub mod session;
@@ -27,6 +28,8 @@ const READINESS: &str = include_str!("observe/readiness.sql");
 
 /// Open sessions by node; a node that did not answer has none.
 pub type Sessions = BTreeMap<NodeId, Session>;
+
+pub use kept::{keep, take};
 
 /// Asks every target at the same time. Sessions of an earlier round are used again; one that
 /// broke is replaced. `redact` takes passwords out of what people will read.
@@ -90,15 +93,25 @@ async fn ask(
     interest: &Interest,
     session: Option<Session>,
 ) -> Result<(Session, NodeFacts)> {
-    if let Some(mut session) = session
-        && let Ok(facts) = facts(&mut session, interest).await
-    {
-        return Ok((session, facts));
-    }
-    let mut session = Session::open(target).await?;
-    let facts = facts(&mut session, interest).await?;
+    let again = session.filter(|session| session.is_like_new(target));
+    let (session, facts) = match ask_open(again, interest).await {
+        Some(answer) => answer,
+        None => {
+            let mut session = Session::open(target).await?;
+            let facts = facts(&mut session, interest).await?;
+            (session, facts)
+        }
+    };
     check_identity(target, &facts)?;
     Ok((session, facts))
+}
+
+/// `None`: there is no session, or not any more.
+async fn ask_open(session: Option<Session>, interest: &Interest) -> Option<(Session, NodeFacts)> {
+    let mut session = session?;
+    session.resume().await.ok()?;
+    let facts = facts(&mut session, interest).await.ok()?;
+    Some((session, facts))
 }
 
 /// What another server says than the node is nothing that the node has said.
@@ -164,6 +177,8 @@ struct SuperuserFacts {
 
 /// Asks one node everything.
 pub async fn facts(session: &mut Session, interest: &Interest) -> Result<NodeFacts> {
+    // What links make is there, or will be the next time.
+    session.sections = session.sections.and(Sections::of(interest));
     let mut value = loop {
         let asked = session.sections;
         let mut answer = facts_in(session, interest, asked).await?;
@@ -183,8 +198,6 @@ pub async fn facts(session: &mut Session, interest: &Interest) -> Result<NodeFac
         let more = superuser_facts(session, interest).await?;
         add_superuser_facts(&mut facts, more);
     }
-    // What links make is most likely there the next time.
-    session.sections = session.sections.and(Sections::of(interest));
     Ok(facts)
 }
 
@@ -205,7 +218,8 @@ async fn superuser_facts(session: &mut Session, interest: &Interest) -> Result<S
     const INSUFFICIENT_PRIVILEGE: &str = "42501";
     let sql = section::only(SUPERUSER_FACTS, |name| name == "standby" && interest.standby);
     let sql = |passfile| sql.replace(":passfile", passfile);
-    let (answer, readable) = match session.connection.query(&sql(PASSFILE), &[]).await {
+    let name = if interest.standby { c"superuser_standby" } else { c"superuser" };
+    let (answer, readable) = match session.ask_again(name, &sql(PASSFILE), &[]).await {
         Err(error) if error.sqlstate.as_deref() == Some(INSUFFICIENT_PRIVILEGE) => {
             (session.connection.query(&sql("NULL"), &[]).await?, false)
         }

@@ -3,7 +3,6 @@
 
 use super::desired::Desired;
 use super::report::{Report, warn};
-use crate::error::Result;
 use crate::libpq::error::Error as PeerError;
 use crate::libpq::reactor;
 use crate::observe::Sessions;
@@ -17,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 const PAUSE: Duration = Duration::from_millis(20);
+const LASTING_PAUSE: Duration = Duration::from_millis(100);
 /// Progress is told at most this often.
 const NOTICE_INTERVAL: Duration = Duration::from_secs(1);
 /// A copy without a lasting apply worker for this long, and for as long again as the launcher
@@ -43,7 +43,7 @@ pub async fn all(
     sessions: Sessions,
     skip: &BTreeSet<LinkId>,
     report: &mut Report,
-) -> Result<()> {
+) {
     let sessions: Shared = sessions.into_iter().map(|(n, s)| (n, Mutex::new(s))).collect();
     let report = RefCell::new(report);
     let active = |link: &&Link| link.state == LinkState::Active && !skip.contains(&link.id);
@@ -59,7 +59,6 @@ pub async fn all(
         }
     });
     join_all(watched).await;
-    Ok(())
 }
 
 /// How far an initial copy is.
@@ -82,6 +81,8 @@ struct Fruitless {
     reached: (i64, i64),
     gone: usize,
     present: BTreeSet<String>,
+    /// All that copy now did so at the last look.
+    lasting: bool,
 }
 
 impl Fruitless {
@@ -91,6 +92,7 @@ impl Fruitless {
             (self.reached, self.gone) = (reached, 0);
         }
         self.gone += self.present.difference(&now.copiers).count();
+        self.lasting = !now.copiers.is_empty() && now.copiers == self.present;
         self.present.clone_from(&now.copiers);
         self.gone
     }
@@ -195,7 +197,7 @@ async fn watch_copy(
                 now.rows
             );
         }
-        reactor::sleep(pause_after(begun.elapsed())).await;
+        reactor::sleep(pause_after(begun.elapsed(), fruitless.lasting)).await;
     }
 }
 
@@ -217,10 +219,11 @@ async fn await_no_standby(link: &Link, sessions: &Shared) -> std::result::Result
     }
 }
 
-/// A short copy is soon seen to be done. A long one is looked at as often as a worker must be
-/// seen that comes, fails and goes.
-fn pause_after(elapsed: Duration) -> Duration {
-    (elapsed / 50).clamp(Duration::from_millis(2), PAUSE)
+/// A short copy is soon seen to be done; looks at a long one take little from it. As long as no
+/// worker lasts, one that comes, fails and goes must be seen.
+fn pause_after(elapsed: Duration, lasting: bool) -> Duration {
+    let most = if lasting { LASTING_PAUSE } else { PAUSE };
+    (elapsed / 16).clamp(Duration::from_millis(2), most)
 }
 
 fn counted(number: i64, what: &str) -> String {

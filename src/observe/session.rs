@@ -41,8 +41,9 @@ pub struct Session {
     pub connection: Connection,
     /// What the node is to be asked for: what it was last seen to have, at least.
     pub sections: Sections,
-    step_timeout: Duration,
-    connect_timeout: Duration,
+    target: Target,
+    /// Left to itself until it is used again.
+    rests: bool,
     /// Names of the questions that the node has prepared.
     prepared: BTreeSet<&'static CStr>,
 }
@@ -63,6 +64,9 @@ const QUIET: &str = "; SELECT set_config(name, value, false) FROM (VALUES \
      ('log_min_error_statement', 'panic'), ('pg_stat_statements.track', 'none'), \
      ('pgaudit.log', 'none'), ('auto_explain.log_min_duration', '-1')) quiet (name, value) \
      WHERE has_parameter_privilege(name, 'SET')";
+
+/// A node that is there answers to nothing at once.
+const RESUME_LIMIT: Duration = Duration::from_secs(1);
 
 impl Session {
     pub async fn open(target: &Target) -> Result<Session> {
@@ -95,18 +99,46 @@ impl Session {
         Ok(Session {
             connection,
             sections: sections.unwrap_or_default(),
-            step_timeout: target.step_timeout,
-            connect_timeout: target.connect_timeout,
+            target: target.clone(),
+            rests: false,
             prepared: BTreeSet::new(),
         })
+    }
+
+    /// Whether a session that is opened now would be like this one.
+    pub fn is_like_new(&self, target: &Target) -> bool {
+        let limits = |target: &Target| (target.connect_timeout, target.step_timeout);
+        self.target.is_same(target) && limits(&self.target) == limits(target)
+    }
+
+    /// Leaves the session to itself: the node ends it after a while, without a word in its log
+    /// where the role may say so.
+    pub async fn rest(&mut self, most: Duration) -> std::result::Result<(), PeerError> {
+        let sql = format!(
+            "SET idle_session_timeout = {}; {}",
+            most.as_millis(),
+            set_where_allowed("log_min_messages", Some("panic"))
+        );
+        self.rests = true;
+        self.connection.simple(&sql).await
+    }
+
+    /// Takes the session up again, if it is still there.
+    pub async fn resume(&mut self) -> std::result::Result<(), PeerError> {
+        if !std::mem::take(&mut self.rests) {
+            return Ok(());
+        }
+        let again = set_where_allowed("log_min_messages", None);
+        let sql = format!("SET idle_session_timeout = 0; {again}");
+        self.connection.simple_each(&sql, Some(RESUME_LIMIT), |_| {}).await
     }
 
     /// How long the answer to so many statements may take: the node ends each of them by
     /// itself after `statement_timeout`, unless it is gone. `None`: for ever.
     pub fn step_limit(&self, statements: usize) -> Option<Duration> {
         let statements = u32::try_from(statements).unwrap_or(u32::MAX);
-        let all = self.step_timeout.saturating_mul(statements);
-        (!all.is_zero()).then(|| all.saturating_add(self.connect_timeout))
+        let all = self.target.step_timeout.saturating_mul(statements);
+        (!all.is_zero()).then(|| all.saturating_add(self.target.connect_timeout))
     }
 
     /// Asks a question that comes again: parsed and planned the first time only.
@@ -132,12 +164,18 @@ impl Session {
     /// Hides what the session runs from `pg_stat_activity`, or shows it again; where the role
     /// may not, everything stays as it is.
     pub async fn hide_activity(&mut self, hide: bool) {
-        let value = if hide { "'off'" } else { "reset_val" };
-        let sql = format!(
-            "SELECT set_config(name, {value}, false) FROM pg_show_all_settings() \
-             WHERE name = 'track_activities' AND has_parameter_privilege(name, 'SET')"
-        );
+        let sql = set_where_allowed("track_activities", hide.then_some("off"));
         // A refusal is no reason to fail the step: the issue is one of rights on that server.
         let _ = self.connection.simple(&sql).await;
     }
+}
+
+/// Sets a parameter, or with `None` resets it, where the role may; asking first leaves no error in
+/// that server's log.
+fn set_where_allowed(parameter: &str, value: Option<&str>) -> String {
+    let value = value.map_or("NULL".to_owned(), |value| format!("'{value}'"));
+    format!(
+        "SELECT set_config(name, {value}, false) FROM (VALUES ('{parameter}')) quiet (name) \
+         WHERE has_parameter_privilege(name, 'SET')"
+    )
 }
