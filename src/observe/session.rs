@@ -129,7 +129,7 @@ impl Session {
             return Ok(());
         }
         let again = set_where_allowed("log_min_messages", None);
-        let sql = format!("SET idle_session_timeout = 0; {again}");
+        let sql = format!("RESET idle_session_timeout; {again}");
         self.connection.simple_each(&sql, Some(RESUME_LIMIT), |_| {}).await
     }
 
