@@ -20,7 +20,8 @@ struct Cluster {
     _services: TempDir,
 }
 
-fn cluster() -> Cluster {
+/// A standby that hears nothing for `silence` sees nobody.
+fn cluster(silence: &str) -> Cluster {
     let services = pg_test::temp_dir("services");
     let builder = |name: &str| {
         let file = services.path().join(name);
@@ -28,8 +29,7 @@ fn cluster() -> Cluster {
             .env("PGSERVICEFILE", &file.to_string_lossy())
             .conf("wal_log_hints", "on")
             .conf("full_page_writes", "on")
-            // Who hears nothing for so long sees nobody.
-            .conf("wal_receiver_timeout", "1s")
+            .conf("wal_receiver_timeout", silence)
             .conf("pg_nodes.connect_timeout", "1s")
     };
     let paris = builder("paris").start();
@@ -87,7 +87,7 @@ impl Cluster {
 
 #[test]
 fn the_side_that_was_cut_off_is_rewound() {
-    let on = cluster();
+    let on = cluster("1s");
     let writer = Writer::start(&[&on.paris], "orders");
     wait_until("there are orders", LONG, || on.oslo.query_texts("app", ORDERS).len() > 100);
     let written: Vec<String> = writer.finish().numbers.iter().map(i32::to_string).collect();
@@ -98,7 +98,7 @@ fn the_side_that_was_cut_off_is_rewound() {
     let force = "CALL nodes.promote('oslo', force => true)";
     on.oslo_to_paris.set(Fault::BlackHole);
     on.await_end_of_stream(&on.oslo);
-    refused(&on.oslo, force, &["\"rome\" sees primary \"paris\"", "PR02"]);
+    refused(&on.oslo, force, &["\"rome\" sees primary \"paris\": it can connect", "PR02"]);
     on.paris.sql("app", "INSERT INTO orders VALUES (-2)");
     let ahead = "SELECT count(*)::text FROM orders WHERE id = -2";
     wait_until("rome is ahead", LONG, || on.rome.query_one_text("app", ahead) == "1");
@@ -136,4 +136,25 @@ fn the_side_that_was_cut_off_is_rewound() {
     for (server, readers) in [(&on.oslo, "2 2"), (&on.paris, "0 0"), (&on.rome, "0 0")] {
         wait_until("all slots are read", LONG, || server.query_one_text("app", slots) == readers);
     }
+}
+
+/// The streams seem open for a while: who knows better need not wait for their end.
+#[test]
+fn a_primary_that_is_cut_off_is_replaced_at_once_by_force() {
+    let on = cluster("1h");
+    on.rome_to_paris.set(Fault::BlackHole);
+    let received = |server: &Server| {
+        let received = "SELECT (pg_last_wal_receive_lsn() - '0/0')::bigint::text";
+        server.query_one_text("app", received).parse::<u64>().expect("a position")
+    };
+    let has_all = || received(&on.oslo) >= received(&on.rome);
+    wait_until("oslo has all that rome has", LONG, has_all);
+    on.oslo_to_paris.set(Fault::BlackHole);
+    let heard = ["\"rome\" sees primary \"paris\": it streams", "\"oslo\" sees", "PR08"];
+    refused(&on.oslo, "CALL nodes.promote('oslo')", &heard);
+    let said = on.oslo.psql("app", "CALL nodes.promote('oslo', force => true)");
+    let told = ["WARNING", "PR08", "\"oslo\" is a primary", "all links follow \"oslo\""];
+    assert!(said.ok && told.iter().all(|text| said.output.contains(text)), "{said}");
+    on.oslo.sql("app", "INSERT INTO orders VALUES (1)");
+    wait_until("rome follows", LONG, || on.rome.query_texts("app", ORDERS) == ["1"]);
 }

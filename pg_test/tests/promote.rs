@@ -175,8 +175,8 @@ fn a_primary_that_a_standby_sees_is_not_dead() {
          WHERE name = 'paris'",
     );
     await_replay(&cluster);
-    let seen = ["\"rome\" sees primary \"paris\": it streams from there", "PR02"];
-    refused(&cluster.oslo, "CALL nodes.promote('oslo', force => true)", &seen);
+    let heard = ["\"rome\" sees primary \"paris\": it streams from there", "PR08", "force => true"];
+    refused(&cluster.oslo, "CALL nodes.promote('oslo')", &heard);
     assert_eq!(cluster.oslo.query_one_text("app", "SELECT pg_is_in_recovery()::text"), "true");
 }
 

@@ -110,8 +110,10 @@ fn a_session_is_not_used_for_what_the_node_is_no_more() {
     client.execute(alter, &[&conninfo]).expect("nodes.alter_node()");
     assert_eq!(problems(&mut client), [""; 0]);
     assert!(!pair.sessions().iter().any(|session| first.contains(session)), "another session");
-    let users = format!("SELECT DISTINCT usename::text FROM ({SESSIONS}) s (pid), \
-        pg_stat_activity a WHERE a.pid::text = s.pid");
+    let users = format!(
+        "SELECT DISTINCT usename::text FROM ({SESSIONS}) s (pid), \
+        pg_stat_activity a WHERE a.pid::text = s.pid"
+    );
     assert_eq!(pair.london.query_texts("postgres", &users), ["watcher"]);
 }
 

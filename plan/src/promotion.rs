@@ -60,8 +60,10 @@ pub struct Member {
     pub timeline: i64,
     /// How far it has WAL: received or replayed, or written.
     pub lsn: Option<Lsn>,
-    /// How it notices the primary, where it does: in words.
+    /// How it finds the primary there now, where it does: in words.
     pub sees_primary: Option<String>,
+    /// Its stream from the primary, in words: one that was cut off seems open for a while.
+    pub hears_primary: Option<String>,
 }
 
 pub struct Evidence<'a> {
@@ -86,11 +88,12 @@ type Finding = (String, &'static str);
 /// All are asked.
 pub(crate) const RULES: &[Rule] = &[
     Rule { id: "PR01", when: "the primary answers", forcible: false, then: primary_lives },
-    Rule { id: "PR02", when: "a standby sees the primary", forcible: false, then: primary_seen },
+    Rule { id: "PR02", when: "a standby reaches the primary", forcible: false, then: primary_seen },
     Rule { id: "PR03", when: "another is a primary already", forcible: false, then: other_primary },
     Rule { id: "PR04", when: "the candidate does not answer", forcible: false, then: silent },
     Rule { id: "PR05", when: "another standby does not answer", forcible: true, then: unheard },
     Rule { id: "PR06", when: "another standby has more WAL", forcible: true, then: behind },
+    Rule { id: "PR08", when: "a standby streams from it", forcible: true, then: primary_heard },
     Rule { id: "PR07", when: "a failover manager decides", forcible: false, then: not_ours },
 ];
 
@@ -150,13 +153,32 @@ fn primary_lives(on: &Evidence<'_>) -> Vec<Finding> {
 }
 
 fn primary_seen(on: &Evidence<'_>) -> Vec<Finding> {
+    noticed(on, STOP_IT, |member| member.sees_primary.as_ref())
+}
+
+const CUT_OFF: &str = "Stop that server first. If it is cut off, its standbys notice within \
+                       wal_receiver_timeout; force => true does not wait for that, and risks that \
+                       both take writes until the old primary can be reached.";
+
+/// Where it can be connected to as well, that counts.
+fn primary_heard(on: &Evidence<'_>) -> Vec<Finding> {
+    noticed(on, CUT_OFF, |member| {
+        member.hears_primary.as_ref().filter(|_| member.sees_primary.is_none())
+    })
+}
+
+fn noticed(
+    on: &Evidence<'_>,
+    hint: &'static str,
+    how: impl Fn(&Member) -> Option<&String>,
+) -> Vec<Finding> {
     if on.is_done() {
         return vec![];
     }
     let seen = |node: &NodeId| {
-        let how = on.member(*node)?.sees_primary.as_ref()?;
+        let how = how(on.member(*node)?)?;
         let (node, primary) = (on.name(*node), on.name(on.group.primary));
-        Some((format!("\"{node}\" sees primary \"{primary}\": {how}"), STOP_IT))
+        Some((format!("\"{node}\" sees primary \"{primary}\": {how}"), hint))
     };
     on.group.standbys.iter().filter_map(seen).collect()
 }

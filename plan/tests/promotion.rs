@@ -43,7 +43,7 @@ fn pair() -> Registry {
 }
 
 fn member(lsn: u64) -> Member {
-    Member { in_recovery: true, timeline: 1, lsn: Some(Lsn(lsn)), sees_primary: None }
+    Member { in_recovery: true, timeline: 1, lsn: Some(Lsn(lsn)), ..Member::default() }
 }
 
 /// Paris is dead, oslo and rome have the same.
@@ -83,8 +83,11 @@ fn forbidden() -> Vec<(BTreeMap<NodeId, Answer>, &'static str)> {
     vec![
         (with(PARIS, |m| m.in_recovery = false), "PR01: primary \"paris\" answers"),
         (
-            with(ROME, |m| m.sees_primary = Some("it streams".into())),
-            "PR02: \"rome\" sees primary \"paris\": it streams",
+            with(ROME, |m| {
+                m.sees_primary = Some("it connects".into());
+                m.hears_primary = Some("it streams".into());
+            }),
+            "PR02: \"rome\" sees primary \"paris\": it connects",
         ),
         (
             with(ROME, |m| (m.in_recovery, m.timeline) = (false, 2)),
@@ -103,6 +106,10 @@ fn risks() -> Vec<(BTreeMap<NodeId, Answer>, &'static str)> {
         (
             with(ROME, |m| m.lsn = Some(Lsn(164))),
             "PR06: 64 bytes of WAL would be lost that \"rome\" has: it is at 0/A4, \"oslo\" at 0/64",
+        ),
+        (
+            with(ROME, |m| m.hears_primary = Some("it streams".into())),
+            "PR08: \"rome\" sees primary \"paris\": it streams",
         ),
         (with(ROME, |m| m.timeline = 2), "PR06: \"rome\" is on timeline 2, \"oslo\" on timeline 1"),
     ]

@@ -138,7 +138,7 @@ async fn look(session: &mut Session) -> Result<Member> {
         timeline = timeline.max(wal_timeline(session).await.unwrap_or_default());
     }
     let lsn = pulse.received.max(pulse.lsn);
-    Ok(Member { in_recovery: pulse.in_recovery, timeline, lsn, sees_primary: None })
+    Ok(Member { in_recovery: pulse.in_recovery, timeline, lsn, ..Member::default() })
 }
 
 /// The timeline that a standby's WAL has come to: without a receiver, the standby itself tells only
@@ -171,15 +171,12 @@ async fn ask(desired: &Desired, primary: NodeId, node: NodeId) -> Result<Member>
             && link.from == primary
             && matches!(link.spec, nodes_plan::desired::Spec::Standby(_))
     });
-    let sees_primary = match (follows, node == primary) {
-        (_, true) => None,
-        (true, false) => match receives(&mut session).await? {
-            Some(how) => Some(how),
-            None => reaches(&mut session, desired.registry.node_name(primary)).await,
-        },
-        (false, false) => reaches(&mut session, desired.registry.node_name(primary)).await,
-    };
-    Ok(Member { sees_primary: sees_primary.filter(|_| member.in_recovery), ..member })
+    if node == primary || !member.in_recovery {
+        return Ok(member);
+    }
+    let hears_primary = if follows { receives(&mut session).await? } else { None };
+    let sees_primary = reaches(&mut session, desired.registry.node_name(primary)).await;
+    Ok(Member { hears_primary, sees_primary, ..member })
 }
 
 /// Whether a standby's stream from its primary is open.
