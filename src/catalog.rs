@@ -1,13 +1,17 @@
 //! The registry's tables, over SPI: desired state in and out, events and step log appended.
 //! All SQL runs as the extension's owner with a safe `search_path`. Nothing here knows libpq.
 
+mod history;
+
 use crate::error::{Error, Result};
 use crate::pg::spi;
+pub use history::{
+    Event, LastTold, LoggedStep, StepEnd, append_event, forget_events, last_told, log_step_ends,
+    log_steps,
+};
 use nodes_plan::desired::{Link, LinkId, LinkState, Node, NodeId, Registry, Spec};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 /// A row of `nodes.node` with its secrets.
 #[derive(Clone, Deserialize)]
@@ -138,8 +142,11 @@ fn load<T: DeserializeOwned>(nodes: &str) -> Result<T> {
 }
 
 fn read_json<T: DeserializeOwned>(sql: &str) -> Result<T> {
-    let text = spi::read_text(sql, &[])?.unwrap_or_default();
-    serde_json::from_str(&text).map_err(|source| Error::Json { context: "registry", source })
+    from_json(&spi::read_text(sql, &[])?.unwrap_or_default())
+}
+
+fn from_json<T: DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|source| Error::Json { context: "registry", source })
 }
 
 impl Outline {
@@ -450,94 +457,6 @@ pub fn relations_in_schema(schema: &str) -> Result<Option<String>> {
          WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') \
          ORDER BY relname LIMIT 5) first",
         &[Some(schema)],
-    )
-}
-
-/// Begins a row of the step log and returns its id.
-pub fn log_step(node: Option<&str>, link: Option<&str>, rule: &str, sql: &str) -> Result<String> {
-    let id = spi::write_returning(
-        "INSERT INTO nodes.step_log (node, link, rule, command) VALUES ($1, $2, $3, $4) \
-         RETURNING id::text",
-        &[node, link, Some(rule), Some(sql)],
-    )?;
-    Ok(id.unwrap_or_default())
-}
-
-/// Ends a row of the step log.
-pub fn log_step_end(id: &str, sqlstate: Option<&str>, message: Option<&str>) -> Result<()> {
-    spi::write(
-        "UPDATE nodes.step_log SET finished = clock_timestamp(), sqlstate = $2, message = $3 \
-         WHERE id = $1::bigint",
-        &[Some(id), sqlstate, message],
-    )
-}
-
-/// What happened to a link or a node, for `nodes.event`.
-pub struct Event<'a> {
-    pub node: Option<&'a str>,
-    pub link: Option<&'a str>,
-    pub kind: &'a str,
-    pub severity: &'a str,
-    pub message: &'a str,
-    /// JSON.
-    pub detail: Option<&'a str>,
-}
-
-/// Appends a row and notifies the channel `pg_nodes` of it, as far as a payload is long.
-pub fn append_event(event: &Event<'_>) -> Result<()> {
-    spi::write(
-        "WITH added AS (INSERT INTO nodes.event (node, link, kind, severity, message, detail) \
-         VALUES ($1, $2, $3, $4, $5, $6::jsonb) RETURNING *) \
-         SELECT pg_notify('pg_nodes', CASE WHEN octet_length(payload) < 8000 THEN payload \
-         ELSE short END) FROM (SELECT to_jsonb(added)::text, \
-         (to_jsonb(added) - 'message' - 'detail')::text FROM added) told(payload, short)",
-        &[
-            event.node,
-            event.link,
-            Some(event.kind),
-            Some(event.severity),
-            Some(event.message),
-            event.detail,
-        ],
-    )
-}
-
-/// What was told last of each node and link that is still registered: names and kinds.
-#[derive(Default, Deserialize)]
-pub struct LastTold {
-    pub nodes: BTreeMap<String, String>,
-    pub links: BTreeMap<String, String>,
-    /// Nodes of which was told last that commits wait.
-    pub blocked: BTreeSet<String>,
-}
-
-/// Reads it from `nodes.event`; that something flaps, or no longer, is no state.
-pub fn last_told() -> Result<LastTold> {
-    let text = spi::read_text(
-        "WITH told AS (SELECT DISTINCT ON (node, link) node, link, kind FROM nodes.event \
-         WHERE kind NOT IN ('flapping', 'stable', 'superseded', 'confirmed', 'unconfirmed', \
-           'headroom', 'synchronous_blocked', 'synchronous_ok') \
-         AND (node IS NULL) <> (link IS NULL) ORDER BY node, link, id DESC) \
-         SELECT json_build_object( \
-         'nodes', (SELECT coalesce(json_object_agg(node, kind), '{}') FROM told \
-                   WHERE node IN (SELECT name FROM nodes.node)), \
-         'links', (SELECT coalesce(json_object_agg(link, kind), '{}') FROM told \
-                   WHERE link IN (SELECT name FROM nodes.link WHERE state <> 'removing')), \
-         'blocked', (SELECT coalesce(json_agg(node), '[]') FROM ( \
-           SELECT DISTINCT ON (node) node, kind FROM nodes.event \
-           WHERE kind IN ('synchronous_blocked', 'synchronous_ok') \
-           ORDER BY node, id DESC) last WHERE kind = 'synchronous_blocked'))::text",
-        &[],
-    )?;
-    let text = text.unwrap_or_default();
-    serde_json::from_str(&text).map_err(|source| Error::Json { context: "events", source })
-}
-
-/// Removes old events.
-pub fn forget_events(retention: Duration) -> Result<()> {
-    spi::write(
-        "DELETE FROM nodes.event WHERE at < clock_timestamp() - $1::interval",
-        &[Some(&format!("{} seconds", retention.as_secs()))],
     )
 }
 

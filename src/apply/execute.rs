@@ -5,7 +5,7 @@
 use super::desired::Desired;
 use super::report::Report;
 use super::run_registry_step;
-use crate::catalog;
+use crate::catalog::{self, LoggedStep, StepEnd};
 use crate::error::Result;
 use crate::libpq::error::Error as PeerError;
 use crate::libpq::reactor;
@@ -91,8 +91,10 @@ impl<'a> Execution<'a> {
         batch: Batch<'_>,
         report: &RefCell<&mut Report>,
     ) -> Result<std::result::Result<(), Failure>> {
-        let logged = spi::in_own_transaction(|| batch.iter().map(|s| self.log(s)).collect())?;
-        let ids: Vec<String> = logged;
+        let steps: Vec<Sql> = batch.iter().map(|step| step.operation.sql()).collect();
+        let logged = batch.iter().zip(&steps).map(|(step, sql)| self.logged(step, sql));
+        let logged: Vec<LoggedStep<'_>> = logged.collect();
+        let ids = spi::in_own_transaction(|| catalog::log_steps(&logged))?;
         let outcome = self.send(batch).await;
         spi::in_own_transaction(|| log_outcome(&ids, &outcome))?;
         match outcome {
@@ -104,10 +106,13 @@ impl<'a> Execution<'a> {
         }
     }
 
-    fn log(&self, step: &Step) -> Result<String> {
-        let node = step.node.map(|node| self.desired.registry.node_name(node));
-        let link = step.link.map(|link| self.desired.link_name(link));
-        catalog::log_step(node, link, step.rule, step.operation.sql().masked())
+    fn logged<'s>(&'s self, step: &'s Step, sql: &'s Sql) -> LoggedStep<'s> {
+        LoggedStep {
+            node: step.node.map(|node| self.desired.registry.node_name(node)),
+            link: step.link.map(|link| self.desired.link_name(link)),
+            rule: step.rule,
+            command: sql.masked(),
+        }
     }
 
     async fn send(&self, batch: Batch<'_>) -> std::result::Result<Duration, Failure> {
@@ -217,17 +222,18 @@ fn batches(steps: &[Step]) -> impl Iterator<Item = Batch<'_>> {
     })
 }
 
-fn log_outcome(ids: &[String], outcome: &std::result::Result<Duration, Failure>) -> Result<()> {
-    for (position, id) in ids.iter().enumerate() {
-        match outcome {
-            Ok(_) => catalog::log_step_end(id, None, None)?,
+fn log_outcome(ids: &[i64], outcome: &std::result::Result<Duration, Failure>) -> Result<()> {
+    let ends = ids.iter().enumerate().map(|(position, id)| {
+        let (sqlstate, message) = match outcome {
+            Ok(_) => (None, None),
             Err(failure) if failure.position == position => {
-                catalog::log_step_end(id, failure.sqlstate.as_deref(), Some(&failure.message))?;
+                (failure.sqlstate.as_deref(), Some(failure.message.as_str()))
             }
-            Err(_) => catalog::log_step_end(id, Some("25P02"), Some("rolled back"))?,
-        }
-    }
-    Ok(())
+            Err(_) => (Some("25P02"), Some("rolled back")),
+        };
+        StepEnd { id: *id, sqlstate, message }
+    });
+    catalog::log_step_ends(&ends.collect::<Vec<_>>())
 }
 
 /// Sends a batch, again while what it drops is still in use and that can pass.
