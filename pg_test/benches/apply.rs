@@ -27,6 +27,7 @@ fn main() {
     lab.compare(&only, "foreign schema of 10 tables", SINGLE, &[foreign(1, 0)]);
     lab.compare(&only, "subscription of 100,000 rows", SINGLE, &[copy("large", 1, 0)]);
     lab.compare(&only, "mesh of 56 foreign schemas", MANY, &each(&links, foreign));
+    lab.compare(&only, "ring of 8 subscriptions, no copy", MANY, &each(&ring, changes));
     lab.compare(&only, "ring of 8 subscriptions, 1,000 rows each", MANY, &each(&ring, few));
     lab.compare(&only, "ring of 8 subscriptions, 100,000 rows each", MANY, &each(&ring, large));
     drop(lab);
@@ -57,6 +58,11 @@ fn foreign(from: usize, to: usize) -> String {
     format!(
         "SELECT nodes.add_foreign_schema('f{from}_{to}', 's{from}', 'data', on_node => 's{to}')"
     )
+}
+
+/// Without an initial copy.
+fn changes(from: usize, to: usize) -> String {
+    copy("few", from, to).replace("')", "', copy_data => false)")
 }
 
 fn few(from: usize, to: usize) -> String {
