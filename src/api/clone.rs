@@ -74,7 +74,7 @@ fn checked_port(port: i32) -> Result<u16> {
 }
 
 /// In kilobytes a second; more than a gigabyte is no limit to `pg_basebackup`.
-fn checked_rate(rate: &str) -> Result<Option<u64>> {
+pub fn checked_rate(rate: &str) -> Result<Option<u64>> {
     let rate = with_unit("max_rate", rate, Unit::Kilobytes, 32)?;
     Ok(Some(rate).filter(|rate| *rate <= 1 << 20))
 }

@@ -4,7 +4,7 @@
 
 mod prepare;
 
-pub use prepare::Request;
+pub use prepare::{Parties, Request, call, unregistered_recipe};
 
 use super::desired::Desired;
 use super::leader::{self, open};
@@ -22,7 +22,7 @@ use nodes_plan::desired::{LinkId, NodeId};
 use nodes_plan::render::render;
 use nodes_plan::step::Operation;
 use pgrx::PgSqlErrorCode as Code;
-use prepare::{Parties, call, check, look, register, registered, task, unregistered_recipe};
+use prepare::{check, look, register, registered, task};
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -64,16 +64,7 @@ pub fn clone_standby(request: &Request) -> Result<()> {
     });
     let (node, recipe) = found.ok_or_else(|| vanished(request))?;
     let task = task(request, &source, &machine, recipe);
-    let job = Job {
-        desired: &desired,
-        parties,
-        node,
-        link,
-        task,
-        begun: Cell::new(false),
-        copying: Cell::new(None),
-    };
-    job.run(known.is_none())
+    Job::new(&desired, parties, node, link, task).run(known.is_none())
 }
 
 /// Somebody has removed what was just registered.
@@ -81,8 +72,8 @@ fn vanished(request: &Request) -> Error {
     Error::UnknownLink { name: request.name.clone(), known: vec![] }
 }
 
-/// A clone that is registered.
-struct Job<'a> {
+/// A copy for a node that is registered.
+pub struct Job<'a> {
     desired: &'a Desired,
     parties: Parties,
     node: NodeId,
@@ -94,23 +85,41 @@ struct Job<'a> {
     copying: Cell<Option<i32>>,
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
+    pub fn new(
+        desired: &'a Desired,
+        parties: Parties,
+        node: NodeId,
+        link: LinkId,
+        task: Task,
+    ) -> Job<'a> {
+        let (begun, copying) = (Cell::new(false), Cell::new(None));
+        Job { desired, parties, node, link, task, begun, copying }
+    }
+
     /// `is_new`: whether this very call has registered it.
     fn run(&self, is_new: bool) -> Result<()> {
-        if let Err(error) = self.copy_or_undo() {
-            // What cannot be taken back now is found by the next call, by what is registered.
-            if reactor::block_on(self.undo()).is_ok() && is_new {
-                run_registry_step(render(&Operation::ForgetLink { link: self.link }).text())?;
-                run_registry_step(render(&Operation::ForgetNode { node: self.node }).text())?;
-            }
-            return Err(error);
-        }
+        self.fetch(is_new, || {
+            run_registry_step(render(&Operation::ForgetNode { node: self.node }).text())
+        })?;
         reactor::block_on(self.start())?;
         self.tell("cloned")?;
         let links = BTreeSet::from([self.link]);
         let lines = lock::with_apply_lock(None, |_| reactor::block_on(super::converge(links)))?;
         lines.into_iter().for_each(|line| warn(line, None));
         Ok(())
+    }
+
+    /// Makes the copy. What fails is taken back, also in the registry where this call has made the
+    /// link: `forget` does what is left to do after that.
+    pub fn fetch(&self, is_new: bool, forget: impl FnOnce() -> Result<()>) -> Result<()> {
+        let Err(error) = self.copy_or_undo() else { return Ok(()) };
+        // What cannot be taken back now is found by the next call, by what is registered.
+        if reactor::block_on(self.undo()).is_ok() && is_new {
+            run_registry_step(render(&Operation::ForgetLink { link: self.link }).text())?;
+            forget()?;
+        }
+        Err(error)
     }
 
     fn copy_or_undo(&self) -> Result<()> {

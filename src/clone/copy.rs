@@ -103,7 +103,7 @@ impl Drop for Copying<'_> {
 }
 
 /// Whatever is there: links go themselves, not what they lead to.
-fn remove(path: &Path) -> std::io::Result<()> {
+pub fn remove(path: &Path) -> std::io::Result<()> {
     match fs::symlink_metadata(path)?.is_dir() {
         true => fs::remove_dir_all(path),
         false => fs::remove_file(path),
@@ -196,7 +196,7 @@ fn move_tablespaces(task: &Task) -> Result<()> {
 }
 
 /// Makes a rename last.
-fn sync_parent(path: &Path) -> Result<()> {
+pub fn sync_parent(path: &Path) -> Result<()> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     let synced = File::open(parent).and_then(|parent| parent.sync_all());
     synced.map_err(|error| system(&format!("could not sync \"{}\"", parent.display()), &error))

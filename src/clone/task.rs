@@ -44,7 +44,8 @@ pub struct Task {
     pub checksums: bool,
     /// Whether the copy is read again and compared with its manifest.
     pub verify: bool,
-    pub port: u16,
+    /// Of the new server; `None` where the copy is for one that runs.
+    pub port: Option<u16>,
     /// Major version of the primary.
     pub major: i32,
     /// Lines of `postgresql.auto.conf`.
@@ -66,7 +67,7 @@ impl Task {
 
     /// The file in a complete clone that says whose it is, until it is a server of its own.
     pub fn marker(&self) -> PathBuf {
-        self.directory.join("pg_nodes.clone")
+        self.directory.join(super::swap::MARKER)
     }
 
     /// Whether the final directory is there, and of this link.

@@ -270,7 +270,7 @@ pub fn task(request: &Request, source: &Source, machine: &Machine, recipe: Recip
         sizes: source.sizes.clone(),
         checksums: request.checksums,
         verify: request.verify,
-        port: request.port,
+        port: Some(request.port),
         major: source.version / 10_000,
         settings,
         files: files.map(|(name, text)| (name.clone(), text.clone().unwrap_or_default())).collect(),
