@@ -3,6 +3,7 @@
 use pg_test::adopted::{Adopted, kill_program, program_runs};
 use pg_test::names::literal;
 use pg_test::trio::{add_node, plan};
+use pg_test::watcher::watching;
 use pg_test::{Fault, LONG, Phase, Proxy, Psql, Server, wait_until};
 use postgres::Client;
 use std::fs;
@@ -245,6 +246,33 @@ fn a_cancelled_call_is_taken_back() {
     paris.sql("app", "SELECT nodes.forget_node('oslo')");
     assert!(paris.psql("app", "CALL nodes.apply()").ok);
     assert_nothing_begun(&paris, &place);
+}
+
+/// Whoever looks from another session sees how far it is, whether somebody watches or not.
+#[test]
+fn link_status_shows_how_far_it_is() {
+    for builder in [Server::builder("paris"), watching("paris")] {
+        let paris = registry(builder.start());
+        add_node(&paris, "paris", &paris);
+        let place = Adopted::place("oslo");
+        let running = begin(&paris, &place);
+        let status = "SELECT concat_ws(' ', state, bytes_copied < bytes_expected,
+            copy_time_left > '0 s', substring(reason FROM 'oslo. is copied.*')) FROM nodes.link_status";
+        let told = [
+            "copying t t oslo\" is copied from \"paris\": streaming database files, ",
+            " % (",
+            " left",
+        ];
+        wait_until("its progress is shown", LONG, || {
+            let row = paris.query_texts("app", status);
+            row.len() == 1 && told.iter().all(|part| row[0].contains(part))
+        });
+        assert!(!running.is_finished(), "it has been shown while it ran");
+        let pid = paris.query_one_text("app", CALLER);
+        paris.sql("app", &format!("SELECT pg_cancel_backend({pid})"));
+        let said = running.join().expect("psql ran");
+        assert!(!said.ok && said.output.contains("canceling statement"), "{said}");
+    }
 }
 
 #[test]

@@ -227,10 +227,12 @@ fn a_copy_that_is_interrupted_is_made_by_the_same_call() {
 
 /// Runs a slow call in the background until the copy has begun.
 fn begin_slowly(oslo: &Server) -> JoinHandle<Psql> {
+    let copies = || !oslo.query_texts("app", COPYING).is_empty();
+    wait_until("the last copy is gone", LONG, || !copies());
     let running = oslo.psql_in_background("app", "CALL nodes.rejoin('paris', max_rate => '2MB')");
     wait_until("the copy has begun", LONG, || {
         assert!(!running.is_finished(), "it ended early");
-        !oslo.query_texts("app", COPYING).is_empty()
+        copies()
     });
     running
 }
