@@ -17,8 +17,8 @@ REVOKE ALL ON FUNCTION nodes.observe_failover() FROM PUBLIC;
 GRANT SELECT ON nodes.failover_ready TO pg_monitor;
 GRANT EXECUTE ON FUNCTION nodes.observe_failover() TO pg_monitor;
 
-COMMENT ON PROCEDURE nodes.clone_standby(text, text, text, integer, text, text, text, text, jsonb, boolean, boolean) IS
-  'makes a standby: copies a node with pg_basebackup into a directory on the machine of on_node (default: this server), starts it and registers it; an interrupted call can be repeated. For superusers only';
+COMMENT ON PROCEDURE nodes.clone_standby(text, text, text, integer, text, text, text, text, jsonb, boolean, boolean, boolean, jsonb, boolean) IS
+  'makes a standby: copies a node with pg_basebackup into a directory on the machine of on_node (default: this server), starts it and registers it, with synchronous, options and heal of add_standby(); an interrupted call can be repeated. For superusers only';
 COMMENT ON FUNCTION nodes.clone_step(text, jsonb) IS
   'behind nodes.clone_standby(): what the server on the target machine does. For superusers only';
 

@@ -25,7 +25,7 @@ pub fn run(action: Action, task: &Task) -> Result<&'static str> {
     match action {
         Action::Check => place::check(task),
         Action::Copy => copy::copy(task),
-        Action::Clear => copy::clear(task).map(|()| "cleared"),
+        Action::Clear => copy::clear(task),
         Action::Start => server::start(task),
         Action::Finish => configure::finish(task).map(|()| "finished"),
     }

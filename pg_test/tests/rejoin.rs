@@ -276,6 +276,34 @@ fn a_change_over_that_is_interrupted_is_made_by_the_same_call() {
     }
 }
 
+/// A copy that its server does not return on goes with the link.
+#[test]
+fn a_copy_that_is_given_up_leaves_nothing() {
+    let (mut paris, oslo) = pair(&[NO_REWIND]);
+    part(&mut paris, &oslo);
+    for complete in [false, true] {
+        let taken = paris.data_dir().join("postgresql.auto.conf.tmp");
+        if complete {
+            fs::create_dir(&taken).expect("a directory");
+            assert!(!oslo.psql("app", REJOIN).ok);
+            fs::remove_dir(&taken).expect("it is there");
+        } else {
+            let running = begin_slowly(&oslo);
+            paris.crash();
+            assert!(!running.join().expect("psql ran").ok);
+            paris.start_again();
+        }
+        assert_eq!(beside(&paris).len(), 1, "something is left");
+        let give_up = "SELECT nodes.remove_link('paris'); CALL nodes.apply()";
+        if oslo.query_texts("app", "SELECT name FROM nodes.link") == ["paris"] {
+            let said = oslo.psql("app", give_up);
+            assert!(said.ok && said.output.contains("nothing is left of an unf"), "{said}");
+        }
+        assert_eq!((beside(&paris), slots(&oslo)), (vec![], vec![]));
+        assert_eq!(paris.query_one_text("app", "SELECT pg_is_in_recovery()::text"), "false");
+    }
+}
+
 /// As the server itself does before it stops: with its own configuration, which here names nobody
 /// to follow yet.
 fn change_names(paris: &Server) {

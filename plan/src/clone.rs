@@ -25,6 +25,12 @@ pub struct Recipe {
     pub settings: Vec<(&'static str, String)>,
 }
 
+/// The `application_name` of who copies for a link: not that of its standby, for whom commits may
+/// wait.
+pub fn copier(mark: &str) -> String {
+    format!("{mark}_copy")
+}
+
 /// `None` where the link is no standby link between registered nodes.
 pub fn recipe(registry: &Registry, link: &Link, major: i32) -> Option<Recipe> {
     let Spec::Standby(spec) = &link.spec else { return None };

@@ -3,6 +3,7 @@
 
 mod why;
 
+use crate::clone::copier;
 use crate::commits::{self, Blocked};
 use crate::desired::{Link, LinkId, LinkState, NodeId, Registry, Spec, StandbySpec};
 use crate::node_health::NodeState;
@@ -358,7 +359,7 @@ impl<'a> Scene<'a> {
             slot,
             sender: source.zip(slot).and_then(|(source, slot)| source.sender_of(slot)),
             subscription,
-            backup: source.and_then(|source| source.backup(&slot_name)),
+            backup: source.and_then(|source| source.backup(&copier(&slot_name))),
             slot_name,
             lag_bytes: None,
             lag_seconds: None,

@@ -6,6 +6,7 @@
 mod common;
 
 use common::{for_every_seed, tells_little_and_all};
+use nodes_plan::clone::copier;
 use nodes_plan::conninfo::Conninfo;
 use nodes_plan::desired::*;
 use nodes_plan::link_health::*;
@@ -196,7 +197,7 @@ fn source(slot: SlotPulse) -> Pulse {
 fn cloned(phase: i64, streamed: i64, total: Option<i64>) -> Case {
     let bytes = |number| number * MEGABYTE as i64;
     let backup = Backup {
-        name: Some(SLOT.into()),
+        name: Some(copier(SLOT)),
         phase: Some(phase),
         streamed: Some(bytes(streamed)),
         total: total.map(bytes),
@@ -208,7 +209,7 @@ fn cloned(phase: i64, streamed: i64, total: Option<i64>) -> Case {
 }
 
 fn copied(case: Case) -> Case {
-    let backup = Backup { name: Some(SLOT.into()), ..Backup::default() };
+    let backup = Backup { name: Some(copier(SLOT)), ..Backup::default() };
     case.source(|source| source.senders.push(Sender { backup: Some(backup), ..Sender::default() }))
 }
 
@@ -575,7 +576,8 @@ fn is_right(case: &Case, health: &LinkHealth) -> bool {
         LinkStatus::Lagging => !unlimited && heard,
         LinkStatus::Initializing => !active && heard && !paused,
         LinkStatus::Copying => {
-            let cloned = case.from.1.as_ref().is_some_and(|source| source.backup(SLOT).is_some());
+            let cloned =
+                case.from.1.as_ref().is_some_and(|source| source.backup(&copier(SLOT)).is_some());
             cloned && heard_source || subscription && !paused && active
         }
         LinkStatus::Broken => plan.refused.is_some() || heard,

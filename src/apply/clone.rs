@@ -2,8 +2,10 @@
 //! clone, and tells how far that is. What is registered first is how the next call knows what an
 //! interrupted one has begun.
 
+mod leftover;
 mod prepare;
 
+pub use leftover::{clear_done, clear_removed};
 pub use prepare::{Parties, Request, call, unregistered_recipe};
 
 use super::desired::Desired;
@@ -17,14 +19,15 @@ use crate::libpq::reactor;
 use crate::observe::session::Session;
 use crate::pg::{lock, spi, undo};
 use futures_util::future::{Either, select};
-use nodes_plan::clone::{progress, recipe};
-use nodes_plan::desired::{LinkId, NodeId};
+use nodes_plan::clone::{copier, progress, recipe};
+use nodes_plan::desired::{LinkId, NodeId, Unfinished};
 use nodes_plan::render::render;
 use nodes_plan::step::Operation;
 use pgrx::PgSqlErrorCode as Code;
 use prepare::{check, look, register, registered, task};
 use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -138,6 +141,7 @@ impl<'a> Job<'a> {
         let mut primary = open(self.desired, self.parties.primary).await?;
         let mut machine = open(self.desired, self.parties.machine).await?;
         if call(&mut machine, Action::Check, &self.task).await? == "vacant" {
+            leftover::note(self.desired, self.link, &self.place()).await?;
             self.begun.set(true);
             self.make_slot(&mut primary).await?;
         }
@@ -154,6 +158,16 @@ impl<'a> Job<'a> {
         let took = started.elapsed().as_secs_f64();
         pgrx::notice!("{}: {said} ({took:.1} s)", self.name());
         Ok(())
+    }
+
+    fn place(&self) -> Unfinished {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        Unfinished {
+            on_node: self.parties.machine,
+            directory: text(&self.task.directory),
+            tablespaces: self.task.tablespaces.values().map(|path| text(path)).collect(),
+            swap: self.task.port.is_none(),
+        }
     }
 
     /// Whether the node answers as the clone that is wanted.
@@ -215,11 +229,12 @@ impl<'a> Job<'a> {
         const PROGRESS: &str = "SELECT p.phase, p.backup_streamed, p.backup_total \
              FROM pg_stat_progress_basebackup p JOIN pg_stat_replication r USING (pid) \
              WHERE r.application_name = $1";
+        let copier = copier(&self.task.mark);
         let mut streaming: Option<Instant> = None;
         let mut said = String::new();
         loop {
             reactor::sleep(NOTICE_INTERVAL).await;
-            let answer = primary.connection.query(PROGRESS, &[Some(&self.task.mark)]).await;
+            let answer = primary.connection.query(PROGRESS, &[Some(&copier)]).await;
             let Some((phase, answer)) =
                 answer.ok().and_then(|answer| Some((answer.value(0, 0)?.to_owned(), answer)))
             else {
@@ -246,6 +261,8 @@ impl<'a> Job<'a> {
         pgrx::notice!("{}: {said}", self.name());
         self.await_answer().await?;
         self.await_stream().await?;
+        // While its marker is there, a complete clone is no leftover.
+        leftover::note_done(self.link)?;
         call(&mut machine, Action::Finish, &self.task).await.map(|_| ())
     }
 

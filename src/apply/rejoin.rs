@@ -6,7 +6,7 @@
 
 mod copy;
 
-use super::clone::unregistered_recipe;
+use super::clone::{clear_done, unregistered_recipe};
 use super::demote;
 use super::desired::Desired;
 use super::leader::{self, open};
@@ -79,7 +79,7 @@ pub fn rejoin(request: &Request) -> Result<()> {
     let link = desired.registry.link(link).ok_or_else(|| silent(name, "its link is gone"))?;
     let rejoining = Rejoining { desired: &desired, ..rejoining };
     match way {
-        None => reactor::block_on(rejoining.clear_old(link)),
+        None => {}
         Some(Way::Copy) => rejoining.copy(link, is_new)?,
         Some(Way::Rewind) => {
             if let Some(why) = reactor::block_on(rejoining.rewind(link))? {
@@ -87,6 +87,9 @@ pub fn rejoin(request: &Request) -> Result<()> {
             }
         }
     }
+    // With what was noted meanwhile.
+    let desired = spi::in_own_transaction(super::load_active)?;
+    reactor::block_on(clear_done(&desired, link.id))?;
     finish(name, &primary_name)
 }
 
@@ -274,26 +277,6 @@ impl Rejoining<'_> {
     fn mark(&self, link: Option<&Link>, session: &Session) -> Result<String> {
         let Some(link) = link else { return Ok(unregistered_recipe().mark) };
         Ok(demote::recipe_for(&self.desired.registry, link, session)?.mark)
-    }
-
-    /// Takes away what a call has left that was killed when the server ran on a copy already.
-    async fn clear_old(&self, link: &Link) {
-        let cleared = async {
-            let mut session = open(self.desired, self.returning).await?;
-            let mark = self.mark(Some(link), &session)?;
-            let demotion = Demotion { mark, ..Demotion::default() };
-            // One without pg_nodes was not copied by us.
-            match demote::ability(&mut session, &demotion).await {
-                Ok(ability) if ability.stage == Stage::Taken => {
-                    demote::finish(&mut session, &demotion).await
-                }
-                Ok(_) | Err(_) => Ok(()),
-            }
-        };
-        if let Err(error) = cleared.await {
-            let message = self.desired.redact(&error.to_string());
-            warn(format!("\"{}\" keeps its old data directory: {message}", self.name), None);
-        }
     }
 
     /// `Some`: it is as it was, for this reason.

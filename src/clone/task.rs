@@ -14,14 +14,15 @@ pub enum Action {
     /// Changes nothing.
     Check,
     Copy,
-    /// Takes away what an interrupted copy has left.
+    /// Takes away what an interrupted copy has left; `cleared` where that is all there was, else
+    /// `complete` or `taken`.
     Clear,
     Start,
     /// Takes away what shows whose the clone is: it is a server of its own now.
     Finish,
 }
 
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Task {
     /// The data directory to be.
     pub directory: PathBuf,

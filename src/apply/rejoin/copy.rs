@@ -6,7 +6,6 @@ use super::{COPY_TRUE, Rejoining, started};
 use crate::apply::clone::{Job, Parties, call};
 use crate::apply::demote;
 use crate::apply::leader::{self, open};
-use crate::apply::report::warn;
 use crate::clone::demote::Demotion;
 use crate::clone::swap::Stage;
 use crate::clone::{Action, Task};
@@ -160,12 +159,6 @@ impl Rejoining<'_> {
                 detail: Some(why),
                 hint: "Make the same call again.",
             });
-        }
-        let mut session = open(self.desired, self.returning).await?;
-        if let Err(error) = demote::finish(&mut session, demotion).await {
-            let hint = "The same call takes it away.".to_owned();
-            let message = self.desired.redact(&error.to_string());
-            warn(format!("\"{}\" keeps its old data directory: {message}", self.name), Some(hint));
         }
         Ok(())
     }
