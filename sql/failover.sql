@@ -17,8 +17,8 @@ REVOKE ALL ON FUNCTION nodes.observe_failover() FROM PUBLIC;
 GRANT SELECT ON nodes.failover_ready TO pg_monitor;
 GRANT EXECUTE ON FUNCTION nodes.observe_failover() TO pg_monitor;
 
-COMMENT ON PROCEDURE nodes.clone_standby(text, text, text, integer, text, text, text, text, jsonb, boolean, boolean) IS
-  'makes a standby: copies a node with pg_basebackup into a directory on the machine of on_node (default: this server), starts it and registers it; an interrupted call can be repeated. For superusers only';
+COMMENT ON PROCEDURE nodes.clone_standby(text, text, text, integer, text, text, text, text, jsonb, boolean, boolean, boolean, jsonb, boolean) IS
+  'makes a standby: copies a node with pg_basebackup into a directory on the machine of on_node (default: this server), starts it and registers it, with synchronous, options and heal of add_standby(); an interrupted call can be repeated. For superusers only';
 COMMENT ON FUNCTION nodes.clone_step(text, jsonb) IS
   'behind nodes.clone_standby(): what the server on the target machine does. For superusers only';
 
@@ -30,5 +30,5 @@ COMMENT ON PROCEDURE nodes.switchover(text, interval) IS
   'has a primary hand over to one of its standbys: checks everything first, restarts the primary as a standby, promotes the other when it has all, and has all links follow; what fails before the promotion is taken back. For superusers only; to be called on any server but the primary';
 COMMENT ON FUNCTION nodes.demote_step(text, jsonb) IS
   'behind nodes.switchover() and nodes.rejoin(): what a server does that becomes a standby. For superusers only';
-COMMENT ON PROCEDURE nodes.rejoin(text, interval) IS
-  'has a server that was the primary return as a standby of who is now: says what it has written since they parted, which is lost, and has it rewind itself with pg_rewind. For superusers only';
+COMMENT ON PROCEDURE nodes.rejoin(text, interval, boolean, text) IS
+  'has a server that was the primary return as a standby of who is now: says what it has written since they parted, which is lost, and has it rewind itself with pg_rewind, or, where that is not possible and copy is not false, take the place of its data directory with a new copy of the primary, made at max_rate at most; the old directory goes when the copy runs. timeout is how long it may take to return. For superusers only';

@@ -50,10 +50,10 @@ COMMENT ON COLUMN nodes.link_status.time_left IS 'until its slot is lost (max_sl
 COMMENT ON COLUMN nodes.link_status.tables IS 'tables that it replicates';
 COMMENT ON COLUMN nodes.link_status.tables_ready IS 'tables whose initial copy is done';
 COMMENT ON COLUMN nodes.link_status.rows_copied IS 'rows of the copies that run now';
-COMMENT ON COLUMN nodes.link_status.bytes_copied IS 'bytes of the copies that run now';
+COMMENT ON COLUMN nodes.link_status.bytes_copied IS 'bytes of the copies that run now; of a standby that is cloned too';
 COMMENT ON COLUMN nodes.link_status.rows_expected IS 'rows that these copies are to bring, by the publishers statistics';
-COMMENT ON COLUMN nodes.link_status.bytes_expected IS 'size of these tables on the publisher; a copy, being text, has another';
-COMMENT ON COLUMN nodes.link_status.copy_time_left IS 'until the initial copy is done at the present rate';
+COMMENT ON COLUMN nodes.link_status.bytes_expected IS 'size of these tables on the publisher; a copy, being text, has another; of a standby that is cloned, what is to be streamed';
+COMMENT ON COLUMN nodes.link_status.copy_time_left IS 'until the initial copy, or the clone, is done at the present rate';
 COMMENT ON COLUMN nodes.link_status.probe_ms IS 'foreign: milliseconds until the server answered as the mapped role';
 COMMENT ON COLUMN nodes.link_status.reason IS 'why it is in that state';
 COMMENT ON COLUMN nodes.link_status.hint IS 'what to do about it';

@@ -139,8 +139,11 @@ pub async fn converge(links: BTreeSet<LinkId>) -> Result<Vec<String>> {
 async fn rounds(report: &mut Report, only: Option<&BTreeSet<LinkId>>) -> Result<()> {
     let mut sessions = if only.is_none() { observe::take() } else { Sessions::new() };
     let mut followed = only.is_some();
-    for _ in 0..MAX_ROUNDS {
+    for round in 0..MAX_ROUNDS {
         let desired = spi::in_own_transaction(load_active)?;
+        if round == 0 && clone::clear_removed(&desired, only).await? {
+            continue;
+        }
         let (world, open) = ask(&desired, &desired.linked_targets(), sessions).await;
         learn(&desired, &world)?;
         let plan = nodes_plan::plan(&desired.registry, &world);

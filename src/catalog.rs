@@ -9,7 +9,7 @@ pub use history::{
     Event, LastTold, LoggedStep, StepEnd, append_event, forget_events, last_told, log_step_ends,
     log_steps,
 };
-use nodes_plan::desired::{Link, LinkId, LinkState, Node, NodeId, Registry, Spec};
+use nodes_plan::desired::{Link, LinkId, LinkState, Node, NodeId, Registry, Spec, Unfinished};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -398,6 +398,15 @@ pub fn update_link_spec(id: LinkId, spec: &Spec) -> Result<()> {
     spi::write(
         "UPDATE nodes.link SET spec = $2::jsonb - 'kind', pending = true WHERE id = $1::integer",
         &[Some(&id.to_string()), Some(&json(spec)?)],
+    )
+}
+
+/// Notes the copy that is to become a link's standby, or that it is one. No server is to change.
+pub fn note_unfinished(id: LinkId, unfinished: Option<&Unfinished>) -> Result<()> {
+    spi::write(
+        "UPDATE nodes.link SET spec = CASE WHEN $2::jsonb IS NULL THEN spec - 'unfinished' \
+         ELSE jsonb_set(spec, '{unfinished}', $2::jsonb) END WHERE id = $1::integer",
+        &[Some(&id.to_string()), unfinished.map(json).transpose()?.as_deref()],
     )
 }
 

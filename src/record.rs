@@ -101,6 +101,9 @@ pub struct LinkRecord {
 impl LinkRecord {
     /// When the initial copy is done at its present rate.
     pub fn copy_time_left(&self) -> Option<Duration> {
+        if let Some(left) = self.health.copy_left {
+            return Some(left);
+        }
         let left = self.expected_rows? - self.health.copied_rows?;
         let rate = self.copy_rate.filter(|rate| *rate > 0.0)?;
         Duration::try_from_secs_f64(left.max(0) as f64 / rate).ok()

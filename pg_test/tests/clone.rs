@@ -3,6 +3,7 @@
 use pg_test::adopted::{Adopted, kill_program, program_runs};
 use pg_test::names::literal;
 use pg_test::trio::{add_node, plan};
+use pg_test::watcher::watching;
 use pg_test::{Fault, LONG, Phase, Proxy, Psql, Server, wait_until};
 use postgres::Client;
 use std::fs;
@@ -247,6 +248,33 @@ fn a_cancelled_call_is_taken_back() {
     assert_nothing_begun(&paris, &place);
 }
 
+/// Whoever looks from another session sees how far it is, whether somebody watches or not.
+#[test]
+fn link_status_shows_how_far_it_is() {
+    for builder in [Server::builder("paris"), watching("paris")] {
+        let paris = registry(builder.start());
+        add_node(&paris, "paris", &paris);
+        let place = Adopted::place("oslo");
+        let running = begin(&paris, &place);
+        let status = "SELECT concat_ws(' ', state, bytes_copied < bytes_expected,
+            copy_time_left > '0 s', substring(reason FROM 'oslo. is copied.*')) FROM nodes.link_status";
+        let told = [
+            "copying t t oslo\" is copied from \"paris\": streaming database files, ",
+            " % (",
+            " left",
+        ];
+        wait_until("its progress is shown", LONG, || {
+            let row = paris.query_texts("app", status);
+            row.len() == 1 && told.iter().all(|part| row[0].contains(part))
+        });
+        assert!(!running.is_finished(), "it has been shown while it ran");
+        let pid = paris.query_one_text("app", CALLER);
+        paris.sql("app", &format!("SELECT pg_cancel_backend({pid})"));
+        let said = running.join().expect("psql ran");
+        assert!(!said.ok && said.output.contains("canceling statement"), "{said}");
+    }
+}
+
 #[test]
 fn a_clone_that_does_not_start_is_kept() {
     let paris = paris();
@@ -262,6 +290,84 @@ fn a_clone_that_does_not_start_is_kept() {
     let again = clone(&paris, &place, "");
     assert!(again.contains("complete") && again.contains("started"), "{again}");
     assert_follows(&paris, &place);
+}
+
+/// Whatever the registry's server did not live to take back goes with the node.
+#[test]
+fn an_unfinished_clone_that_is_given_up_leaves_nothing() {
+    for give_up in [
+        "SELECT nodes.remove_node('oslo', cascade => true)",
+        "SELECT nodes.forget_node('oslo')",
+        "CALL nodes.teardown()",
+    ] {
+        eprintln!("{give_up}");
+        let mut paris = paris();
+        let place = Adopted::place("oslo");
+        let running = begin(&paris, &place);
+        paris.crash();
+        paris.start_again();
+        assert!(!running.join().expect("psql ran").ok);
+        assert!(place.entries().len() == 1 && slots(&paris).len() == 1, "something is left");
+        let said = paris.psql("app", &format!("{give_up}; CALL nodes.apply()"));
+        assert!(said.ok && said.output.contains("nothing is left of an unfinished copy"), "{said}");
+        assert_eq!((slots(&paris), place.entries()), (vec![], vec![]));
+        let nodes = paris.query_texts("app", "SELECT name FROM nodes.node WHERE name <> 'paris'");
+        assert_eq!(nodes, [""; 0]);
+    }
+}
+
+/// Where the server on its machine is gone too, people are told what is left and where.
+#[test]
+fn what_cannot_be_taken_away_is_told() {
+    let paris = paris();
+    let mut rome = registry(Server::builder("rome").start());
+    add_node(&paris, "rome", &rome);
+    let place = Adopted::place("oslo");
+    let more = format!(", on_node => 'rome'{SLOW}");
+    let running = paris.psql_in_background("app", &call("oslo", &place, &more));
+    await_copy(&paris, &running);
+    rome.crash();
+    assert!(!running.join().expect("psql ran").ok);
+    let left = place.entries();
+    assert_eq!((left.len(), slots(&paris)), (1, vec![]));
+    let said = paris.psql("app", "SELECT nodes.forget_node('oslo'); CALL nodes.apply()");
+    let told = [
+        "rome: an unfinished copy could not be removed",
+        &format!("Remove there what is left of it: \"{}.", place.data_dir().display()),
+        &left[0],
+    ];
+    assert!(said.ok && told.iter().all(|text| said.output.contains(text)), "{said}");
+    let nodes = "SELECT name FROM nodes.node ORDER BY name";
+    assert_eq!(paris.query_texts("app", nodes), ["paris", "rome"]);
+    // It may be somebody's server by now.
+    rome.start_again();
+    let place = Adopted::place("oslo");
+    let running = begin(&paris, &place);
+    let taken = TcpListener::bind(("127.0.0.1", place.port())).expect("the port is free");
+    assert!(!running.join().expect("psql ran").ok);
+    drop(taken);
+    let said = paris.psql("app", "SELECT nodes.forget_node('oslo'); CALL nodes.apply()");
+    let told = ["a complete clone is left in", "Keep it, or stop the server in it"];
+    assert!(said.ok && told.iter().all(|text| said.output.contains(text)), "{said}");
+    assert_eq!((place.entries(), slots(&paris)), (vec!["data".to_owned()], vec![]));
+}
+
+/// What `add_standby()` takes, the clone has from the start.
+#[test]
+fn a_clone_that_commits_wait_for() {
+    let paris = paris();
+    let place = Adopted::place("oslo");
+    let more =
+        ", synchronous => true, options => '{\"synchronous_method\": \"first\"}', heal => true";
+    let wrong = paris.psql("app", &call("oslo", &place, &more.replace("first", "last")));
+    assert!(!wrong.ok && wrong.output.contains("It must be any or first"), "{wrong}");
+    assert_nothing_begun(&paris, &place);
+    clone(&paris, &place, more);
+    assert_follows(&paris, &place);
+    let names = paris.query_one_text("app", "SHOW synchronous_standby_names");
+    assert!(names.starts_with("FIRST 1 ("), "{names}");
+    let heals = "SELECT heal::text FROM nodes.link WHERE spec->>'unfinished' IS NULL";
+    assert_eq!(paris.query_texts("app", heals), ["true"]);
 }
 
 /// Where a call is interrupted.

@@ -8,6 +8,8 @@ use crate::observed::{NodeFacts, World};
 use crate::others::Others;
 use crate::rule::Context;
 use crate::standby;
+use crate::units;
+use std::time::Duration;
 
 /// How a clone comes to be and goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +23,12 @@ pub struct Recipe {
     /// The line of the password file, where the primary asks for a password.
     pub passfile: Option<Secret>,
     pub settings: Vec<(&'static str, String)>,
+}
+
+/// The `application_name` of who copies for a link: not that of its standby, for whom commits may
+/// wait.
+pub fn copier(mark: &str) -> String {
+    format!("{mark}_copy")
 }
 
 /// `None` where the link is no standby link between registered nodes.
@@ -64,8 +72,7 @@ pub fn conninfo_at(data: &Conninfo, place: &Conninfo, port: u16) -> Option<Conni
 }
 
 /// `12 % (1.2 GB of 10 GB), 3 min left`: how far a copy is.
-pub fn progress(done: u64, total: Option<u64>, elapsed: std::time::Duration) -> String {
-    use crate::units;
+pub fn progress(done: u64, total: Option<u64>, elapsed: Duration) -> String {
     let Some(total) = total.filter(|total| *total > 0) else {
         return units::bytes(done);
     };
@@ -73,11 +80,19 @@ pub fn progress(done: u64, total: Option<u64>, elapsed: std::time::Duration) -> 
     let percent = (done as f64 / total as f64 * 100.0).min(100.0);
     let text =
         format!("{percent:.0} % ({} of {})", units::bytes(done), units::bytes(total.max(done)));
-    let rate = done as f64 / elapsed.as_secs_f64().max(0.001);
-    if rate < 1.0 || elapsed.as_secs() < 1 {
-        return text;
+    match time_left(done, total, elapsed) {
+        Some(left) => format!("{text}, {} left", units::time(left)),
+        None => text,
     }
-    let left = total.saturating_sub(done) as f64 / rate;
-    let left = std::time::Duration::from_secs_f64(left.min(3e9));
-    format!("{text}, {} left", units::time(left))
+}
+
+/// At the rate so far, when that can be told: the total is an estimate.
+pub fn time_left(done: u64, total: u64, elapsed: Duration) -> Option<Duration> {
+    let rate = done as f64 / elapsed.as_secs_f64().max(0.001);
+    let left = total.checked_sub(done).filter(|left| *left > 0)?;
+    if rate < 1.0 || elapsed.as_secs() < 1 {
+        return None;
+    }
+    let left = left as f64 / rate;
+    Some(Duration::from_secs_f64(left.min(3e9)))
 }

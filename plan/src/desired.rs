@@ -95,13 +95,31 @@ pub struct StandbySpec {
     /// Whether a failover manager makes it follow, and we only watch.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unmanaged: bool,
+    /// The copy that is to become the standby, from when it is begun until it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfinished: Option<Unfinished>,
+}
+
+/// Where a copy is made: there it is taken away if the link is removed before it is a standby.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unfinished {
+    /// The server that makes it.
+    pub on_node: NodeId,
+    /// The data directory to be.
+    pub directory: String,
+    /// The places of its tablespaces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tablespaces: Vec<String>,
+    /// Whether it is to take the place of that server's own data.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub swap: bool,
 }
 
 impl StandbySpec {
     /// One that nobody waits for.
     pub fn new(slot: bool) -> Self {
         let options = StandbyOptions::default();
-        StandbySpec { slot, synchronous: false, options, unmanaged: false }
+        StandbySpec { slot, synchronous: false, options, unmanaged: false, unfinished: None }
     }
 
     /// One whose settings and slots are somebody else's.

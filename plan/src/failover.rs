@@ -214,7 +214,7 @@ fn other_timeline(on: &Evidence<'_>) -> Vec<Finding> {
         return vec![];
     }
     let hint = "If it does not follow by itself, its WAL has parted from its primary's: \
-                nodes.rejoin() rewinds it.";
+                nodes.rejoin() rewinds it, or has it copied anew.";
     let message =
         format!("\"{}\" is on timeline {to}, \"{}\" on timeline {from}", on.to(), on.from());
     vec![(message, hint.to_owned())]

@@ -3,10 +3,11 @@
 
 mod why;
 
+use crate::clone::copier;
 use crate::commits::{self, Blocked};
 use crate::desired::{Link, LinkId, LinkState, NodeId, Registry, Spec, StandbySpec};
 use crate::node_health::NodeState;
-use crate::pulse::{Pulse, Sender, SlotPulse, SubscriptionPulse};
+use crate::pulse::{Backup, Pulse, Sender, SlotPulse, SubscriptionPulse};
 use crate::rule::RuleId;
 use crate::step::{Plan, Problem, ProblemKind};
 use crate::transition::Severity;
@@ -22,7 +23,7 @@ use why::Why;
 pub enum LinkStatus {
     /// It is made and its data does not flow yet.
     Initializing,
-    /// The initial copy of its tables is under way.
+    /// The initial copy of its tables, or of the standby itself, is under way.
     Copying,
     Streaming,
     /// It streams, and is beyond one of its limits.
@@ -225,6 +226,18 @@ pub struct LinkHealth {
     pub tables_ready: Option<i64>,
     pub copied_rows: Option<i64>,
     pub copied_bytes: Option<i64>,
+    /// Of a standby that is copied: how much that is, and when it will be done.
+    #[serde(default)]
+    pub expected_bytes: Option<i64>,
+    #[serde(default)]
+    pub copy_left: Option<Duration>,
+}
+
+impl LinkHealth {
+    /// Whether numbers of a copy are of one that runs.
+    pub fn is_copying(&self) -> bool {
+        self.tables_ready < self.tables || self.state == Copying
+    }
 }
 
 pub(crate) struct LinkRule {
@@ -253,6 +266,7 @@ const fn certain(rule: LinkRule) -> LinkRule {
 pub(crate) const RULES: &[LinkRule] = &[
     rule("LH01", "something stands in the way of a removal", Removing, why::removal_stuck),
     rule("LH02", "the link is being removed", Removing, why::removing),
+    rule("LH23", "the standby is being copied", Copying, why::cloning),
     certain(rule("LH03", "the planner refuses the link", Broken, why::refused)),
     rule("LH04", "a node of the link does not answer", Waiting, why::silent_side),
     rule("LH05", "the planner waits for something else first", Waiting, why::waiting),
@@ -294,6 +308,8 @@ struct Scene<'a> {
     slot: Option<&'a SlotPulse>,
     sender: Option<&'a Sender>,
     subscription: Option<&'a SubscriptionPulse>,
+    /// Of the standby, by a base backup under the link's name.
+    backup: Option<&'a Backup>,
     lag_bytes: Option<u64>,
     lag_seconds: Option<f64>,
     retained: Option<u64>,
@@ -317,7 +333,12 @@ pub fn link_health(evidence: &LinkEvidence<'_>) -> LinkHealth {
         tables: scene.subscription.map(|s| s.tables),
         tables_ready: scene.subscription.map(|s| s.ready),
         copied_rows: scene.subscription.map(|s| s.copied_rows),
-        copied_bytes: scene.subscription.map(|s| s.copied_bytes),
+        copied_bytes: match scene.backup {
+            Some(backup) => backup.streamed,
+            None => scene.subscription.map(|s| s.copied_bytes),
+        },
+        expected_bytes: scene.backup.and_then(|backup| backup.total),
+        copy_left: scene.backup.and_then(Backup::time_left),
     }
 }
 
@@ -336,9 +357,10 @@ impl<'a> Scene<'a> {
             source,
             target,
             slot,
-            slot_name,
             sender: source.zip(slot).and_then(|(source, slot)| source.sender_of(slot)),
             subscription,
+            backup: source.and_then(|source| source.backup(&copier(&slot_name))),
+            slot_name,
             lag_bytes: None,
             lag_seconds: None,
             retained: source.zip(slot).and_then(|(source, slot)| source.retained(slot)),

@@ -1,8 +1,10 @@
 //! What a heartbeat brings: the part of a server's state that changes by itself, in one round
 //! trip. What is planned by is in [`crate::observed`].
 
+use crate::clone::{progress, time_left};
 use crate::lsn::Lsn;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// One answer of one server.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -77,6 +79,64 @@ pub struct Sender {
     /// Seconds from the writing of WAL here to the word that it was replayed there.
     pub replay_lag: Option<f64>,
     pub sync_state: Option<String>,
+    /// What it copies in state `backup`.
+    pub backup: Option<Backup>,
+}
+
+/// A row of `pg_stat_progress_basebackup`, as far as the role may see it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Backup {
+    /// Its `application_name`.
+    pub name: Option<String>,
+    /// By number, see [`Backup::phase`].
+    pub phase: Option<i64>,
+    pub streamed: Option<i64>,
+    /// An estimate, as soon as there is one.
+    pub total: Option<i64>,
+    /// Seconds since it has connected.
+    pub elapsed: f64,
+}
+
+impl Backup {
+    /// In the view's words.
+    pub fn phase(&self) -> &'static str {
+        match self.phase {
+            Some(1) => "waiting for checkpoint to finish",
+            Some(2) => "estimating backup size",
+            Some(3) => "streaming database files",
+            Some(4) => "waiting for wal archiving to finish",
+            Some(5) => "transferring wal files",
+            Some(_) | None => "initializing",
+        }
+    }
+
+    /// `streaming database files, 12 % (1.2 GB of 10 GB), 3 min left`
+    pub fn describe(&self) -> String {
+        match self.streamed() {
+            0 => self.phase().to_owned(),
+            done => {
+                let progress = progress(done, self.total(), self.elapsed());
+                format!("{}, {progress}", self.phase())
+            }
+        }
+    }
+
+    pub fn time_left(&self) -> Option<Duration> {
+        time_left(self.streamed(), self.total()?, self.elapsed())
+    }
+
+    fn streamed(&self) -> u64 {
+        self.streamed.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default()
+    }
+
+    fn total(&self) -> Option<u64> {
+        self.total.and_then(|bytes| u64::try_from(bytes).ok())
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::try_from_secs_f64(self.elapsed).unwrap_or_default()
+    }
 }
 
 /// For which standbys commits wait, and who waits.
@@ -138,6 +198,12 @@ impl Pulse {
     /// Who streams to the reader of a slot.
     pub fn sender_of(&self, slot: &SlotPulse) -> Option<&Sender> {
         self.senders.iter().find(|sender| Some(sender.pid) == slot.active_pid)
+    }
+
+    /// The base backup that somebody takes under a name.
+    pub fn backup(&self, name: &str) -> Option<&Backup> {
+        let mut backups = self.senders.iter().filter_map(|sender| sender.backup.as_ref());
+        backups.find(|backup| backup.name.as_deref() == Some(name))
     }
 
     pub fn subscription(&self, name: &str) -> Option<&SubscriptionPulse> {

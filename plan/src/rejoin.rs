@@ -1,5 +1,5 @@
 //! An old primary returns: how far it and the new one are apart, in words, and what forbids to
-//! rewind it.
+//! rewind it, or to have it copied anew.
 
 use crate::failover::Reason;
 use crate::lsn::Lsn;
@@ -69,17 +69,33 @@ impl Divergence<'_> {
 /// What the server that returns says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub struct Rewinding {
+pub struct Returning {
     pub superuser: bool,
     /// Whether its WAL names every page that was changed: `wal_log_hints`, or checksums.
     pub knows_changes: bool,
     pub full_page_writes: bool,
+    /// Why it cannot rewind itself, where it cannot.
+    pub no_rewind: Option<String>,
+    /// Why it cannot be given a copy in place of its data, where it cannot.
+    pub no_copy: Option<String>,
+    /// Whether the new primary has tablespaces.
+    pub tablespaces: bool,
+}
+
+/// How it returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// What it alone has written is taken back.
+    Rewind,
+    /// It is copied from the new primary.
+    Copy,
 }
 
 pub(crate) struct Rule {
     pub id: RuleId,
     pub when: &'static str,
-    then: fn(&Rewinding, Option<&str>) -> Option<Finding>,
+    forbids: &'static [Way],
+    then: fn(&Returning) -> Option<Finding>,
 }
 
 /// Message, after the server's name, and hint.
@@ -87,42 +103,87 @@ type Finding = (String, &'static str);
 
 /// All are asked.
 pub(crate) const RULES: &[Rule] = &[
-    Rule { id: "RJ01", when: "the role on the server is not a superuser", then: no_superuser },
-    Rule { id: "RJ02", when: "its WAL does not name every changed page", then: no_hints },
-    Rule { id: "RJ03", when: "full_page_writes is off", then: no_full_pages },
-    Rule { id: "RJ04", when: "the server cannot rewind itself", then: not_able },
+    Rule {
+        id: "RJ01",
+        when: "the role on the server is not a superuser",
+        forbids: &[Way::Rewind, Way::Copy],
+        then: no_superuser,
+    },
+    Rule {
+        id: "RJ02",
+        when: "its WAL does not name every changed page",
+        forbids: &[Way::Rewind],
+        then: no_hints,
+    },
+    Rule {
+        id: "RJ03",
+        when: "full_page_writes is off",
+        forbids: &[Way::Rewind],
+        then: no_full_pages,
+    },
+    Rule {
+        id: "RJ04",
+        when: "the server cannot rewind itself",
+        forbids: &[Way::Rewind],
+        then: no_rewind,
+    },
+    Rule {
+        id: "RJ05",
+        when: "the server cannot be given a copy in place of its data",
+        forbids: &[Way::Copy],
+        then: no_copy,
+    },
+    Rule {
+        id: "RJ06",
+        when: "the new primary has tablespaces",
+        forbids: &[Way::Copy],
+        then: tablespaces,
+    },
 ];
 
-/// Why the server cannot be rewound; none: it can.
-pub fn obstacles(name: &str, rewinding: &Rewinding, no_rewind: Option<&str>) -> Vec<Reason> {
+/// Why the server cannot return in this way; none: it can.
+pub fn obstacles(name: &str, returning: &Returning, way: Way) -> Vec<Reason> {
     let reason = |rule: &Rule| {
-        let (message, hint) = (rule.then)(rewinding, no_rewind)?;
+        let (message, hint) = (rule.then)(returning)?;
         let message = format!("\"{name}\": {message}");
         Some(Reason { rule: rule.id, message, hint: hint.to_owned() })
     };
-    RULES.iter().filter_map(reason).collect()
+    RULES.iter().filter(|rule| rule.forbids.contains(&way)).filter_map(reason).collect()
 }
 
-fn no_superuser(on: &Rewinding, _: Option<&str>) -> Option<Finding> {
+fn no_superuser(on: &Returning) -> Option<Finding> {
     const HINT: &str = "Give the node an admin_conninfo of a superuser with nodes.alter_node().";
     (!on.superuser).then(|| ("the role is not a superuser".to_owned(), HINT))
 }
 
-fn no_hints(on: &Rewinding, _: Option<&str>) -> Option<Finding> {
+fn no_hints(on: &Returning) -> Option<Finding> {
     const HINT: &str = "pg_rewind needs one of them from before the two parted; turn \
                         wal_log_hints on for the next time.";
     (!on.knows_changes).then(|| ("wal_log_hints and data checksums are both off".to_owned(), HINT))
 }
 
-fn no_full_pages(on: &Rewinding, _: Option<&str>) -> Option<Finding> {
+fn no_full_pages(on: &Returning) -> Option<Finding> {
     const HINT: &str = "pg_rewind needs it; turn it on for the next time.";
     (!on.full_page_writes).then(|| ("full_page_writes is off".to_owned(), HINT))
 }
 
-fn not_able(_: &Rewinding, no_rewind: Option<&str>) -> Option<Finding> {
+fn no_rewind(on: &Returning) -> Option<Finding> {
     const HINT: &str = "Stop it, run pg_rewind against the new primary, create standby.signal, \
                         start it, and make the same call again.";
-    no_rewind.map(|why| (why.to_owned(), HINT))
+    on.no_rewind.clone().map(|why| (why, HINT))
+}
+
+/// What a person does where the server cannot.
+const COPY_BY_HAND: &str = "Stop it, make its data directory anew from the new primary with \
+                            pg_basebackup --write-recovery-conf, start it, and make the same call \
+                            again.";
+
+fn no_copy(on: &Returning) -> Option<Finding> {
+    on.no_copy.clone().map(|why| (why, COPY_BY_HAND))
+}
+
+fn tablespaces(on: &Returning) -> Option<Finding> {
+    on.tablespaces.then(|| ("the new primary has tablespaces".to_owned(), COPY_BY_HAND))
 }
 
 #[cfg(test)]
@@ -157,19 +218,33 @@ mod tests {
 
     #[test]
     fn every_rule_has_its_case() {
-        let able = Rewinding { superuser: true, knows_changes: true, full_page_writes: true };
-        assert_eq!(obstacles("paris", &able, None), []);
+        let able = Returning {
+            superuser: true,
+            knows_changes: true,
+            full_page_writes: true,
+            ..Returning::default()
+        };
+        let why = || Some("there is no such program".to_owned());
+        let ways = [Way::Rewind, Way::Copy];
         let cases = [
-            (Rewinding { superuser: false, ..able.clone() }, None, "RJ01"),
-            (Rewinding { knows_changes: false, ..able.clone() }, None, "RJ02"),
-            (Rewinding { full_page_writes: false, ..able.clone() }, None, "RJ03"),
-            (able, Some("there is no pg_rewind"), "RJ04"),
+            (Returning { superuser: false, ..able.clone() }, "RJ01", &ways[..]),
+            (Returning { knows_changes: false, ..able.clone() }, "RJ02", &ways[..1]),
+            (Returning { full_page_writes: false, ..able.clone() }, "RJ03", &ways[..1]),
+            (Returning { no_rewind: why(), ..able.clone() }, "RJ04", &ways[..1]),
+            (Returning { no_copy: why(), ..able.clone() }, "RJ05", &ways[1..]),
+            (Returning { tablespaces: true, ..able.clone() }, "RJ06", &ways[1..]),
         ];
         assert_eq!(cases.len(), RULES.len());
-        for (rewinding, no_rewind, rule) in cases {
-            let found = obstacles("paris", &rewinding, no_rewind);
-            assert_eq!(found.iter().map(|reason| reason.rule).collect::<Vec<_>>(), [rule]);
-            assert!(found[0].message.starts_with("\"paris\": ") && found[0].hint.ends_with('.'));
+        for way in ways {
+            assert_eq!(obstacles("paris", &able, way), []);
+            for (returning, rule, forbidden) in &cases {
+                let found = obstacles("paris", returning, way);
+                let wanted = if forbidden.contains(&way) { &[*rule][..] } else { &[] };
+                assert_eq!(found.iter().map(|reason| reason.rule).collect::<Vec<_>>(), wanted);
+                let text =
+                    |r: &Reason| r.message.starts_with("\"paris\": ") && r.hint.ends_with('.');
+                assert!(found.iter().all(text));
+            }
         }
     }
 }

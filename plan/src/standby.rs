@@ -140,8 +140,8 @@ fn not_in_recovery(ctx: &Context<'_>) -> Vec<Verdict> {
         ctx.to.name, target.timeline, ctx.from.name, source.timeline
     );
     let hint = format!(
-        "If \"{0}\" is to follow: CALL nodes.rejoin({1}) has it rewind itself; or clone it anew \
-         with: {2}, and create standby.signal in its data directory.",
+        "If \"{0}\" is to follow: CALL nodes.rejoin({1}) has it rewind itself or copied anew; or \
+         clone it by hand with: {2}, and create standby.signal in its data directory.",
         ctx.to.name,
         crate::quote::literal(&ctx.to.name),
         basebackup_command(ctx)

@@ -6,6 +6,7 @@
 mod common;
 
 use common::{for_every_seed, tells_little_and_all};
+use nodes_plan::clone::copier;
 use nodes_plan::conninfo::Conninfo;
 use nodes_plan::desired::*;
 use nodes_plan::link_health::*;
@@ -192,6 +193,26 @@ fn source(slot: SlotPulse) -> Pulse {
     Pulse { slots, senders, lsn, ..Pulse::default() }
 }
 
+/// A standby that does not run yet, in this phase of a copy, so many megabytes of so many.
+fn cloned(phase: i64, streamed: i64, total: Option<i64>) -> Case {
+    let bytes = |number| number * MEGABYTE as i64;
+    let backup = Backup {
+        name: Some(copier(SLOT)),
+        phase: Some(phase),
+        streamed: Some(bytes(streamed)),
+        total: total.map(bytes),
+        elapsed: 10.0,
+    };
+    let mut case = copied(Case::standby()).source(|s| s.senders[0].backup = Some(backup));
+    case.to = (NodeState::Down, None, Some("Connection refused"));
+    case
+}
+
+fn copied(case: Case) -> Case {
+    let backup = Backup { name: Some(copier(SLOT)), ..Backup::default() };
+    case.source(|source| source.senders.push(Sender { backup: Some(backup), ..Sender::default() }))
+}
+
 fn told(rule: &str) -> Option<Told> {
     Some(Told { message: "it cannot".into(), hint: "Do it.".into(), rule: rule.into() })
 }
@@ -242,6 +263,15 @@ fn cases() -> Vec<Row> {
             "nodes.apply() has not run since",
         ),
         ("LH03", Case::standby().plan(refused), Broken, "it cannot"),
+        (
+            "LH23",
+            cloned(3, 1, Some(4)),
+            Copying,
+            "\"paris\" is copied from \"london\": streaming database files, 25 % (1024 kB of \
+             4096 kB), 30 s left",
+        ),
+        ("LH23", cloned(1, 0, None), Copying, "from \"london\": waiting for checkpoint to finish"),
+        ("LH23", cloned(3, 5, Some(4)), Copying, "database files, 100 % (5120 kB of 5120 kB)"),
         ("LH04", down, Waiting, "node \"paris\" is down: Connection refused"),
         ("LH04", unheard, Waiting, "node \"london\" has not been heard yet"),
         ("LH05", Case::standby().plan(waiting("SU09")), Waiting, "it cannot"),
@@ -436,6 +466,10 @@ fn numbers_come_from_the_side_that_knows() {
     let idle = Case::standby().source(|s| s.senders[0].replay_lsn = s.lsn);
     assert_eq!(numbers(idle), (Some(0), Some(0.0), Some(2 * MEGABYTE)));
     assert_eq!(numbers(Case::foreign()), (None, None, None));
+    let copy = cloned(3, 1, Some(4)).health();
+    let megabytes = |number: u64| Some((number * MEGABYTE) as i64);
+    assert_eq!((copy.copied_bytes, copy.expected_bytes), (megabytes(1), megabytes(4)));
+    assert_eq!((copy.copy_left, copy.is_copying()), (Some(Duration::from_secs(30)), true));
     // What a dead target leaves behind is still seen on the source.
     let mut dead = Case::subscription();
     dead.to = (NodeState::Down, None, None);
@@ -487,7 +521,7 @@ fn variants() -> Vec<Vec<Change>> {
         vec![|c| c, |c| c.limits(bytes_limit()), |c| c.limits(time_limit()), |c| {
             c.limits(retained_limit())
         }],
-        vec![|c| c, |c| Case { probe: probe(Some("no")), ..c }],
+        vec![|c| c, |c| Case { probe: probe(Some("no")), ..c }, copied],
         vec![|c| c, |c| c.for_so_long(0, false), |c| c.for_so_long(99, true)],
         vec![
             |c| c,
@@ -513,7 +547,8 @@ fn every_combination(case: Case, variants: &[Vec<Change>], see: &mut impl FnMut(
 fn is_right(case: &Case, health: &LinkHealth) -> bool {
     let link = &case.registry.links[0];
     let (plan, limits) = (&case.plan, &case.limits);
-    let heard = case.from.0.answers() && case.to.0.answers();
+    let heard_source = case.from.0.answers();
+    let heard = heard_source && case.to.0.answers();
     let slot = case.from.1.as_ref().and_then(|source| source.slot(SLOT));
     let active = slot.is_some_and(|slot| slot.active);
     let slotless =
@@ -540,7 +575,11 @@ fn is_right(case: &Case, health: &LinkHealth) -> bool {
         LinkStatus::Paused => paused || matches!(link.spec, Spec::Standby(_)),
         LinkStatus::Lagging => !unlimited && heard,
         LinkStatus::Initializing => !active && heard && !paused,
-        LinkStatus::Copying => subscription && !paused && active,
+        LinkStatus::Copying => {
+            let cloned =
+                case.from.1.as_ref().is_some_and(|source| source.backup(&copier(SLOT)).is_some());
+            cloned && heard_source || subscription && !paused && active
+        }
         LinkStatus::Broken => plan.refused.is_some() || heard,
     }
 }

@@ -1,5 +1,6 @@
 //! `nodes.clone_standby()`, and what it has another server do.
 
+use super::link::standby_options;
 use super::plan::check_call;
 use super::{check_superuser, checked_name, plain_options, with_unit};
 use crate::apply::clone::{Request, clone_standby as make_clone};
@@ -22,7 +23,10 @@ CREATE PROCEDURE nodes.clone_standby(
   max_rate text DEFAULT NULL,
   tablespaces jsonb DEFAULT '{}',
   checksums boolean DEFAULT true,
-  verify boolean DEFAULT false)
+  verify boolean DEFAULT false,
+  synchronous boolean DEFAULT false,
+  options jsonb DEFAULT '{}',
+  heal boolean DEFAULT false)
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 #[expect(clippy::too_many_arguments, reason = "they are those of the procedure")]
 fn clone_standby(
@@ -37,6 +41,9 @@ fn clone_standby(
     tablespaces: Option<JsonB>,
     checksums: Option<bool>,
     verify: Option<bool>,
+    synchronous: Option<bool>,
+    options: Option<JsonB>,
+    heal: Option<bool>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> std::result::Result<(), ErrorReport> {
     const CALL: &str = "nodes.clone_standby()";
@@ -54,6 +61,9 @@ fn clone_standby(
         tablespaces: tablespaces.map(plain_options).transpose()?.unwrap_or_default(),
         checksums: checksums.unwrap_or(true),
         verify: verify.unwrap_or(false),
+        synchronous: synchronous.unwrap_or(false),
+        options: options.map(standby_options).transpose()?.unwrap_or_default(),
+        heal: heal.unwrap_or(false),
     };
     checked_name(&request.name)?;
     Ok(make_clone(&request)?)
@@ -74,7 +84,7 @@ fn checked_port(port: i32) -> Result<u16> {
 }
 
 /// In kilobytes a second; more than a gigabyte is no limit to `pg_basebackup`.
-fn checked_rate(rate: &str) -> Result<Option<u64>> {
+pub fn checked_rate(rate: &str) -> Result<Option<u64>> {
     let rate = with_unit("max_rate", rate, Unit::Kilobytes, 32)?;
     Ok(Some(rate).filter(|rate| *rate <= 1 << 20))
 }

@@ -88,7 +88,7 @@ fn new_standby(
 }
 
 /// `options => '{"synchronous_method": "first", "synchronous_number": 2}'`.
-fn standby_options(options: JsonB) -> Result<StandbyOptions> {
+pub fn standby_options(options: JsonB) -> Result<StandbyOptions> {
     let mut read = StandbyOptions::default();
     for (option, value) in plain_options(options)? {
         let bad = |why: &str| Error::BadOption { option: option.clone(), why: why.to_owned() };

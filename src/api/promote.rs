@@ -1,9 +1,11 @@
 //! `nodes.promote()`, and what it has the new primary do.
 
+use super::clone::checked_rate;
 use super::plan::duration;
 use super::{active_rows, check_superuser};
 use crate::apply::{promote, rejoin, switchover};
 use crate::clone::demote::{self, Action, Demotion};
+use crate::clone::swap;
 use crate::error::{Error, Result};
 use crate::pg::spi;
 use nodes_plan::promotion::OldPrimary;
@@ -87,17 +89,25 @@ fn checked<'a>(
 #[pg_extern(
     name = "rejoin",
     sql = "
-CREATE PROCEDURE nodes.rejoin(name text, timeout interval DEFAULT '1 hour')
+CREATE PROCEDURE nodes.rejoin(
+  name text,
+  timeout interval DEFAULT '1 hour',
+  copy boolean DEFAULT true,
+  max_rate text DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';"
 )]
 fn rejoin_node(
     name: Option<&str>,
     timeout: Option<Interval>,
+    copy: Option<bool>,
+    max_rate: Option<&str>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> std::result::Result<(), ErrorReport> {
     check_superuser("nodes.rejoin()", WHY_SUPERUSER)?;
     let (name, timeout) = checked("nodes.rejoin()", name, timeout, fcinfo)?;
-    Ok(rejoin::rejoin(name, timeout)?)
+    let max_rate = max_rate.map(checked_rate).transpose()?.flatten();
+    let request = rejoin::Request { name, timeout, copy: copy.unwrap_or(true), max_rate };
+    Ok(rejoin::rejoin(&request)?)
 }
 
 #[pg_extern(volatile, parallel_unsafe)]
@@ -109,6 +119,7 @@ fn demote_step(action: &str, task: JsonB) -> std::result::Result<String, ErrorRe
     let said = match action {
         Action::Check => serde_json::to_string(&demote::check(&demotion)).map_err(read)?,
         Action::Restart => demote::restart(&demotion).map(|()| "restarting".to_owned())?,
+        Action::Finish => swap::finish(&demotion.mark).map(|()| "finished".to_owned())?,
         Action::Cancel => demote::cancel().map(|()| "cancelled".to_owned())?,
     };
     Ok(said)

@@ -184,7 +184,7 @@ fn observe_links() -> std::result::Result<
         let record = seen.links.get(&link.id);
         let health = record.map(|record| &record.health);
         let probe = record.and_then(|record| record.probe.as_ref());
-        let copying = health.filter(|health| health.tables_ready < health.tables);
+        let copying = health.filter(|health| health.is_copying());
         rows.push((
             link.name.clone(),
             link.spec.kind(),
@@ -204,7 +204,7 @@ fn observe_links() -> std::result::Result<
             copying.and_then(|health| health.copied_rows),
             copying.and_then(|health| health.copied_bytes),
             record.and_then(|record| record.expected_rows),
-            record.and_then(|record| record.expected_bytes),
+            record.and_then(|record| record.expected_bytes.or(record.health.expected_bytes)),
             record.and_then(|record| record.copy_time_left()).map(interval),
             probe.map(|probe| probe.took.as_secs_f64() * 1e3),
             match &seen.passive {

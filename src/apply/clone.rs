@@ -2,9 +2,11 @@
 //! clone, and tells how far that is. What is registered first is how the next call knows what an
 //! interrupted one has begun.
 
+mod leftover;
 mod prepare;
 
-pub use prepare::Request;
+pub use leftover::{clear_done, clear_removed};
+pub use prepare::{Parties, Request, call, unregistered_recipe};
 
 use super::desired::Desired;
 use super::leader::{self, open};
@@ -17,14 +19,15 @@ use crate::libpq::reactor;
 use crate::observe::session::Session;
 use crate::pg::{lock, spi, undo};
 use futures_util::future::{Either, select};
-use nodes_plan::clone::{progress, recipe};
-use nodes_plan::desired::{LinkId, NodeId};
+use nodes_plan::clone::{copier, progress, recipe};
+use nodes_plan::desired::{LinkId, NodeId, Unfinished};
 use nodes_plan::render::render;
 use nodes_plan::step::Operation;
 use pgrx::PgSqlErrorCode as Code;
-use prepare::{Parties, call, check, look, register, registered, task, unregistered_recipe};
+use prepare::{check, look, register, registered, task};
 use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -64,16 +67,7 @@ pub fn clone_standby(request: &Request) -> Result<()> {
     });
     let (node, recipe) = found.ok_or_else(|| vanished(request))?;
     let task = task(request, &source, &machine, recipe);
-    let job = Job {
-        desired: &desired,
-        parties,
-        node,
-        link,
-        task,
-        begun: Cell::new(false),
-        copying: Cell::new(None),
-    };
-    job.run(known.is_none())
+    Job::new(&desired, parties, node, link, task).run(known.is_none())
 }
 
 /// Somebody has removed what was just registered.
@@ -81,8 +75,8 @@ fn vanished(request: &Request) -> Error {
     Error::UnknownLink { name: request.name.clone(), known: vec![] }
 }
 
-/// A clone that is registered.
-struct Job<'a> {
+/// A copy for a node that is registered.
+pub struct Job<'a> {
     desired: &'a Desired,
     parties: Parties,
     node: NodeId,
@@ -94,23 +88,41 @@ struct Job<'a> {
     copying: Cell<Option<i32>>,
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
+    pub fn new(
+        desired: &'a Desired,
+        parties: Parties,
+        node: NodeId,
+        link: LinkId,
+        task: Task,
+    ) -> Job<'a> {
+        let (begun, copying) = (Cell::new(false), Cell::new(None));
+        Job { desired, parties, node, link, task, begun, copying }
+    }
+
     /// `is_new`: whether this very call has registered it.
     fn run(&self, is_new: bool) -> Result<()> {
-        if let Err(error) = self.copy_or_undo() {
-            // What cannot be taken back now is found by the next call, by what is registered.
-            if reactor::block_on(self.undo()).is_ok() && is_new {
-                run_registry_step(render(&Operation::ForgetLink { link: self.link }).text())?;
-                run_registry_step(render(&Operation::ForgetNode { node: self.node }).text())?;
-            }
-            return Err(error);
-        }
+        self.fetch(is_new, || {
+            run_registry_step(render(&Operation::ForgetNode { node: self.node }).text())
+        })?;
         reactor::block_on(self.start())?;
         self.tell("cloned")?;
         let links = BTreeSet::from([self.link]);
         let lines = lock::with_apply_lock(None, |_| reactor::block_on(super::converge(links)))?;
         lines.into_iter().for_each(|line| warn(line, None));
         Ok(())
+    }
+
+    /// Makes the copy. What fails is taken back, also in the registry where this call has made the
+    /// link: `forget` does what is left to do after that.
+    pub fn fetch(&self, is_new: bool, forget: impl FnOnce() -> Result<()>) -> Result<()> {
+        let Err(error) = self.copy_or_undo() else { return Ok(()) };
+        // What cannot be taken back now is found by the next call, by what is registered.
+        if reactor::block_on(self.undo()).is_ok() && is_new {
+            run_registry_step(render(&Operation::ForgetLink { link: self.link }).text())?;
+            forget()?;
+        }
+        Err(error)
     }
 
     fn copy_or_undo(&self) -> Result<()> {
@@ -129,6 +141,7 @@ impl Job<'_> {
         let mut primary = open(self.desired, self.parties.primary).await?;
         let mut machine = open(self.desired, self.parties.machine).await?;
         if call(&mut machine, Action::Check, &self.task).await? == "vacant" {
+            leftover::note(self.desired, self.link, &self.place()).await?;
             self.begun.set(true);
             self.make_slot(&mut primary).await?;
         }
@@ -145,6 +158,16 @@ impl Job<'_> {
         let took = started.elapsed().as_secs_f64();
         pgrx::notice!("{}: {said} ({took:.1} s)", self.name());
         Ok(())
+    }
+
+    fn place(&self) -> Unfinished {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        Unfinished {
+            on_node: self.parties.machine,
+            directory: text(&self.task.directory),
+            tablespaces: self.task.tablespaces.values().map(|path| text(path)).collect(),
+            swap: self.task.port.is_none(),
+        }
     }
 
     /// Whether the node answers as the clone that is wanted.
@@ -206,11 +229,12 @@ impl Job<'_> {
         const PROGRESS: &str = "SELECT p.phase, p.backup_streamed, p.backup_total \
              FROM pg_stat_progress_basebackup p JOIN pg_stat_replication r USING (pid) \
              WHERE r.application_name = $1";
+        let copier = copier(&self.task.mark);
         let mut streaming: Option<Instant> = None;
         let mut said = String::new();
         loop {
             reactor::sleep(NOTICE_INTERVAL).await;
-            let answer = primary.connection.query(PROGRESS, &[Some(&self.task.mark)]).await;
+            let answer = primary.connection.query(PROGRESS, &[Some(&copier)]).await;
             let Some((phase, answer)) =
                 answer.ok().and_then(|answer| Some((answer.value(0, 0)?.to_owned(), answer)))
             else {
@@ -237,6 +261,8 @@ impl Job<'_> {
         pgrx::notice!("{}: {said}", self.name());
         self.await_answer().await?;
         self.await_stream().await?;
+        // While its marker is there, a complete clone is no leftover.
+        leftover::note_done(self.link)?;
         call(&mut machine, Action::Finish, &self.task).await.map(|_| ())
     }
 

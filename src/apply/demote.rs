@@ -74,6 +74,11 @@ pub async fn cancel(session: &mut Session, demotion: &Demotion) -> Result<()> {
     call(session, FUNCTION, Action::Cancel, demotion).await.map(|_| ())
 }
 
+/// Has a server that runs on a copy of its own take away what it was before.
+pub async fn finish(session: &mut Session, demotion: &Demotion) -> Result<()> {
+    call(session, FUNCTION, Action::Finish, demotion).await.map(|_| ())
+}
+
 /// What a server says that was told to become a standby.
 #[derive(Deserialize)]
 struct Standing {

@@ -1,24 +1,30 @@
 //! `nodes.rejoin()`: a server that was the primary of a group returns as a standby of who is now.
 //! What it has written since the other left its timeline is taken back by `pg_rewind`, which the
-//! server runs on itself. What is registered first is how the next call, or `nodes.apply()`, knows
-//! what an interrupted one has begun.
+//! server runs on itself, or goes with its data, in place of which it puts a copy, see [`copy`].
+//! What is registered first is how the next call, or `nodes.apply()`, knows what an interrupted one
+//! has begun.
 
+mod copy;
+
+use super::clone::{clear_done, unregistered_recipe};
 use super::demote;
 use super::desired::Desired;
 use super::leader::{self, open};
 use super::promote::wal_timeline;
 use super::report::warn;
 use crate::catalog::{self, Event, Rows};
-use crate::clone::demote::{Ability, Demotion, Source};
+use crate::clone::demote::{Demotion, Source};
+use crate::clone::swap::Stage;
 use crate::error::{Error, Result};
 use crate::libpq::reactor;
 use crate::observe::{self, session::Session};
 use crate::pg::{lock, spi};
 use futures_util::future::join_all;
-use nodes_plan::desired::{Link, NodeId, Spec, StandbySpec};
+use nodes_plan::desired::{Link, LinkId, NodeId, Spec, StandbySpec};
+use nodes_plan::failover::Reason;
 use nodes_plan::lsn::Lsn;
 use nodes_plan::pulse::Pulse;
-use nodes_plan::rejoin::{Divergence, Past, Rewinding, obstacles};
+use nodes_plan::rejoin::{Divergence, Past, Returning, Way, obstacles};
 use nodes_plan::render::render;
 use nodes_plan::step::Operation;
 use nodes_plan::switchover::link_to;
@@ -27,15 +33,30 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 const PAUSE: Duration = Duration::from_millis(50);
+const NOTHING_CHANGED: &str = "Nothing was changed. Correct the cause, or do what is said above.";
+const COPY_TRUE: &str = "Nothing was changed. Correct the cause, or pass copy => true to have that \
+                         server copied anew.";
 
-/// What only the two servers themselves can say.
-const REWINDING: &str = "SELECT json_build_object(\
+/// What the caller wants.
+pub struct Request<'a> {
+    pub name: &'a str,
+    /// How long the server may take to return.
+    pub timeout: Duration,
+    /// Whether it may be copied anew.
+    pub copy: bool,
+    /// At which rate, in kilobytes a second.
+    pub max_rate: Option<u64>,
+}
+
+/// What only the server itself can say.
+const RETURNING: &str = "SELECT json_build_object(\
      'superuser', (SELECT rolsuper FROM pg_roles WHERE rolname = current_user), \
      'knows_changes', current_setting('wal_log_hints')::boolean \
          OR current_setting('data_checksums')::boolean, \
      'full_page_writes', current_setting('full_page_writes')::boolean)";
 
-pub fn rejoin(name: &str, timeout: Duration) -> Result<()> {
+pub fn rejoin(request: &Request) -> Result<()> {
+    let name = request.name;
     if spi::in_recovery() {
         return Err(Error::InRecovery("nodes.rejoin()"));
     }
@@ -50,17 +71,25 @@ pub fn rejoin(name: &str, timeout: Duration) -> Result<()> {
     let primary = primary_of(&desired, &pulses, returning, &own)?;
     leader::check_managed(&desired, primary)?;
     let primary_name = rows.node_name(primary).to_owned();
-    let rejoining = Rejoining { desired: &desired, name, returning, primary };
-    if !reactor::block_on(rejoining.look(&own))? {
-        register(&rows, &desired, name, primary, returning)?;
-        return finish(name, &primary_name);
-    }
-    let link = register(&rows, &desired, name, primary, returning)?;
+    let rejoining = Rejoining { request, desired: &desired, name, returning, primary };
+    let way = reactor::block_on(rejoining.look(&own))?;
+    let (link, is_new) = register(&rows, &desired, name, primary, returning)?;
     // With the link in it.
     let desired = spi::in_own_transaction(super::load_active)?;
     let link = desired.registry.link(link).ok_or_else(|| silent(name, "its link is gone"))?;
     let rejoining = Rejoining { desired: &desired, ..rejoining };
-    reactor::block_on(rejoining.carry_out(link, timeout))?;
+    match way {
+        None => {}
+        Some(Way::Copy) => rejoining.copy(link, is_new)?,
+        Some(Way::Rewind) => {
+            if let Some(why) = reactor::block_on(rejoining.rewind(link))? {
+                rejoining.copy_after(&why, link, is_new)?;
+            }
+        }
+    }
+    // With what was noted meanwhile.
+    let desired = spi::in_own_transaction(super::load_active)?;
+    reactor::block_on(clear_done(&desired, link.id))?;
     finish(name, &primary_name)
 }
 
@@ -120,20 +149,20 @@ fn primary_of(
     }
 }
 
-/// The link by which the server will follow; of an earlier call, or new.
+/// The link by which the server will follow, and whether it is new.
 fn register(
     rows: &Rows,
     desired: &Desired,
     name: &str,
     primary: NodeId,
     returning: NodeId,
-) -> Result<nodes_plan::desired::LinkId> {
+) -> Result<(LinkId, bool)> {
     if let Some(link) = link_to(&desired.registry, returning) {
         if link.from != primary {
             let step = Operation::MoveLink { link: link.id, from: primary, to: returning };
             super::run_registry_step(render(&step).text())?;
         }
-        return Ok(link.id);
+        return Ok((link.id, false));
     }
     let taken = |wanted: &str| rows.links.iter().any(|link| link.name == wanted);
     let mut link_name = name.to_owned();
@@ -145,11 +174,12 @@ fn register(
         spi::outlive_a_crash();
         let spec = Spec::Standby(StandbySpec::new(true));
         catalog::insert_link(&link_name, primary, returning, &spec, false)?;
-        Ok(Rows::load()?.link(&link_name)?.id)
+        Ok((Rows::load()?.link(&link_name)?.id, true))
     })
 }
 
 struct Rejoining<'a> {
+    request: &'a Request<'a>,
     desired: &'a Desired,
     name: &'a str,
     returning: NodeId,
@@ -161,9 +191,9 @@ impl Rejoining<'_> {
         self.desired.registry.node_name(self.primary)
     }
 
-    /// Says how far the two are apart, and refuses what cannot end well; false: it is a standby
-    /// that can follow as it is.
-    async fn look(&self, own: &Pulse) -> Result<bool> {
+    /// Says how far the two are apart, refuses what cannot end well, and tells how the server is to
+    /// return; `None`: it is a standby that can follow as it is.
+    async fn look(&self, own: &Pulse) -> Result<Option<Way>> {
         const HISTORY: &str = "SELECT pg_read_file('pg_wal/' || lpad(upper(to_hex(timeline_id)), \
              8, '0') || '.history') FROM pg_control_checkpoint()";
         const END: &str = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
@@ -176,7 +206,7 @@ impl Rejoining<'_> {
         };
         let theirs = observe::pulse(&mut primary).await?.pulse.timeline;
         if own.in_recovery && timeline == theirs {
-            return Ok(false);
+            return Ok(None);
         }
         // Else its control file may still name the timeline that it has left.
         primary.connection.simple("SET statement_timeout = 0").await?;
@@ -192,30 +222,65 @@ impl Rejoining<'_> {
             past: &past,
         };
         if own.in_recovery && !divergence.is_real() {
-            return Ok(false);
+            return Ok(None);
         }
         pgrx::notice!("{}", divergence.explain());
-        let rewinding: Rewinding = leader::ask(&mut session, REWINDING, &[]).await?;
-        let ability = demote::ability(&mut session, &Demotion::default()).await;
-        let no_rewind = match &ability {
-            Ok(Ability { no_rewind, .. }) => no_rewind.as_deref(),
-            Err(why) => Some(why.as_str()),
-        };
-        let against = obstacles(self.name, &rewinding, no_rewind);
-        if against.is_empty() {
-            return Ok(true);
-        }
-        let lines = against.iter().map(|r| format!("{} ({}). {}", r.message, r.rule, r.hint));
-        Err(Error::Refused {
-            code: Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            message: format!("\"{}\" cannot be rewound", self.name),
-            detail: Some(self.desired.redact(&lines.collect::<Vec<_>>().join("\n"))),
-            hint: "Nothing was changed. Where the cause cannot be corrected: remove that server, \
-                   and make it anew with nodes.clone_standby().",
-        })
+        self.choose(&mut session, &mut primary).await.map(Some)
     }
 
-    async fn carry_out(&self, link: &Link, timeout: Duration) -> Result<()> {
+    /// Rewound where that is possible, else copied.
+    async fn choose(&self, session: &mut Session, primary: &mut Session) -> Result<Way> {
+        let mark = self.mark(link_to(&self.desired.registry, self.returning), session)?;
+        let demotion = Demotion { mark, ..Demotion::default() };
+        let mut on: Returning = leader::ask(session, RETURNING, &[]).await?;
+        let ability = demote::ability(session, &demotion).await;
+        if ability.as_ref().is_ok_and(|ability| ability.stage == Stage::Named) {
+            return Ok(Way::Copy);
+        }
+        (on.no_rewind, on.no_copy) = match &ability {
+            Ok(ability) => (ability.no_rewind.clone(), ability.no_copy.clone()),
+            Err(why) => (Some(why.clone()), Some(why.clone())),
+        };
+        let against = obstacles(self.name, &on, Way::Rewind);
+        if against.is_empty() {
+            return Ok(Way::Rewind);
+        }
+        if !self.request.copy {
+            return Err(self.refusal("cannot be rewound", &against, COPY_TRUE));
+        }
+        let no_copy = self.check_copy(on, session, primary, &demotion.mark).await?;
+        if no_copy.is_empty() {
+            pgrx::notice!("{}", self.lines(&against));
+            return Ok(Way::Copy);
+        }
+        let mut all = against;
+        all.extend(no_copy);
+        all.dedup_by_key(|reason| reason.rule);
+        Err(self.refusal("can neither be rewound nor copied anew", &all, NOTHING_CHANGED))
+    }
+
+    fn lines(&self, reasons: &[Reason]) -> String {
+        let lines = reasons.iter().map(|r| format!("{} ({}). {}", r.message, r.rule, r.hint));
+        self.desired.redact(&lines.collect::<Vec<_>>().join("\n"))
+    }
+
+    fn refusal(&self, what: &str, reasons: &[Reason], hint: &'static str) -> Error {
+        Error::Refused {
+            code: Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            message: format!("\"{}\" {what}", self.name),
+            detail: Some(self.lines(reasons)),
+            hint,
+        }
+    }
+
+    /// The name of the slot of a link; of one that is not registered yet, one that nobody has.
+    fn mark(&self, link: Option<&Link>, session: &Session) -> Result<String> {
+        let Some(link) = link else { return Ok(unregistered_recipe().mark) };
+        Ok(demote::recipe_for(&self.desired.registry, link, session)?.mark)
+    }
+
+    /// `Some`: it is as it was, for this reason.
+    async fn rewind(&self, link: &Link) -> Result<Option<String>> {
         let mut session = open(self.desired, self.returning).await?;
         let recipe = demote::recipe_for(&self.desired.registry, link, &session)?;
         let mut primary = open(self.desired, self.primary).await?;
@@ -229,6 +294,7 @@ impl Rejoining<'_> {
                 conninfo: recipe.conninfo.with("dbname", dbname),
                 passfile: recipe.passfile,
             }),
+            swap: false,
         };
         // Keeps the WAL since its last checkpoint, which may be the last that both have: the one at
         // its end would take it away. It goes with the rewind.
@@ -236,16 +302,19 @@ impl Rejoining<'_> {
         let before = started(&mut session).await?;
         pgrx::notice!("\"{}\" stops, and is rewound", self.name);
         demote::restart(&mut session, &demotion).await?;
-        self.await_return(&demotion, &before, timeout).await
+        let Some(why) = self.await_return(&demotion, &before).await? else { return Ok(None) };
+        if let Err(error) =
+            demote::drop_slot(&mut open(self.desired, self.returning).await?, &demotion.mark).await
+        {
+            let message = self.desired.redact(&error.to_string());
+            let hint = format!("Drop slot \"{}\" there.", demotion.mark);
+            warn(format!("\"{}\": {message}", self.name), Some(hint));
+        }
+        Ok(Some(why))
     }
 
     /// It comes back as a standby, or as what it was and says why.
-    async fn await_return(
-        &self,
-        demotion: &Demotion,
-        before: &str,
-        timeout: Duration,
-    ) -> Result<()> {
+    async fn await_return(&self, demotion: &Demotion, before: &str) -> Result<Option<String>> {
         let began = Instant::now();
         loop {
             if let Ok(mut session) = open(self.desired, self.returning).await
@@ -257,40 +326,24 @@ impl Rejoining<'_> {
                 if answer.value(0, 0) == Some("t") && failure.is_none() {
                     let seconds = began.elapsed().as_secs_f64();
                     pgrx::notice!("\"{}\" is a standby ({seconds:.1} s)", self.name);
-                    return Ok(());
+                    return Ok(None);
                 }
-                return Err(self.came_back_as_it_was(&mut session, demotion, failure).await);
+                let unsaid = || "It does not say why.".to_owned();
+                return Ok(Some(failure.map_or_else(unsaid, |why| self.desired.redact(&why))));
             }
-            if began.elapsed() > timeout {
+            if began.elapsed() > self.request.timeout {
                 return Err(Error::Refused {
                     code: Code::ERRCODE_QUERY_CANCELED,
                     message: format!("\"{}\" has not returned yet", self.name),
-                    detail: Some("It may still be at it.".to_owned()),
+                    detail: Some(match demotion.swap {
+                        true => "Its old data directory is kept beside until it has.".to_owned(),
+                        false => "It may still be at it.".to_owned(),
+                    }),
                     hint: "What it writes beside its log says how far it is; when it is back, \
                            nodes.apply() does the rest.",
                 });
             }
             reactor::sleep(PAUSE).await;
-        }
-    }
-
-    async fn came_back_as_it_was(
-        &self,
-        session: &mut Session,
-        demotion: &Demotion,
-        why: Option<String>,
-    ) -> Error {
-        if let Err(error) = demote::drop_slot(session, &demotion.mark).await {
-            let message = self.desired.redact(&error.to_string());
-            let hint = format!("Drop slot \"{}\" there.", demotion.mark);
-            warn(format!("\"{}\": {message}", self.name), Some(hint));
-        }
-        Error::Refused {
-            code: Code::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION,
-            message: format!("\"{}\" could not be rewound, and is as it was", self.name),
-            detail: why.map(|why| self.desired.redact(&why)),
-            hint: "Correct the cause and make the same call again, or make that server anew with \
-                   nodes.clone_standby().",
         }
     }
 }

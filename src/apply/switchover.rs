@@ -171,7 +171,7 @@ impl<'a> Handover<'a> {
     }
 
     fn demotion(&self) -> Demotion {
-        Demotion { mark: self.mark.slot_name(), source: None }
+        Demotion { mark: self.mark.slot_name(), ..Demotion::default() }
     }
 
     /// Up to the promotion; whatever ends it before, things are as they were.

@@ -2,9 +2,11 @@
 
 use super::configure;
 use super::place::{check_vacant, make_private};
+use super::swap;
 use super::task::Task;
 use crate::error::{Error, Result};
 use crate::pg::child::{Program, handed_path, nameless_file, system};
+use nodes_plan::clone::copier;
 use pgrx::PgSqlErrorCode as Code;
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -37,9 +39,23 @@ pub fn copy(task: &Task) -> Result<&'static str> {
     Ok("copied")
 }
 
-/// See [`super::Action::Clear`].
-pub fn clear(task: &Task) -> Result<()> {
-    Copying::begin(task)?.clear()
+/// See [`super::Action::Clear`]. A complete clone may be somebody's server by now; a complete copy
+/// in place of which a server runs on its own data is nobody's.
+pub fn clear(task: &Task) -> Result<&'static str> {
+    let copying = Copying::begin(task)?;
+    copying.clear()?;
+    if task.port.is_none() {
+        if task.is_complete() {
+            let what = format!("could not remove \"{}\"", task.directory.display());
+            remove(&task.directory).map_err(|error| system(&what, &error))?;
+        }
+        swap::finish(&task.mark)?;
+    } else if task.is_complete() {
+        return Ok("complete");
+    } else if check_vacant(&task.directory).is_err() {
+        return Ok("taken");
+    }
+    Ok("cleared")
 }
 
 /// The directories beside while they are filled. Locked, so that no other call is at it; what is
@@ -103,7 +119,7 @@ impl Drop for Copying<'_> {
 }
 
 /// Whatever is there: links go themselves, not what they lead to.
-fn remove(path: &Path) -> std::io::Result<()> {
+pub fn remove(path: &Path) -> std::io::Result<()> {
     match fs::symlink_metadata(path)?.is_dir() {
         true => fs::remove_dir_all(path),
         false => fs::remove_file(path),
@@ -114,7 +130,7 @@ fn base_backup(task: &Task, beside: &Path) -> Result<()> {
     let passfile = task.passfile.as_ref();
     let passfile = passfile.map(|line| nameless_file(format!("{}\n", line.reveal()).as_bytes()));
     let passfile = passfile.transpose()?;
-    let mut conninfo = task.conninfo.clone().with("application_name", &task.mark);
+    let mut conninfo = task.conninfo.clone().with("application_name", copier(&task.mark));
     if let Some(file) = &passfile {
         conninfo.set("passfile", handed_path(file));
     }
@@ -196,7 +212,7 @@ fn move_tablespaces(task: &Task) -> Result<()> {
 }
 
 /// Makes a rename last.
-fn sync_parent(path: &Path) -> Result<()> {
+pub fn sync_parent(path: &Path) -> Result<()> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     let synced = File::open(parent).and_then(|parent| parent.sync_all());
     synced.map_err(|error| system(&format!("could not sync \"{}\"", parent.display()), &error))

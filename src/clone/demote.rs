@@ -3,6 +3,7 @@
 //! it. Where it has diverged, `pg_rewind` comes in between.
 
 use super::place::make_private;
+use super::swap::{self, OWN_FILES, Stage};
 use super::task::refuse;
 use crate::error::Result;
 use crate::guc;
@@ -23,6 +24,8 @@ pub enum Action {
     Restart,
     /// Undoes what a restart that did not come about has prepared.
     Cancel,
+    /// Takes away what the server was before it ran on a copy.
+    Finish,
 }
 
 /// How this server is to return.
@@ -32,6 +35,9 @@ pub struct Demotion {
     pub mark: String,
     /// Where it has diverged: whom to be rewound against.
     pub source: Option<Source>,
+    /// Whether it returns on the complete copy beside.
+    #[serde(default)]
+    pub swap: bool,
 }
 
 /// How `pg_rewind` connects.
@@ -50,6 +56,11 @@ pub struct Ability {
     pub no_restart: Option<String>,
     /// Why it cannot be rewound by itself, where it cannot.
     pub no_rewind: Option<String>,
+    /// Why it cannot be given a copy in place of its data, where it cannot.
+    pub no_copy: Option<String>,
+    /// Where that copy is made, and the old data is until the copy runs.
+    pub copy: PathBuf,
+    pub stage: Stage,
     pub data_directory: PathBuf,
     pub bin_directory: PathBuf,
     /// Why the last attempt failed, where it left a word.
@@ -62,6 +73,9 @@ pub fn check(demotion: &Demotion) -> Ability {
     Ability {
         no_restart: no_restart(),
         no_rewind: no_rewind(demotion),
+        no_copy: no_pause().or_else(|| swap::obstacle(&demotion.mark)),
+        copy: swap::place(&demotion.mark),
+        stage: swap::stage(&demotion.mark),
         data_directory: data_directory(),
         bin_directory: bin_directory(),
         failure: fs::read_to_string(data_directory().join("pg_nodes.demote"))
@@ -85,11 +99,15 @@ fn no_restart() -> Option<String> {
     no_program("pg_ctl")
 }
 
-fn no_rewind(demotion: &Demotion) -> Option<String> {
-    if guc::restart_command().is_some() {
-        // It restarts, and leaves no time between stop and start.
-        return Some("pg_nodes.restart_command owns it".to_owned());
+/// Why nothing can be done to its files between stop and start, where it cannot.
+fn no_pause() -> Option<String> {
+    match guc::restart_command() {
+        Some(_) => Some("pg_nodes.restart_command owns it".to_owned()),
+        None => no_restart(),
     }
+}
+
+fn no_rewind(demotion: &Demotion) -> Option<String> {
     let vacant = || {
         let kept = kept(demotion);
         match make_private(&kept) {
@@ -97,7 +115,7 @@ fn no_rewind(demotion: &Demotion) -> Option<String> {
             Err(error) => (!kept.is_dir()).then(|| error.to_string()),
         }
     };
-    no_restart().or_else(|| no_program("pg_rewind")).or_else(vacant)
+    no_pause().or_else(|| no_program("pg_rewind")).or_else(vacant)
 }
 
 /// Beside the data directory: what is within goes with the rewind.
@@ -134,7 +152,7 @@ pub fn cancel() -> Result<()> {
 pub fn restart(demotion: &Demotion) -> Result<()> {
     let signal = data_directory().join("standby.signal");
     if let Some(command) = guc::restart_command() {
-        if demotion.source.is_some() {
+        if demotion.source.is_some() || demotion.swap {
             let message = "a server with pg_nodes.restart_command is rewound by hand".to_owned();
             let hint = "Stop it, run pg_rewind, create standby.signal and start it.";
             return refuse(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message, hint);
@@ -159,12 +177,21 @@ pub fn restart(demotion: &Demotion) -> Result<()> {
             None => own,
         }
     });
+    if demotion.swap {
+        swap::swap(&demotion.mark)?;
+    }
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
     let arguments = [
         text(bin_directory()),
         text(data_directory()),
         text(kept(demotion)),
         conninfo.map(|conninfo| conninfo.render()).unwrap_or_default(),
+        text(swap::running_directory(&demotion.mark)),
+        OWN_FILES.join(" "),
     ];
-    child::launch(SCRIPT, &arguments, passfile.as_ref())
+    let launched = child::launch(SCRIPT, &arguments, passfile.as_ref());
+    if launched.is_err() && demotion.swap {
+        swap::swap_back(&demotion.mark)?;
+    }
+    launched
 }

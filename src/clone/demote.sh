@@ -1,8 +1,9 @@
 # A server returns as a standby. This runs on its own: the server that started it ends here.
 # $1: its programs; $2: its data directory; $3: where its configuration is kept meanwhile;
-# $4: conninfo of the primary to be rewound against, or nothing.
+# $4: conninfo of the primary to be rewound against, or nothing; $5: where the server runs, which is
+# not $2 where that leads to a copy by now; $6: the files that are its own.
 set -u
-bin=$1 data=$2 kept=$3 source=$4
+bin=$1 data=$2 kept=$3 source=$4 runs_in=$5 own=$6
 was_standby=; [ ! -e "$data/standby.signal" ] || was_standby=yes
 
 say() { printf 'pg_nodes: %s\n' "$*"; }
@@ -19,8 +20,7 @@ give_up() {
 
 # What is not the primary's: pg_rewind brings all files but those of tables as they are there.
 keep() {
-    for file in postgresql.conf postgresql.auto.conf pg_hba.conf pg_ident.conf conf.d \
-        postmaster.opts pg_nodes.passfile server.crt server.key root.crt; do
+    for file in $own; do
         if [ -e "$data/$file" ]; then cp -Rp "$data/$file" "$kept/" || return 1; fi
     done
 }
@@ -30,7 +30,7 @@ give_back() {
     cp -Rp "$kept/." "$data/" && sync "$data" && rm -rf "$kept"
 }
 
-"$bin/pg_ctl" stop --pgdata="$data" --mode=fast --wait --timeout=86400 --silent ||
+"$bin/pg_ctl" stop --pgdata="$runs_in" --mode=fast --wait --timeout=86400 --silent ||
     { say 'the server did not stop'; exit 1; }
 rm -f "$data/pg_nodes.demote"
 if [ -n "$source" ]; then

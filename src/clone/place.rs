@@ -21,7 +21,7 @@ pub fn check(task: &Task) -> Result<&'static str> {
     }
     check_vacant(&task.directory)?;
     check_beside(task, &task.directory)?;
-    check_port(task.port)?;
+    task.port.map_or(Ok(()), check_port)?;
     for place in task.tablespaces.values() {
         check_directory(place)?;
         if place.starts_with(&task.directory) || task.directory.starts_with(place) {
@@ -53,7 +53,10 @@ fn check_space(task: &Task) -> Result<()> {
             place.display(),
             units::bytes(free)
         );
-        let hint = "Make room there, or name a place on another file system.";
+        let hint = match task.port {
+            Some(_) => "Make room there, or name a place on another file system.",
+            None => "Make room there, and make the same call again.",
+        };
         return refuse(Code::ERRCODE_DISK_FULL, message, hint);
     }
     Ok(())

@@ -14,14 +14,15 @@ pub enum Action {
     /// Changes nothing.
     Check,
     Copy,
-    /// Takes away what an interrupted copy has left.
+    /// Takes away what an interrupted copy has left; `cleared` where that is all there was, else
+    /// `complete` or `taken`.
     Clear,
     Start,
     /// Takes away what shows whose the clone is: it is a server of its own now.
     Finish,
 }
 
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Task {
     /// The data directory to be.
     pub directory: PathBuf,
@@ -44,7 +45,8 @@ pub struct Task {
     pub checksums: bool,
     /// Whether the copy is read again and compared with its manifest.
     pub verify: bool,
-    pub port: u16,
+    /// Of the new server; `None` where the copy is for one that runs.
+    pub port: Option<u16>,
     /// Major version of the primary.
     pub major: i32,
     /// Lines of `postgresql.auto.conf`.
@@ -66,7 +68,7 @@ impl Task {
 
     /// The file in a complete clone that says whose it is, until it is a server of its own.
     pub fn marker(&self) -> PathBuf {
-        self.directory.join("pg_nodes.clone")
+        self.directory.join(super::swap::MARKER)
     }
 
     /// Whether the final directory is there, and of this link.

@@ -1,4 +1,4 @@
-//! The room that disks have; that of this server's WAL as a setting that is read and never kept:
+//! The room that disks have, and what they do in one step; the room of this server's WAL as a setting that is read and never kept:
 //! whoever may connect can ask for it, in any database, with or without the extension.
 
 use super::process;
@@ -33,5 +33,17 @@ pub fn free_bytes(path: &Path) -> Option<u64> {
         let mut stat: libc::statvfs = std::mem::zeroed();
         let known = libc::statvfs(path.as_ptr(), &mut stat) == 0;
         known.then(|| (stat.f_bavail as u64).saturating_mul(stat.f_frsize as u64))
+    }
+}
+
+/// Has two paths of one file system change their names, in one step.
+pub fn exchange(one: &Path, other: &Path) -> std::io::Result<()> {
+    let [one, other] = [one, other].map(|path| CString::new(path.as_os_str().as_bytes()));
+    let (one, other) = (one?, other?);
+    let (here, how) = (libc::AT_FDCWD, libc::RENAME_EXCHANGE);
+    // SAFETY: both paths are C strings, which the call only reads.
+    match unsafe { libc::renameat2(here, one.as_ptr(), here, other.as_ptr(), how) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
     }
 }

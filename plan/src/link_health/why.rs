@@ -40,6 +40,13 @@ pub(super) fn removing(scene: &Scene<'_>) -> Option<Why> {
     scene.is_removing().then(|| Why::new("nodes.apply() has not run since", APPLY)).flatten()
 }
 
+pub(super) fn cloning(scene: &Scene<'_>) -> Option<Why> {
+    let backup = scene.backup?;
+    let reason =
+        format!("\"{}\" is copied from \"{}\": {}", scene.to(), scene.from(), backup.describe());
+    Why::new(reason, "It goes on by itself; whoever has called for it can cancel it.")
+}
+
 pub(super) fn refused(scene: &Scene<'_>) -> Option<Why> {
     scene.e.plan.refused.as_ref().and_then(Why::told)
 }

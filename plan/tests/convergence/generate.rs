@@ -213,6 +213,7 @@ fn standby_spec(rng: &mut SmallRng, slot: f64) -> StandbySpec {
         synchronous: rng.random_bool(0.4),
         options: StandbyOptions { synchronous_number: number, synchronous_method: method },
         unmanaged: false,
+        unfinished: None,
     }
 }
 

@@ -10,7 +10,7 @@ use crate::observe::session::Session;
 use crate::pg::spi;
 use nodes_plan::clone::{Recipe, conninfo_at};
 use nodes_plan::conninfo::Conninfo;
-use nodes_plan::desired::{LinkId, LinkState, NodeId, Spec, StandbySpec};
+use nodes_plan::desired::{LinkId, LinkState, NodeId, Spec, StandbyOptions, StandbySpec};
 use pgrx::PgSqlErrorCode as Code;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -32,6 +32,9 @@ pub struct Request {
     pub tablespaces: BTreeMap<String, String>,
     pub checksums: bool,
     pub verify: bool,
+    pub synchronous: bool,
+    pub options: StandbyOptions,
+    pub heal: bool,
 }
 
 /// The nodes that take part.
@@ -125,8 +128,12 @@ pub fn register(request: &Request, rows: &Rows, parties: Parties) -> Result<Link
             elsewhere: false,
         })?;
         let node = Rows::load()?.node(&request.name)?.id;
-        let spec = Spec::Standby(StandbySpec::new(true));
-        catalog::insert_link(&request.name, parties.primary, node, &spec, false)?;
+        let spec = Spec::Standby(StandbySpec {
+            synchronous: request.synchronous,
+            options: request.options,
+            ..StandbySpec::new(true)
+        });
+        catalog::insert_link(&request.name, parties.primary, node, &spec, request.heal)?;
         Ok(Rows::load()?.link(&request.name)?.id)
     })
 }
@@ -270,7 +277,7 @@ pub fn task(request: &Request, source: &Source, machine: &Machine, recipe: Recip
         sizes: source.sizes.clone(),
         checksums: request.checksums,
         verify: request.verify,
-        port: request.port,
+        port: Some(request.port),
         major: source.version / 10_000,
         settings,
         files: files.map(|(name, text)| (name.clone(), text.clone().unwrap_or_default())).collect(),
