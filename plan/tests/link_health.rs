@@ -665,7 +665,18 @@ fn trouble_is_told_when_it_lasts() {
 #[test]
 fn what_does_not_pass_by_itself_is_told_at_once() {
     let lost = Case::subscription().slot(|slot| slot.wal_status = Some("lost".into()));
-    Story::new().after(0, &lost).tells(&["broken"]);
+    let told = |message: &str| {
+        Some(Told { message: message.into(), hint: "Act.".into(), rule: "SU14".into() })
+    };
+    let plan = LinkPlan { refused: told("changes from A to B"), ..LinkPlan::default() };
+    let refused = lost.clone().plan(plan);
+    // What is missing is known as soon as the planner has looked.
+    let story = Story::new().after(0, &lost);
+    story.tells(&[]);
+    let story = story.after(1, &refused);
+    story.tells(&["broken"]);
+    assert_eq!(story.told[0].1.message, "is broken: changes from A to B");
+    Story::new().after(0, &lost).after(10, &lost).tells(&["broken"]);
 }
 
 #[test]

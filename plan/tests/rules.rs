@@ -8,6 +8,7 @@ use nodes_plan::headroom::headroom;
 use nodes_plan::lsn::Lsn;
 use nodes_plan::name::{Mark, TableName, extension_comment};
 use nodes_plan::observed::*;
+use nodes_plan::rejoin::Past;
 use nodes_plan::step::{Operation, Plan, ProblemKind};
 use nodes_plan::{plan, rules};
 use std::collections::{BTreeMap, BTreeSet};
@@ -212,7 +213,8 @@ impl Case {
         };
         let ready = |name: &str| SubscribedTable { table: table("public", name), state: 'r' };
         let subscription = Subscription {
-            applied: None,
+            applied: Moving::default(),
+            copied: None,
             oid: 16_400,
             name: "feed".into(),
             comment: comment(),
@@ -653,9 +655,42 @@ fn subscription_cases() -> Vec<(&'static str, Case, &'static str)> {
         (
             "SU14",
             made().with(LONDON, |f| f.slots.clear()).with(PARIS, |f| {
-                f.subscriptions[0].applied = Some(Lsn(0x300_0148));
+                f.subscriptions[0].applied = Moving(Some(Lsn(0x300_0148)));
             }),
-            "all changes since 0/3000148 have been missed — SELECT nodes.resync('feed') empties",
+            "all changes from 0/3000148 have been missed, and more until a new slot is made — \
+             SELECT nodes.resync('feed') empties",
+        ),
+        (
+            "SU14",
+            made().with(LONDON, |f| (f.slots, f.lsn) = (vec![], Moving(Some(Lsn(0x400_0000))))),
+            "is gone: changes to 0/4000000 have been missed, and more until",
+        ),
+        (
+            "SU14",
+            missing(None, Some(0x300_0148)),
+            "all changes from 0/3000148 to 0/4000000 have been missed",
+        ),
+        (
+            "SU14",
+            missing(Some(0x350_0000), Some(0x300_0148)),
+            "all changes from 0/3500000 to 0/4000000 have been missed",
+        ),
+        (
+            "SU14",
+            missing(Some(0x350_0001), Some(0x300_0148)),
+            "\"london\" left timeline 2 at 0/3500000, and \"paris\" has applied up to 0/3500001: \
+             changes from 0/3500000 to 0/4000000 may have been missed, and more until a new slot is \
+             made, and what it has from there may be lost",
+        ),
+        (
+            "SU14",
+            missing(Some(0x380_0000), Some(0x350_0001)),
+            "all changes from 0/3800000 to 0/4000000 have been missed",
+        ),
+        (
+            "SU14",
+            missing(Some(0x300_0000), None),
+            "\"london\" left timeline 1 at 0/1000000, and \"paris\" has applied up to 0/3000000",
         ),
         ("SU52", made().with(LONDON, |f| f.slots.clear()), "ALTER SUBSCRIPTION \"feed\" DISABLE"),
         (
@@ -1221,6 +1256,20 @@ fn siblings() -> Case {
 
 fn physical(link: LinkId) -> Slot {
     Slot { name: format!("nodes_3f2504e0_{link}"), kind: "physical".into(), ..Slot::default() }
+}
+
+/// A subscriber that has come so far, its slot gone, from london on its third timeline.
+fn missing(applied: Option<u64>, copied: Option<u64>) -> Case {
+    let history = "1\t0/1000000\tx\n2\t0/3500000\tx\n";
+    Case::subscription_made()
+        .with(LONDON, |f| {
+            (f.slots, f.lsn) = (vec![], Moving(Some(Lsn(0x400_0000))));
+            f.past = Past::read(history);
+        })
+        .with(PARIS, |f| {
+            let found = &mut f.subscriptions[0];
+            (found.applied, found.copied) = (Moving(applied.map(Lsn)), copied.map(Lsn));
+        })
 }
 
 /// Its tables are to be copied anew.
