@@ -254,8 +254,8 @@ pub struct Subscription {
     pub options: BTreeMap<String, String>,
     /// How far it has applied what the publisher did; `None`: nothing yet, or not readable.
     pub applied: Moving,
-    /// How far the publisher was when the table was copied that was copied first; `None`: there is
-    /// one that was not, or that is not readable.
+    /// How far the publisher was when the copy of the first table was done; `None`: there is one that
+    /// was not copied, or that is not readable.
     pub copied: Option<Lsn>,
     /// Tables with their state (`pg_subscription_rel.srsubstate`).
     pub tables: BTreeMap<String, SubscribedTable>,
