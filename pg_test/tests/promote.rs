@@ -239,6 +239,8 @@ fn a_subscriber_that_was_ahead_is_told() {
              tables => '{public.parts}')",
     );
     apply(&cluster.paris);
+    let states = "SELECT srsubstate::text FROM pg_subscription_rel";
+    wait_until("its copy is over", LONG, || cluster.london.query_texts("app", states) == ["r"]);
     await_replay(&cluster);
     cluster.oslo.stop();
     cluster.paris.sql("app", "INSERT INTO parts VALUES (1)");
