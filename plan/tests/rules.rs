@@ -376,6 +376,20 @@ fn grouped(case: Case) -> Case {
     case.with(OSLO, |facts| facts.system_identifier = "72".into())
 }
 
+/// The same where the members' conninfos can be told apart: oslo was no member when the link was
+/// made.
+fn joined(case: Case) -> Case {
+    let mut case = grouped(case);
+    for (id, digest) in [(LONDON, "0a1b"), (OSLO, "2c3d")] {
+        case.registry.nodes.get_mut(&id).expect("a node").digest = digest.into();
+    }
+    let comment = Some(mark().comment_with("0a1b"));
+    case.with(PARIS, |f| {
+        f.subscriptions.iter_mut().for_each(|found| found.comment.clone_from(&comment));
+        f.servers.iter_mut().for_each(|found| found.comment.clone_from(&comment));
+    })
+}
+
 /// The node has another address.
 fn moved(mut case: Case, node: NodeId) -> Case {
     let node = case.registry.nodes.get_mut(&node).expect("the node exists");
@@ -875,8 +889,8 @@ fn subscription_cases() -> Vec<(&'static str, Case, &'static str)> {
         ("SU23", grouped(new()), "'pgoutput', failover => true)"),
         ("SU24", grouped(new()), "\"failover\" = 'true')"),
         (
-            "SU25",
-            grouped(made()),
+            "SU53",
+            joined(made()),
             "CONNECTION 'host=london,oslo dbname=app user=link target_session_attrs=read-write'",
         ),
     ]
@@ -1123,7 +1137,8 @@ fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
             grouped(made()).password(OSLO),
             "its conninfo differs from that of \"london\" (password)",
         ),
-        ("FO21", grouped(made()), "ADD \"target_session_attrs\" 'read-write'"),
+        ("FO38", joined(made()), "ADD \"target_session_attrs\" 'read-write'"),
+        ("FO38", joined(made()), "COMMENT ON SERVER \"feed\" IS"),
         (
             "FO25",
             spec(made(), &|s| s.tables = Some(BTreeSet::new())),
@@ -1278,6 +1293,38 @@ fn replacing(case: Case) -> Case {
         let Spec::Subscription(spec) = &mut link.spec else { panic!("no subscription") };
         spec.replace = true;
     })
+}
+
+/// A list that has no other reason than the group is nobody's change; what somebody has changed
+/// besides stays a step of its own.
+#[test]
+fn lists_are_told_apart_from_what_people_change() {
+    let follows = |case: Case| {
+        let plan = plan(&case.registry, &case.world());
+        // That its slot is to be copied now is another matter.
+        let steps = plan.steps.iter().filter(|step| step.link == Some(1) && step.rule != "SU51");
+        steps.map(|step| (step.rule, step.follows_group())).collect::<BTreeSet<_>>()
+    };
+    let subscription = || joined(Case::subscription_made());
+    assert_eq!(follows(subscription()), [("SU53", true)].into());
+    let disabled = subscription().with(PARIS, |f| f.subscriptions[0].enabled = false);
+    assert_eq!(follows(disabled), [("SU53", true), ("SU29", false)].into());
+    let server = || joined(Case::foreign_made());
+    assert_eq!(follows(server()), [("FO38", true)].into());
+    let slow = server().with(PARIS, |f| {
+        f.servers[0].options.insert("fetch_size".into(), "1".into());
+    });
+    assert_eq!(follows(slow), [("FO38", true), ("FO21", false)].into());
+    // By hand: the mark is of now, and the list is not.
+    let by_hand = |case: Case| {
+        case.with(PARIS, |f| {
+            let comment = Some(mark().comment_with("0a1b+2c3d"));
+            f.subscriptions.iter_mut().for_each(|found| found.comment.clone_from(&comment));
+            f.servers.iter_mut().for_each(|found| found.comment.clone_from(&comment));
+        })
+    };
+    assert_eq!(follows(by_hand(subscription())), [("SU25", false)].into());
+    assert_eq!(follows(by_hand(server())), [("FO21", false)].into());
 }
 
 #[test]
