@@ -245,6 +245,12 @@ fn cases() -> Vec<Row> {
         ("LH04", down, Waiting, "node \"paris\" is down: Connection refused"),
         ("LH04", unheard, Waiting, "node \"london\" has not been heard yet"),
         ("LH05", Case::standby().plan(waiting("SU09")), Waiting, "it cannot"),
+        (
+            "LH05",
+            Case::foreign().plan(waiting("RG03")),
+            Waiting,
+            "it is not known yet whether it is made: it cannot",
+        ),
         ("LH06", Case::subscription().plan(step(true)), Missing, "it must"),
         (
             "LH07",
@@ -348,6 +354,7 @@ fn flow_cases() -> Vec<Row> {
     probed.probe = probe(Some("permission denied for table items"));
     let mut answered = Case::foreign();
     answered.probe = probe(None);
+    let unasked = LinkPlan { waiting: told("RG03"), ..LinkPlan::default() };
     vec![
         (
             "LH16",
@@ -393,6 +400,8 @@ fn flow_cases() -> Vec<Row> {
             Broken,
             "\"paris\" cannot query \"london\": permission denied for table items",
         ),
+        // It was asked before, and so it is there.
+        ("LH21", answered.clone().plan(unasked), Up, ""),
         ("LH21", answered, Up, ""),
         ("LH21", Case::foreign(), Up, ""),
         ("LH22", Case::subscription(), Streaming, ""),
