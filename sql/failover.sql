@@ -12,10 +12,23 @@ COMMENT ON COLUMN nodes.failover_ready.hints IS 'what to do about each reason';
 COMMENT ON COLUMN nodes.failover_ready.rules IS 'the rule behind each reason, see nodes.rules()';
 COMMENT ON FUNCTION nodes.observe_failover() IS 'asks every node that has links; behind the view nodes.failover_ready';
 
-REVOKE ALL ON nodes.failover_ready FROM PUBLIC;
-REVOKE ALL ON FUNCTION nodes.observe_failover() FROM PUBLIC;
-GRANT SELECT ON nodes.failover_ready TO pg_monitor;
-GRANT EXECUTE ON FUNCTION nodes.observe_failover() TO pg_monitor;
+CREATE VIEW nodes.failover_slots AS SELECT * FROM nodes.observe_failover_slots();
+COMMENT ON VIEW nodes.failover_slots IS 'whether each logical slot of a primary would survive if the standby took over now; asks the servers';
+COMMENT ON COLUMN nodes.failover_slots.link IS 'the standby link';
+COMMENT ON COLUMN nodes.failover_slots.primary_node IS 'who has the slot now';
+COMMENT ON COLUMN nodes.failover_slots.standby IS 'who would take over';
+COMMENT ON COLUMN nodes.failover_slots.slot IS 'the logical slot';
+COMMENT ON COLUMN nodes.failover_slots.subscription IS 'the link that reads it; NULL: somebody else''s';
+COMMENT ON COLUMN nodes.failover_slots.ready IS 'whether nothing about this slot stands in the way; what concerns the whole standby is in nodes.failover_ready';
+COMMENT ON COLUMN nodes.failover_slots.reasons IS 'every reason why it would not survive';
+COMMENT ON COLUMN nodes.failover_slots.hints IS 'what to do about each reason';
+COMMENT ON COLUMN nodes.failover_slots.rules IS 'the rule behind each reason, see nodes.rules()';
+COMMENT ON FUNCTION nodes.observe_failover_slots() IS 'asks every node that has links; behind the view nodes.failover_slots';
+
+REVOKE ALL ON nodes.failover_ready, nodes.failover_slots FROM PUBLIC;
+REVOKE ALL ON FUNCTION nodes.observe_failover(), nodes.observe_failover_slots() FROM PUBLIC;
+GRANT SELECT ON nodes.failover_ready, nodes.failover_slots TO pg_monitor;
+GRANT EXECUTE ON FUNCTION nodes.observe_failover(), nodes.observe_failover_slots() TO pg_monitor;
 
 COMMENT ON PROCEDURE nodes.clone_standby(text, text, text, integer, text, text, text, text, jsonb, boolean, boolean, boolean, jsonb, boolean) IS
   'makes a standby: copies a node with pg_basebackup into a directory on the machine of on_node (default: this server), starts it and registers it, with synchronous, options and heal of add_standby(); an interrupted call can be repeated. For superusers only';

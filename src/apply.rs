@@ -32,7 +32,7 @@ use nodes_plan::TOO_FEW_STREAM;
 use nodes_plan::desired::{Interest, LinkId, NodeId};
 use nodes_plan::observed::{Observation, World};
 use nodes_plan::pulse::Pulse;
-use nodes_plan::step::{Plan, Problem, ProblemKind};
+use nodes_plan::step::{Plan, Problem, ProblemKind, Step};
 use report::Report;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -183,12 +183,15 @@ fn learn(desired: &Desired, world: &World) -> Result<()> {
 }
 
 /// What the plan asks for of links that have not failed in this run, and of no others than
-/// those that are meant.
+/// those that are meant, but for what only follows a group.
 fn runnable(plan: Plan, failed: &BTreeSet<LinkId>, only: Option<&BTreeSet<LinkId>>) -> Plan {
     let meant = |link: LinkId| only.is_none_or(|only| only.contains(&link));
-    let runs = |link: Option<LinkId>| link.is_none_or(|l| meant(l) && !failed.contains(&l));
+    let runs = |step: &Step| {
+        let may = |link| (meant(link) || step.follows_group()) && !failed.contains(&link);
+        step.link.is_none_or(may)
+    };
     Plan {
-        steps: plan.steps.into_iter().filter(|step| runs(step.link)).collect(),
+        steps: plan.steps.into_iter().filter(runs).collect(),
         problems: plan.problems.into_iter().filter(|p| p.link.is_none_or(meant)).collect(),
     }
 }

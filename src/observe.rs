@@ -12,8 +12,9 @@ use nodes_plan::conninfo::{Conninfo, Secret};
 use nodes_plan::desired::{Interest, NodeId};
 use nodes_plan::failover::Readiness;
 use nodes_plan::lsn::Lsn;
-use nodes_plan::observed::{NodeFacts, Observation, World};
+use nodes_plan::observed::{Moving, NodeFacts, Observation, World};
 use nodes_plan::pulse::Pulse;
+use nodes_plan::rejoin::Past;
 use section::Sections;
 use serde::Deserialize;
 use serde_json::Value;
@@ -171,8 +172,16 @@ struct SuperuserFacts {
     passfile_unfinished: bool,
     passfile_blocked: bool,
     streaming: BTreeSet<String>,
+    history: Option<String>,
     conninfos: BTreeMap<String, String>,
-    applied: BTreeMap<String, Lsn>,
+    reached: BTreeMap<String, Reached>,
+}
+
+/// How far a subscription has come.
+#[derive(Clone, Copy, Default, Deserialize)]
+struct Reached {
+    applied: Option<Lsn>,
+    copied: Option<Lsn>,
 }
 
 /// Asks one node everything.
@@ -194,8 +203,10 @@ pub async fn facts(session: &mut Session, interest: &Interest) -> Result<NodeFac
     let mut facts: NodeFacts = serde_json::from_value(value).map_err(bad_answer)?;
     facts.primary_conninfo = primary_conninfo.and_then(|conninfo| parse(&conninfo));
     facts.data_directory = data_directory;
-    if facts.superuser && (interest.standby || session.sections.subscriptions) {
-        let more = superuser_facts(session, interest).await?;
+    let asks_more =
+        interest.standby || session.sections.subscriptions || asks_history(interest, &facts);
+    if facts.superuser && asks_more {
+        let more = superuser_facts(session, interest, &facts).await?;
         add_superuser_facts(&mut facts, more);
     }
     Ok(facts)
@@ -211,12 +222,25 @@ async fn facts_in(session: &mut Session, interest: &Interest, asked: Sections) -
     from_json(answer.value(0, 0).unwrap_or("null"))
 }
 
+/// Whether it matters where a server began its timeline: subscribers may have gone past that.
+fn asks_history(interest: &Interest, facts: &NodeFacts) -> bool {
+    interest.publisher && !facts.in_recovery && facts.timeline > 1
+}
+
 /// The server's user may not be able to read what is where our passfile should be: then that
 /// alone is not known.
-async fn superuser_facts(session: &mut Session, interest: &Interest) -> Result<SuperuserFacts> {
+async fn superuser_facts(
+    session: &mut Session,
+    interest: &Interest,
+    facts: &NodeFacts,
+) -> Result<SuperuserFacts> {
     const PASSFILE: &str = "encode(pg_read_binary_file(name, 0, 100000, true), 'hex')";
     const INSUFFICIENT_PRIVILEGE: &str = "42501";
-    let sql = section::only(SUPERUSER_FACTS, |name| name == "standby" && interest.standby);
+    let sql = section::only(SUPERUSER_FACTS, |name| match name {
+        "standby" => interest.standby,
+        "history" => asks_history(interest, facts),
+        _ => false,
+    });
     let sql = |passfile| sql.replace(":passfile", passfile);
     let name = if interest.standby { c"superuser_standby" } else { c"superuser" };
     let (answer, readable) = match session.ask_again(name, &sql(PASSFILE), &[]).await {
@@ -225,8 +249,8 @@ async fn superuser_facts(session: &mut Session, interest: &Interest) -> Result<S
         }
         answer => (answer?, true),
     };
-    let facts: SuperuserFacts = from_json(answer.value(0, 0).unwrap_or("null"))?;
-    Ok(SuperuserFacts { passfile_blocked: facts.passfile_blocked || !readable, ..facts })
+    let more: SuperuserFacts = from_json(answer.value(0, 0).unwrap_or("null"))?;
+    Ok(SuperuserFacts { passfile_blocked: more.passfile_blocked || !readable, ..more })
 }
 
 fn add_superuser_facts(facts: &mut NodeFacts, more: SuperuserFacts) {
@@ -237,10 +261,12 @@ fn add_superuser_facts(facts: &mut NodeFacts, more: SuperuserFacts) {
     facts.passfile = more.passfile.map(|hex| passfile(&hex));
     facts.passfile_unfinished = more.passfile_unfinished;
     facts.streaming = more.streaming;
+    facts.past = more.history.map(|history| Past::read(&history)).unwrap_or_default();
     facts.passfile_blocked = more.passfile_blocked;
     for subscription in &mut facts.subscriptions {
         subscription.conninfo = more.conninfos.get(&subscription.name).and_then(|c| parse(c));
-        subscription.applied = more.applied.get(&subscription.name).copied();
+        let reached = more.reached.get(&subscription.name).copied().unwrap_or_default();
+        (subscription.applied, subscription.copied) = (Moving(reached.applied), reached.copied);
     }
 }
 

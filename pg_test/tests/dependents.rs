@@ -141,7 +141,7 @@ fn all_follow_a_new_primary() {
 /// As the plan says.
 fn start_over(london: &Server, oslo: &Server) {
     let lines = plan(london);
-    let missed = |line: &&String| line.contains("is gone: all changes since 0/");
+    let missed = |line: &&String| line.contains("missed, and more until a new slot is made");
     assert_eq!(lines.iter().filter(missed).count(), READERS.len(), "{lines:#?}");
     assert_eq!(lines.len(), READERS.len(), "{lines:#?}");
     let gaps = "SELECT (count(*) <> max(id) OR count(*) <> count(DISTINCT id))::text

@@ -1,7 +1,7 @@
 //! `nodes.failover_ready`: a standby that could take over, and what stands in the way of one that
 //! could not.
 
-use pg_test::trio::Trio;
+use pg_test::trio::{Trio, apply};
 use pg_test::{LONG, Server, wait_until};
 
 /// `standby ready: reason; reason`, a line for each standby.
@@ -91,6 +91,13 @@ fn a_subscription_needs_its_slot_on_the_standby() {
         readiness(&trio.paris) == ["oslo t: "]
     });
     assert_eq!(trio.plan(), [""; 0], "nothing is left to do");
+    trio.oslo.sql("app", "ALTER SYSTEM SET hot_standby_feedback = off");
+    trio.oslo.reload();
+    wait_until("that feedback is off is told", LONG, || {
+        readiness(&trio.paris)[0].contains("hot_standby_feedback is off on \"oslo\"")
+    });
+    trio.apply();
+    await_readiness(&trio.paris, "oslo t: ");
     let synced = format!(
         "SELECT format('%s %s', failover, synced) FROM pg_replication_slots
          WHERE slot_name = '{feed}'"
@@ -112,6 +119,69 @@ fn a_subscription_needs_its_slot_on_the_standby() {
     let left = "SELECT name FROM pg_settings WHERE name = 'sync_replication_slots'
         AND setting = 'on'";
     wait_until("oslo copies no more", LONG, || trio.oslo.query_texts("app", left).is_empty());
+}
+
+/// A row for each logical slot of the primary, those of others too.
+#[test]
+fn every_logical_slot_is_told_of() {
+    let trio = standby();
+    trio.paris.sql(
+        "app",
+        "CREATE TABLE public.parts (id integer PRIMARY KEY);
+         SELECT nodes.add_subscription('feed', publisher => 'paris', subscriber => 'london',
+             tables => '{public.parts}')",
+    );
+    trio.london.sql("app", "CREATE TABLE public.parts (id integer PRIMARY KEY)");
+    trio.apply();
+    trio.paris.sql("app", "SELECT pg_create_logical_replication_slot('theirs', 'test_decoding')");
+    let slots = "SELECT format('%s %s: %s %s', subscription, slot = 'theirs', ready,
+            array_to_string(rules, ' ')) FROM nodes.failover_slots WHERE standby = 'oslo'
+        ORDER BY slot = 'theirs'";
+    let expected = match Server::major() {
+        17.. => ["feed f: t ", " t: f FR21"],
+        _ => ["feed f: f FR20", " t: f FR20"],
+    };
+    wait_until("its slot is ready", LONG, || {
+        trio.paris.sql("app", "SELECT pg_log_standby_snapshot()");
+        trio.paris.query_texts("app", slots) == expected
+    });
+    let told = readiness(&trio.paris);
+    assert!(told[0].starts_with("oslo f: ") && told[0].contains("slot \"theirs\" is "), "{told:?}");
+}
+
+/// The settings of both servers, each said in the words of what is wrong.
+#[test]
+fn settings_that_are_wrong_are_told() {
+    let archiving = |name| {
+        let command = if name == "paris" { "false" } else { "true" };
+        Server::builder(name).conf("archive_mode", "on").conf("archive_command", command)
+    };
+    let trio = Trio::start_with(archiving("paris"), Server::builder("london"), archiving("oslo"));
+    trio.register();
+    trio.paris.sql("app", "SELECT nodes.add_standby('oslo', primary_node => 'paris')");
+    trio.apply();
+    trio.paris.sql("app", "CREATE TABLE public.parts (id integer); SELECT pg_switch_wal()");
+    await_readiness(&trio.paris, "oslo f: archiving on \"paris\" fails");
+    trio.paris.sql("app", "ALTER SYSTEM SET archive_command = 'true'");
+    trio.paris.reload();
+    await_readiness(&trio.paris, "oslo t: ");
+
+    let mut oslo = trio.oslo;
+    oslo.sql("app", "ALTER SYSTEM SET archive_mode = off");
+    oslo.restart();
+    await_readiness(&trio.paris, "oslo f: \"paris\" archives its WAL, \"oslo\" would not");
+    oslo.sql("app", "ALTER SYSTEM RESET archive_mode");
+    oslo.restart();
+    await_readiness(&trio.paris, "oslo t: ");
+
+    oslo.sql("app", "ALTER SYSTEM SET primary_conninfo = 'host=/nowhere'");
+    oslo.reload();
+    let wrong = "oslo f: not done yet on \"oslo\": alter setting (makes \"oslo\" follow \"paris\"); \
+        not done yet on \"oslo\": reload (puts the settings in force); \
+        \"oslo\" does not stream from \"paris\"";
+    await_readiness(&trio.paris, wrong);
+    apply(&trio.paris);
+    await_readiness(&trio.paris, "oslo t: ");
 }
 
 /// An existing subscription is altered in place when a standby joins.

@@ -10,6 +10,13 @@ const PARIS: &str = "
     CREATE TABLE inventory.items (id integer PRIMARY KEY);
     CREATE VIEW inventory.here AS SELECT current_setting('port')::integer AS port;";
 
+const STOCK: &str = "SELECT nodes.add_foreign_schema('stock', node => 'paris',
+    remote_schema => 'inventory', on_node => 'london')";
+
+/// What each foreign server lists.
+const SERVER_PORTS: &str = "SELECT option_value FROM pg_foreign_server,
+    pg_options_to_table(srvoptions) WHERE option_name = 'port'";
+
 /// London reads both ways.
 fn cluster() -> Quartet {
     let cluster = Quartet::start(&[], PARIS);
@@ -103,6 +110,79 @@ fn the_lists_follow_who_joins_and_leaves() {
     assert!(alone.starts_with(&format!("{} ", paris.port())), "{alone}");
     paris.sql("app", "CALL nodes.teardown()");
     london.assert_no_residue("app");
+}
+
+/// A link that is made while a member is down lists it when it is back.
+#[test]
+fn who_was_down_when_a_link_was_made_is_listed_with_the_next_apply() {
+    let cluster = Quartet::start(&[], PARIS);
+    cluster.register(&cluster.paris);
+    let Quartet { paris, oslo, mut rome, london } = cluster;
+    apply(&paris);
+    rome.stop();
+    paris.sql("app", STOCK);
+    let said = paris.psql("app", "CALL nodes.apply()");
+    assert!(said.output.contains("\"rome\" did not answer"), "{said}");
+    let without = listed(&london, "stock");
+    assert!(without.starts_with(&format!("{} ", ports(&[&paris, &oslo]))), "{without}");
+    rome.start_again();
+    apply(&paris);
+    let all = listed(&london, "stock");
+    assert!(all.starts_with(&format!("{} ", ports(&[&paris, &oslo, &rome]))), "{all}");
+    assert_eq!(plan(&paris), [""; 0]);
+}
+
+/// With a worker nobody has to call anything, whoever joins, leaves or comes back; and what people
+/// have changed by hand stays as it is.
+#[test]
+fn the_worker_has_lists_follow() {
+    const WATCHING: &[(&str, &str)] = &[
+        ("shared_preload_libraries", "pg_nodes"),
+        ("pg_nodes.heartbeat_interval", "100ms"),
+        ("pg_nodes.node_timeout", "1s"),
+        ("pg_nodes.inventory_interval", "1s"),
+    ];
+    let cluster = Quartet::start(WATCHING, PARIS);
+    cluster.register(&cluster.paris);
+    let Quartet { paris, oslo, mut rome, london } = cluster;
+    for link in ["oslo", "rome"] {
+        paris.await_link(link, "streaming");
+    }
+    rome.stop();
+    paris.await_health("rome", "down");
+    london.sql("app", "CREATE TABLE public.parts (id integer PRIMARY KEY)");
+    paris.sql(
+        "app",
+        &format!(
+            "CREATE TABLE public.parts (id integer PRIMARY KEY); {STOCK};
+             SELECT nodes.add_subscription('feed', publisher => 'paris', subscriber => 'london',
+                 tables => '{{public.parts}}')"
+        ),
+    );
+    let feed = "SELECT (regexp_match(subconninfo, 'port=''?([0-9,]+)'))[1] FROM pg_subscription";
+    let await_lists = |servers: &[&Server]| {
+        let wanted = ports(servers);
+        wait_until(&format!("{wanted} is listed"), LONG, || {
+            let server = london.query_texts("app", SERVER_PORTS);
+            [server, london.query_texts("app", feed)] == [[wanted.clone()], [wanted.clone()]]
+        });
+    };
+    await_lists(&[&paris, &oslo]);
+    let settled = "SELECT name FROM nodes.link WHERE pending AND name IN ('stock', 'feed')";
+    wait_until("both are made", LONG, || paris.query_texts("app", settled).is_empty());
+    london.sql(
+        "app",
+        "ALTER SUBSCRIPTION feed DISABLE; ALTER SERVER stock OPTIONS (ADD fetch_size '7')",
+    );
+    rome.start_again();
+    await_lists(&[&paris, &oslo, &rome]);
+    paris.sql("app", "SELECT nodes.remove_link('rome')");
+    await_lists(&[&paris, &oslo]);
+    paris.sql("app", "SELECT nodes.add_standby('rome', primary_node => 'paris')");
+    await_lists(&[&paris, &oslo, &rome]);
+    let by_hand = "SELECT format('%s %s', subenabled, srvoptions::text LIKE '%fetch_size=7%')
+        FROM pg_subscription, pg_foreign_server";
+    assert_eq!(london.query_texts("app", by_hand), ["f t"], "left alone");
 }
 
 /// London is subscribed to the group while somebody writes: no row is lost or comes twice.

@@ -97,7 +97,7 @@ fn all_follow_the_primary_that_patroni_chooses() {
     london.await_link("stock", "up");
     assert_eq!(place(&london), pair.oslo.server.port().to_string());
     if !keeps_slots {
-        let missed = "is gone: all changes since 0/";
+        let missed = "missed, and more until a new slot is made";
         wait_until("it is told", LONG, || plan(&london).iter().any(|line| line.contains(missed)));
         london.sql("app", "SELECT nodes.resync('items')");
     }

@@ -209,7 +209,7 @@ fn a_subscriber_of_the_group_follows() {
     assert!(said.ok, "{said}");
     cluster.oslo.sql("app", "INSERT INTO parts VALUES (-2)");
     if Server::major() < 17 {
-        let missed = "of subscription \"parts\" is gone: all changes since 0/";
+        let missed = "of subscription \"parts\" is gone: all changes from 0/";
         assert!(said.output.contains(missed), "{said}");
         assert!(plan(&cluster.oslo).iter().any(|line| line.contains(missed)));
         return;
@@ -220,6 +220,54 @@ fn a_subscriber_of_the_group_follows() {
         let (here, there) = (&cluster.oslo, &cluster.london);
         here.query_one_text("app", parts) == there.query_one_text("app", parts)
     });
+}
+
+/// What it has received from the old primary alone is lost, and what came on the new timeline is
+/// missing: it is told where the two parted, and copies anew. From 17 on nobody gets ahead.
+#[test]
+fn a_subscriber_that_was_ahead_is_told() {
+    if Server::major() >= 17 {
+        return;
+    }
+    let mut cluster = cluster();
+    for server in [&cluster.paris, &cluster.london] {
+        server.sql("app", "CREATE TABLE public.parts (id integer PRIMARY KEY)");
+    }
+    cluster.paris.sql(
+        "app",
+        "SELECT nodes.add_subscription('parts', publisher => 'paris', subscriber => 'london',
+             tables => '{public.parts}')",
+    );
+    apply(&cluster.paris);
+    let states = "SELECT srsubstate::text FROM pg_subscription_rel";
+    wait_until("its copy is over", LONG, || cluster.london.query_texts("app", states) == ["r"]);
+    await_replay(&cluster);
+    cluster.oslo.stop();
+    cluster.paris.sql("app", "INSERT INTO parts VALUES (1)");
+    let parts = "SELECT id::text FROM parts ORDER BY id";
+    wait_until("london has it", LONG, || cluster.london.query_texts("app", parts) == ["1"]);
+    cluster.paris.crash();
+    cluster.rome.crash();
+    cluster.oslo.start_again();
+    let said = cluster.oslo.psql("app", "CALL nodes.promote('oslo', force => true)");
+    assert!(said.ok, "{said}");
+    cluster.oslo.sql("app", "INSERT INTO parts VALUES (2)");
+    let lines = plan(&cluster.oslo).join("\n");
+    let position = |before: &str| {
+        let (_, rest) = lines.split_once(before).unwrap_or_else(|| panic!("{before}: {lines}"));
+        let end = rest.find([' ', ',', ':']).expect("a word");
+        u64::from_str_radix(&rest[..end].replace("0/", ""), 16).expect("a position")
+    };
+    let left = position("\"oslo\" left timeline 1 at ");
+    assert!(left < position("\"london\" has applied up to "), "{lines}");
+    assert_eq!(left, position("changes from "), "{lines}");
+    let written = cluster.oslo.query_one_text("app", "SELECT pg_current_wal_insert_lsn() - '0/0'");
+    let end = position(&format!("changes from 0/{left:X} to "));
+    assert!(left < end && end <= written.parse().expect("a number"), "{lines}");
+    cluster.oslo.sql("app", "SELECT nodes.resync('parts')");
+    let said = cluster.oslo.psql("app", "CALL nodes.apply()");
+    assert!(said.output.contains("\"rome\" did not answer"), "{said}");
+    wait_until("london is as oslo", LONG, || cluster.london.query_texts("app", parts) == ["2"]);
 }
 
 /// Waits until oslo keeps the slot of the subscription.

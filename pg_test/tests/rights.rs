@@ -62,6 +62,7 @@ fn pg_monitor_reads_all_but_secrets() {
         "TABLE nodes.slots",
         "TABLE nodes.headroom",
         "TABLE nodes.failover_ready",
+        "TABLE nodes.failover_slots",
         "TABLE nodes.events",
         "TABLE nodes.step_log",
         "TABLE nodes.node",

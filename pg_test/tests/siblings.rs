@@ -102,6 +102,30 @@ fn a_sibling_that_was_down_follows_the_new_primary_without_a_new_clone() {
 }
 
 #[test]
+fn who_keeps_no_slot_for_a_sibling_is_not_ready() {
+    let Group { paris, oslo, rome: _rome } = group("paris");
+    await_kept(&paris, &oslo, &["rome"]);
+    let readiness = "SELECT format('%s %s: %s', standby, ready, array_to_string(reasons, '; '))
+        FROM nodes.failover_ready WHERE standby = 'oslo'";
+    let await_readiness = |expected: &str| {
+        wait_until(expected, LONG, || paris.query_texts("app", readiness) == [expected]);
+    };
+    await_readiness("oslo t: ");
+    paris.append_conf("pg_nodes.auto_apply = off");
+    paris.reload();
+    let shown = "SHOW pg_nodes.auto_apply";
+    wait_until("it is off", LONG, || paris.query_one_text("app", shown) == "off");
+    oslo.sql("app", "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots");
+    await_readiness(
+        "oslo f: not done yet on \"oslo\": create slot (lets \"rome\" follow \"oslo\" after a failover)",
+    );
+    paris.append_conf("pg_nodes.auto_apply = on");
+    paris.reload();
+    await_readiness("oslo t: ");
+    await_kept(&paris, &oslo, &["rome"]);
+}
+
+#[test]
 fn what_follows_a_standby_has_a_place_at_the_primary() {
     let Group { paris, oslo, rome } = group("oslo");
     await_kept(&paris, &paris, &["rome"]);

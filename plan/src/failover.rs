@@ -1,11 +1,12 @@
 //! Whether a standby could take the place of its primary now, and every reason why not: settings
-//! and positions of both servers, what the plan still has to do for the link, and each logical
-//! slot of the primary that a subscription of the registry reads.
+//! and positions of both servers, what the plan still has to do for the link, the slots for those
+//! that would follow it, and each logical slot of the primary, whoever reads it.
 
 use crate::desired::{Link, LinkState, NodeId, Registry, Spec};
 use crate::pulse::{Pulse, SlotPulse};
 use crate::quote::ident;
 use crate::rule::RuleId;
+use crate::siblings;
 use crate::step::{Plan, ProblemKind};
 use crate::units;
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,24 @@ pub struct Reason {
     pub hint: String,
 }
 
+/// A logical slot of the primary.
+#[derive(Debug, Clone, Copy)]
+pub struct LogicalSlot<'a> {
+    pub slot: &'a SlotPulse,
+    /// The link that reads it; `None`: somebody else's.
+    pub subscription: Option<&'a str>,
+}
+
+impl LogicalSlot<'_> {
+    /// As messages call it.
+    fn title(&self) -> String {
+        match self.subscription {
+            Some(link) => format!("slot \"{}\" of subscription \"{link}\"", self.slot.name),
+            None => format!("slot \"{}\"", self.slot.name),
+        }
+    }
+}
+
 /// One numbered rule; `when` is the sentence that `nodes.rules()` shows.
 pub(crate) struct Rule {
     pub id: RuleId,
@@ -72,8 +91,22 @@ pub(crate) struct Rule {
     then: fn(&Evidence<'_>) -> Vec<Finding>,
 }
 
-/// Message and hint.
-type Finding = (String, String);
+struct Finding {
+    /// The logical slot that it is about; `None`: the whole standby.
+    slot: Option<String>,
+    message: String,
+    hint: String,
+}
+
+/// About the whole standby.
+fn finding(message: impl Into<String>, hint: impl Into<String>) -> Finding {
+    Finding { slot: None, message: message.into(), hint: hint.into() }
+}
+
+/// About one logical slot.
+fn slot_finding(found: &LogicalSlot<'_>, message: String, hint: impl Into<String>) -> Finding {
+    Finding { slot: Some(found.slot.name.clone()), ..finding(message, hint) }
+}
 
 /// All are asked.
 pub(crate) const RULES: &[Rule] = &[
@@ -89,8 +122,9 @@ pub(crate) const RULES: &[Rule] = &[
     Rule { id: "FR10", when: "wal_level is lower on the standby", then: wal_level_lower },
     Rule { id: "FR11", when: "the primary's archive is behind", then: archive_behind },
     Rule { id: "FR12", when: "only the primary archives", then: archive_off },
+    Rule { id: "FR13", when: "the standby has no slot for another member", then: sibling_unkept },
     Rule { id: "FR20", when: "no slot survives a failover of this version", then: slot_dies },
-    Rule { id: "FR21", when: "a subscription's slot is not a failover slot", then: slot_unmarked },
+    Rule { id: "FR21", when: "a logical slot is not a failover slot", then: slot_unmarked },
     Rule { id: "FR22", when: "a failover slot is not on the standby yet", then: slot_unsynced },
     Rule { id: "FR23", when: "the standby does not synchronize slots", then: sync_off },
     Rule { id: "FR24", when: "a subscriber may get ahead of the standby", then: unguarded },
@@ -98,11 +132,26 @@ pub(crate) const RULES: &[Rule] = &[
 
 /// Every reason why the standby cannot take over; none: it can.
 pub fn obstacles(evidence: &Evidence<'_>) -> Vec<Reason> {
-    let ask = |rule: &'static Rule| {
-        let reason = |(message, hint)| Reason { rule: rule.id, message, hint };
+    ask(evidence).map(|(_, reason)| reason).collect()
+}
+
+/// Each logical slot of the primary, with the reasons why it would not survive.
+pub fn logical_slots<'a>(evidence: &Evidence<'a>) -> Vec<(LogicalSlot<'a>, Vec<Reason>)> {
+    let reasons: Vec<_> = ask(evidence).collect();
+    let found = evidence.logical_slots().into_iter().map(|found| {
+        let its_own = reasons.iter().filter(|(slot, _)| slot.as_ref() == Some(&found.slot.name));
+        (found, its_own.map(|(_, reason)| reason.clone()).collect())
+    });
+    found.collect()
+}
+
+/// What the rules find, and the logical slot that it is about.
+fn ask(evidence: &Evidence<'_>) -> impl Iterator<Item = (Option<String>, Reason)> {
+    RULES.iter().flat_map(|rule| {
+        let reason =
+            |Finding { slot, message, hint }| (slot, Reason { rule: rule.id, message, hint });
         (rule.then)(evidence).into_iter().map(reason)
-    };
-    RULES.iter().flat_map(ask).collect()
+    })
 }
 
 /// How far the standby's replay is behind what the primary has written.
@@ -140,23 +189,29 @@ impl<'a> Evidence<'a> {
         self.primary.ok()?.pulse.slot(&self.slot_name())
     }
 
-    /// The slots on the primary that subscriptions of the registry read, each with the name of
-    /// its link.
-    fn subscription_slots(&self) -> Vec<(&'a str, &'a SlotPulse)> {
+    /// The logical slots of the primary that are more than their session's.
+    fn logical_slots(&self) -> Vec<LogicalSlot<'a>> {
         let Ok(primary) = self.primary else { return vec![] };
-        let here = |link: &&Link| link.from == self.link.from && link.state != LinkState::Removing;
-        let links = self.registry.links.iter().filter(here);
-        let links = links.filter(|link| matches!(link.spec, Spec::Subscription(_)));
-        let slot = |link: &'a Link| {
-            let name = self.registry.mark(link).slot_name();
-            Some((link.name.as_str(), primary.pulse.slot(&name)?))
+        let of_subscription = |link: &&Link| {
+            matches!(link.spec, Spec::Subscription(_)) && link.from == self.link.from
         };
-        links.filter_map(slot).collect()
+        let reader = |slot: &SlotPulse| {
+            let link = siblings::link_of(self.registry, &slot.name);
+            link.and_then(|id| self.registry.link(id)).filter(of_subscription)
+        };
+        let found = primary.pulse.slots.iter().filter_map(|slot| {
+            let reader = reader(slot);
+            let leaves = reader.is_some_and(|link| link.state == LinkState::Removing);
+            let counts = slot.kind == "logical" && !slot.temporary && !leaves;
+            let subscription = reader.map(|link| link.name.as_str());
+            counts.then_some(LogicalSlot { slot, subscription })
+        });
+        found.collect()
     }
 
     /// Those that a failover can take along: from 17 on, where they are marked for it.
-    fn failover_slots(&self) -> Vec<(&'a str, &'a SlotPulse)> {
-        self.subscription_slots().into_iter().filter(|(_, slot)| slot.failover).collect()
+    fn failover_slots(&self) -> Vec<LogicalSlot<'a>> {
+        self.logical_slots().into_iter().filter(|found| found.slot.failover).collect()
     }
 
     fn node_name(&self, node: NodeId) -> &'a str {
@@ -166,7 +221,7 @@ impl<'a> Evidence<'a> {
 
 fn silent(name: &str, why: &str, then: &str) -> Finding {
     let hint = "nodes.explain() says what to do about it.".to_owned();
-    (format!("node \"{name}\" does not answer{then}: {why}"), hint)
+    finding(format!("node \"{name}\" does not answer{then}: {why}"), hint)
 }
 
 fn primary_silent(on: &Evidence<'_>) -> Vec<Finding> {
@@ -185,13 +240,13 @@ fn unplanned(on: &Evidence<'_>) -> Vec<Finding> {
     let steps = steps.map(|step| {
         let node = step.node.map_or("registry", |node| on.node_name(node));
         let (label, reason) = (step.operation.label(), &step.reason);
-        (format!("not done yet on \"{node}\": {label} ({reason})"), APPLY.to_owned())
+        finding(format!("not done yet on \"{node}\": {label} ({reason})"), APPLY)
     });
     let stands = |kind| matches!(kind, ProblemKind::Refused | ProblemKind::Waiting);
     // Who does not answer is told of by rules of its own.
     let problems = on.plan.problems.iter().filter(|p| of_link(p.link) && p.rule != "RG03");
     let problems = problems.filter(|problem| stands(problem.kind));
-    steps.chain(problems.map(|p| (p.message.clone(), p.hint.clone()))).collect()
+    steps.chain(problems.map(|p| finding(&p.message, &p.hint))).collect()
 }
 
 const APPLY: &str = "Run nodes.apply().";
@@ -204,7 +259,7 @@ fn not_streaming(on: &Evidence<'_>) -> Vec<Finding> {
         return vec![];
     }
     let hint = format!("The server log of \"{}\" says why.", on.to());
-    vec![(format!("\"{}\" does not stream from \"{}\"", on.to(), on.from()), hint)]
+    vec![finding(format!("\"{}\" does not stream from \"{}\"", on.to(), on.from()), hint)]
 }
 
 fn other_timeline(on: &Evidence<'_>) -> Vec<Finding> {
@@ -217,7 +272,7 @@ fn other_timeline(on: &Evidence<'_>) -> Vec<Finding> {
                 nodes.rejoin() rewinds it, or has it copied anew.";
     let message =
         format!("\"{}\" is on timeline {to}, \"{}\" on timeline {from}", on.to(), on.from());
-    vec![(message, hint.to_owned())]
+    vec![finding(message, hint)]
 }
 
 fn lagging(on: &Evidence<'_>) -> Vec<Finding> {
@@ -227,31 +282,61 @@ fn lagging(on: &Evidence<'_>) -> Vec<Finding> {
     }
     let (lag, limit) = (units::bytes(lag), units::bytes(limit));
     let hint = "Wait until it has caught up; nodes.link_status shows how far it is.";
-    vec![(format!("\"{}\" is {lag} behind, more than {limit}", on.to()), hint.to_owned())]
+    vec![finding(format!("\"{}\" is {lag} behind, more than {limit}", on.to()), hint)]
 }
 
 fn replay_paused(on: &Evidence<'_>) -> Vec<Finding> {
     match on.standby {
-        Ok(standby) if standby.pulse.replay_paused => vec![(
+        Ok(standby) if standby.pulse.replay_paused => vec![finding(
             format!("replay on \"{}\" is paused", on.to()),
             "Run SELECT pg_wal_replay_resume() there, unless a setting that is too small has \
-             paused it."
-                .to_owned(),
+             paused it.",
         )],
         Ok(_) | Err(_) => vec![],
     }
 }
 
+/// What threatens a physical slot.
+fn losing(slot: &SlotPulse) -> Option<&'static str> {
+    match slot.wal_status.as_deref() {
+        Some("lost") => Some("has lost its WAL"),
+        Some("unreserved") => Some("loses its WAL at the next checkpoint"),
+        Some(_) | None => None,
+    }
+}
+
 fn slot_losing(on: &Evidence<'_>) -> Vec<Finding> {
-    let Some(slot) = on.slot() else { return vec![] };
-    let what = match slot.wal_status.as_deref() {
-        Some("lost") => "has lost its WAL",
-        Some("unreserved") => "loses its WAL at the next checkpoint",
-        Some(_) | None => return vec![],
+    let Some((slot, what)) = on.slot().and_then(|slot| Some((slot, losing(slot)?))) else {
+        return vec![];
     };
     let hint = "Raise max_slot_wal_keep_size there; a standby that finds no WAL in an archive \
                 either must be cloned anew.";
-    vec![(format!("slot \"{}\" on \"{}\" {what}", slot.name, on.from()), hint.to_owned())]
+    vec![finding(format!("slot \"{}\" on \"{}\" {what}", slot.name, on.from()), hint)]
+}
+
+/// What the plan has to do, or cannot do, for those that would follow the standby, and what of it is
+/// being lost.
+fn sibling_unkept(on: &Evidence<'_>) -> Vec<Finding> {
+    let here = |rule: &str, node: Option<NodeId>| rule == "RG15" && node == Some(on.link.to);
+    let steps = on.plan.steps.iter().filter(|step| here(step.rule, step.node)).map(|step| {
+        let (to, label) = (on.to(), step.operation.label());
+        finding(format!("not done yet on \"{to}\": {label} ({})", step.reason), APPLY)
+    });
+    let problems = on.plan.problems.iter().filter(|problem| here(problem.rule, problem.node));
+    let problems = problems.map(|problem| finding(&problem.message, &problem.hint));
+    let slots = on.standby.ok().into_iter().flat_map(|standby| &standby.pulse.slots);
+    let kept = slots.filter_map(|slot| {
+        let link = siblings::link_of(on.registry, &slot.name)?;
+        let link = on.registry.link(link).filter(|link| siblings::is_wanted(link, on.link.to))?;
+        let (to, follower, what) = (on.to(), on.node_name(link.to), losing(slot)?);
+        let message = format!("slot \"{}\" for \"{follower}\" on \"{to}\" {what}", slot.name);
+        let hint = format!(
+            "Start \"{follower}\" or have it catch up, or raise max_slot_wal_keep_size on \"{to}\"; \
+             where none of this helps it must be cloned anew."
+        );
+        Some(finding(message, hint))
+    });
+    steps.chain(problems).chain(kept).collect()
 }
 
 /// Those that a standby needs to replay what its primary writes, and those that it needs in its
@@ -272,7 +357,10 @@ fn limit_lower(on: &Evidence<'_>) -> Vec<Finding> {
         (found < needed).then(|| {
             let message =
                 format!("{name} is {found} on \"{}\", {needed} on \"{}\"", on.to(), on.from());
-            (message, format!("Set {name} to at least {needed} there and restart that server."))
+            finding(
+                message,
+                format!("Set {name} to at least {needed} there and restart that server."),
+            )
         })
     };
     LIMITS.iter().filter_map(lower).collect()
@@ -290,7 +378,7 @@ fn wal_level_lower(on: &Evidence<'_>) -> Vec<Finding> {
     let level = |side: &Side| side.setting("wal_level").unwrap_or("unknown").to_owned();
     let (from, to) = (level(primary), level(standby));
     let message = format!("wal_level is {to} on \"{}\", {from} on \"{}\"", on.to(), on.from());
-    vec![(message, format!("Set wal_level to {from} there and restart that server."))]
+    vec![finding(message, format!("Set wal_level to {from} there and restart that server."))]
 }
 
 /// A minute of writing makes a few; more are a queue.
@@ -300,14 +388,14 @@ fn archive_behind(on: &Evidence<'_>) -> Vec<Finding> {
     let Ok(primary) = on.primary else { return vec![] };
     let (failing, from) = (primary.readiness.archive_failing, on.from());
     let backlog = primary.readiness.archive_backlog.unwrap_or_default();
-    let hint = || "pg_stat_archiver and the server log there say why.".to_owned();
+    let hint = "pg_stat_archiver and the server log there say why.";
     if failing {
-        return vec![(format!("archiving on \"{from}\" fails"), hint())];
+        return vec![finding(format!("archiving on \"{from}\" fails"), hint)];
     }
     if backlog <= MAX_BACKLOG {
         return vec![];
     }
-    vec![(format!("{backlog} segments of WAL on \"{from}\" are not archived yet"), hint())]
+    vec![finding(format!("{backlog} segments of WAL on \"{from}\" are not archived yet"), hint)]
 }
 
 fn archive_off(on: &Evidence<'_>) -> Vec<Finding> {
@@ -317,7 +405,7 @@ fn archive_off(on: &Evidence<'_>) -> Vec<Finding> {
         return vec![];
     }
     let message = format!("\"{}\" archives its WAL, \"{}\" would not", on.from(), on.to());
-    vec![(message, "Set archive_mode = on there and restart that server.".to_owned())]
+    vec![finding(message, "Set archive_mode = on there and restart that server.")]
 }
 
 /// The first version with failover slots.
@@ -325,21 +413,21 @@ const WITH_FAILOVER_SLOTS: i32 = 17;
 
 fn slot_dies(on: &Evidence<'_>) -> Vec<Finding> {
     let Ok(primary) = on.primary else { return vec![] };
-    if primary.pulse.major() >= WITH_FAILOVER_SLOTS {
+    let major = primary.pulse.major();
+    if major >= WITH_FAILOVER_SLOTS {
         return vec![];
     }
-    let finding = |(link, slot): (&str, &SlotPulse)| {
+    let dies = |found: LogicalSlot<'_>| {
         let message = format!(
-            "slot \"{}\" of subscription \"{link}\" is lost in a failover of PostgreSQL {}: that \
-             rows are missed then cannot be ruled out",
-            slot.name,
-            primary.pulse.major()
+            "{} is lost in a failover of PostgreSQL {major}: that rows are missed then cannot be \
+             ruled out",
+            found.title()
         );
-        let hint = "Stop writing and let the subscription catch up before a planned change; \
+        let hint = "Stop writing and let its reader catch up before a planned change; \
                     PostgreSQL 17 can keep the slot.";
-        (message, hint.to_owned())
+        slot_finding(&found, message, hint)
     };
-    on.subscription_slots().into_iter().map(finding).collect()
+    on.logical_slots().into_iter().map(dies).collect()
 }
 
 fn slot_unmarked(on: &Evidence<'_>) -> Vec<Finding> {
@@ -347,37 +435,35 @@ fn slot_unmarked(on: &Evidence<'_>) -> Vec<Finding> {
     if primary.pulse.major() < WITH_FAILOVER_SLOTS {
         return vec![];
     }
-    let unmarked = on.subscription_slots().into_iter().filter(|(_, slot)| !slot.failover);
-    let finding = |(link, slot): (&str, &SlotPulse)| {
-        let message = format!(
-            "slot \"{}\" of subscription \"{link}\" is not a failover slot: it stays behind",
-            slot.name
-        );
-        let hint = format!(
-            "Disable the subscription, run ALTER SUBSCRIPTION {} SET (failover = true) on its \
-             subscriber, and enable it again.",
-            ident(link)
-        );
-        (message, hint)
+    let unmarked = |found: LogicalSlot<'_>| {
+        let message = format!("{} is not a failover slot: it stays behind", found.title());
+        let hint = match found.subscription {
+            Some(link) => format!(
+                "Disable the subscription, run ALTER SUBSCRIPTION {} SET (failover = true) on its \
+                 subscriber, and enable it again.",
+                ident(link)
+            ),
+            None => "Have its reader make it with failover = true.".to_owned(),
+        };
+        slot_finding(&found, message, hint)
     };
-    unmarked.map(finding).collect()
+    on.logical_slots().into_iter().filter(|found| !found.slot.failover).map(unmarked).collect()
 }
 
 fn slot_unsynced(on: &Evidence<'_>) -> Vec<Finding> {
     let Ok(standby) = on.standby else { return vec![] };
     let to = on.to();
-    let unsynced = |(link, slot): (&str, &SlotPulse)| {
-        let what = match standby.pulse.slot(&slot.name) {
-            None => "is not there yet".to_owned(),
-            Some(copy) if !copy.synced => "is no copy of the primary's".to_owned(),
-            Some(copy) if copy.temporary => "is not ready yet".to_owned(),
-            Some(copy) if copy.wal_status.as_deref() == Some("lost") => "is lost".to_owned(),
+    let unsynced = |found: LogicalSlot<'_>| {
+        let what = match standby.pulse.slot(&found.slot.name) {
+            None => "is not there yet",
+            Some(copy) if !copy.synced => "is no copy of the primary's",
+            Some(copy) if copy.temporary => "is not ready yet",
+            Some(copy) if copy.wal_status.as_deref() == Some("lost") => "is lost",
             Some(_) => return None,
         };
-        let message =
-            format!("on \"{to}\", slot \"{}\" of subscription \"{link}\" {what}", slot.name);
+        let message = format!("on \"{to}\", {} {what}", found.title());
         let hint = format!("It comes with the synchronization; else the log of \"{to}\" says why.");
-        Some((message, hint))
+        Some(slot_finding(&found, message, hint))
     };
     on.failover_slots().into_iter().filter_map(unsynced).collect()
 }
@@ -397,11 +483,11 @@ fn sync_off(on: &Evidence<'_>) -> Vec<Finding> {
     }
     let off = ["sync_replication_slots", "hot_standby_feedback"];
     let off = off.into_iter().filter(|name| standby.is_off(name));
-    let finding = |name| {
+    let is_off = |name| {
         let message = format!("{name} is off on \"{}\", and failover slots need it", on.to());
-        (message, set_it(on, format!("Run ALTER SYSTEM SET {name} = on there, and reload.")))
+        finding(message, set_it(on, format!("Run ALTER SYSTEM SET {name} = on there, and reload.")))
     };
-    off.map(finding).collect()
+    off.map(is_off).collect()
 }
 
 fn unguarded(on: &Evidence<'_>) -> Vec<Finding> {
@@ -419,6 +505,5 @@ fn unguarded(on: &Evidence<'_>) -> Vec<Finding> {
         on.to()
     );
     let hint = format!("Add {slot} to synchronized_standby_slots there, and reload.");
-    let hint = set_it(on, hint);
-    vec![(message, hint)]
+    vec![finding(message, set_it(on, hint))]
 }

@@ -10,11 +10,12 @@ pub(crate) use tables::Shown;
 use crate::claims::{Lacking, Leftover};
 use crate::conninfo::Conninfo;
 use crate::desired::{ForeignSpec, Spec};
+use crate::group::PER_HOST;
 use crate::index::{Indexed, find, find_named};
 use crate::name::TableName;
 use crate::observed::{NodeFacts, Owner, Relation, Schema, Server, owner};
 use crate::refuse::{FREE_LATER, left_out, name_taken, read_only};
-use crate::rule::{Context, Rule, Table, Verdict};
+use crate::rule::{Context, Rule, RuleId, Table, Verdict};
 use crate::step::{Operation, OptionChange, role_name};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,6 +29,9 @@ pub(crate) const TABLE: Table = Table {
     leftover: |_| Leftover::default(),
 };
 
+/// See [`crate::step::Step::follows_group`].
+pub(crate) const LISTS_OTHERS: RuleId = "FO38";
+
 const FORBID: &[Rule] = &[
     Rule { id: "FO01", when: "the node with the schema is read-only", then: target_read_only },
     Rule { id: "FO08", when: "a role that is no superuser has no password", then: no_password },
@@ -35,6 +39,11 @@ const FORBID: &[Rule] = &[
 
 const FOLLOW: &[Rule] = &[
     Rule { id: "FO21", when: "the server's options are not right", then: alter_server },
+    Rule {
+        id: LISTS_OTHERS,
+        when: "the server lists others than the node's group",
+        then: list_group,
+    },
     Rule {
         id: "FO37",
         when: "a role has a mapping of ours from before and should not",
@@ -440,17 +449,45 @@ fn create_server(ctx: &Context<'_>) -> Vec<Verdict> {
 }
 
 fn alter_server(ctx: &Context<'_>) -> Vec<Verdict> {
-    let (Some((_, spec)), Some(found)) = (target(ctx), marked_server(ctx)) else {
+    let lists_others = |found: &Server| ctx.lists_others(found.comment.as_deref());
+    let Some((found, change)) =
+        option_change(ctx, |found, key| !(PER_HOST.contains(&key) && lists_others(found)))
+    else {
         return vec![];
     };
-    let have = found.options.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-    let change = OptionChange::between(&have, &wanted_server_options(ctx, spec));
     if change.is_empty() {
         return vec![];
     }
     let reason = format!("not what the registry says: {}", change.keys());
     let operation = Operation::AlterServer { name: found.name.clone(), change };
     vec![Verdict::act(ctx.to.id, operation, reason)]
+}
+
+/// Members have joined, left or moved: nobody has changed the server.
+fn list_group(ctx: &Context<'_>) -> Vec<Verdict> {
+    let found = option_change(ctx, |_, key| PER_HOST.contains(&key));
+    let others = |(found, _): &(&Server, _)| ctx.lists_others(found.comment.as_deref());
+    let Some((found, change)) = found.filter(others) else { return vec![] };
+    let name = || found.name.clone();
+    let alter = Operation::AlterServer { name: name(), change: change.clone() };
+    let mark = Operation::MarkServer { name: name(), comment: ctx.comment() };
+    let steps = (!change.is_empty()).then_some(alter).into_iter().chain([mark]);
+    let reason = format!("it lists others than the group of \"{}\"", ctx.from.name);
+    steps.map(|step| Verdict::act(ctx.to.id, step, reason.clone())).collect()
+}
+
+/// Our server, and what makes right those of its options that matter.
+fn option_change<'a>(
+    ctx: &Context<'a>,
+    matters: impl Fn(&Server, &str) -> bool,
+) -> Option<(&'a Server, OptionChange)> {
+    let ((_, spec), found) = (target(ctx)?, marked_server(ctx)?);
+    let matters = |key: &&str| matters(found, key);
+    let have = found.options.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    let have = have.filter(|(key, _)| matters(key)).collect();
+    let wanted = wanted_server_options(ctx, spec).into_iter();
+    let wanted = wanted.filter(|(key, _)| matters(key)).collect();
+    Some((found, OptionChange::between(&have, &wanted)))
 }
 
 fn create_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
@@ -507,10 +544,16 @@ fn alter_mappings(ctx: &Context<'_>) -> Vec<Verdict> {
     verdicts
 }
 
+/// Whether a server bears the mark that it should, or gets it with the list of its group.
+fn is_marked(ctx: &Context<'_>, found: &Server) -> bool {
+    let comment = found.comment.as_deref();
+    ctx.is_current(comment) || ctx.lists_others(comment)
+}
+
 /// Last, so that mappings that may not be read are replaced until all of them are.
 fn mark_server(ctx: &Context<'_>) -> Vec<Verdict> {
     match marked_server(ctx) {
-        Some(found) if !ctx.is_current(found.comment.as_deref()) => {
+        Some(found) if !is_marked(ctx, found) => {
             let (name, comment) = (found.name.clone(), ctx.comment());
             let reason = format!("says of which conninfo of \"{}\" it was made", ctx.from.name);
             vec![Verdict::act(ctx.to.id, Operation::MarkServer { name, comment }, reason)]

@@ -215,7 +215,7 @@ fn need(link: &Link, from_primary: bool) -> Option<Need> {
 const ATTRIBUTES: &str = "target_session_attrs";
 
 /// The options that libpq takes as lists, an item for each host, and what says which to take.
-const PER_HOST: &[&str] = &["host", "hostaddr", "port", ATTRIBUTES];
+pub(crate) const PER_HOST: &[&str] = &["host", "hostaddr", "port", ATTRIBUTES];
 
 /// One place where a server listens.
 struct Address<'a> {

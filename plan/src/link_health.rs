@@ -272,7 +272,8 @@ pub(crate) const RULES: &[LinkRule] = &[
     rule("LH05", "the planner waits for something else first", Waiting, why::waiting),
     rule("LH06", "the link is to be made", Missing, why::unmade),
     rule("LH07", "the slot or the subscription is gone and can be made again", Missing, why::gone),
-    certain(rule("LH08", "the slot is gone or lost with changes in it", Broken, why::slot_lost)),
+    // Of a subscription the planner says which changes, and that is an event at once.
+    rule("LH08", "the slot is gone or lost with changes in it", Broken, why::slot_lost),
     certain(rule("LH09", "the standby is not in recovery", Broken, why::promoted)),
     rule("LH10", "the subscription was disabled by hand or by an error", Drifted, why::disabled),
     rule("LH11", "an object is not as the link says", Drifted, why::drifted),

@@ -5,6 +5,7 @@ use crate::conninfo::{Conninfo, Secret};
 use crate::desired::NodeId;
 use crate::lsn::Lsn;
 use crate::name::{Mark, TableName};
+use crate::rejoin::Past;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -59,6 +60,11 @@ pub struct NodeFacts {
     pub system_identifier: String,
     pub in_recovery: bool,
     pub timeline: i64,
+    /// On a primary: how far it has written.
+    pub lsn: Moving,
+    /// Where a primary has left earlier timelines, where [`crate::desired::Interest::publisher`] says
+    /// so and the role is a superuser.
+    pub past: Past,
     /// The database of the session.
     pub database: String,
     /// The role of the session, and what it may do.
@@ -172,6 +178,19 @@ impl NodeFacts {
     }
 }
 
+/// A position that moves all the time: to find another is no news, and both are equal.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Moving(pub Option<Lsn>);
+
+impl PartialEq for Moving {
+    fn eq(&self, _: &Moving) -> bool {
+        true
+    }
+}
+
+impl Eq for Moving {}
+
 /// How much of its limits a server uses now.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -233,9 +252,11 @@ pub struct Subscription {
     pub slot: Option<String>,
     pub publications: BTreeSet<String>,
     pub options: BTreeMap<String, String>,
-    /// How far it has applied what the publisher did, while it receives nothing; `None`: it
-    /// receives, or that is not readable.
-    pub applied: Option<Lsn>,
+    /// How far it has applied what the publisher did; `None`: nothing yet, or not readable.
+    pub applied: Moving,
+    /// How far the publisher was when the copy of the first table was done; `None`: there is one that
+    /// was not copied, or that is not readable.
+    pub copied: Option<Lsn>,
     /// Tables with their state (`pg_subscription_rel.srsubstate`).
     pub tables: BTreeMap<String, SubscribedTable>,
 }

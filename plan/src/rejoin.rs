@@ -5,10 +5,10 @@ use crate::failover::Reason;
 use crate::lsn::Lsn;
 use crate::rule::RuleId;
 use crate::units;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Where a primary has left which timelines: its history file (timeline.c).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Past(Vec<(i64, Lsn)>);
 
 impl Past {
@@ -24,6 +24,11 @@ impl Past {
     /// Where it left a timeline; `None`: it never was on it.
     fn left(&self, timeline: i64) -> Option<Lsn> {
         self.0.iter().find(|(id, _)| *id == timeline).map(|(_, position)| *position)
+    }
+
+    /// Which timeline it left last between two positions, and where.
+    pub fn left_between(&self, earlier: Lsn, later: Lsn) -> Option<(i64, Lsn)> {
+        self.0.iter().rev().find(|(_, left)| earlier < *left && *left < later).copied()
     }
 }
 

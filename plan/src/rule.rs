@@ -165,6 +165,12 @@ impl<'a> Context<'a> {
         digest.split(DIGEST_SEPARATOR).next() == Some(&self.from.digest)
     }
 
+    /// Whether what bears this comment lists other members of the group of `from` than there are, or
+    /// has them elsewhere, and is otherwise of now.
+    pub fn lists_others(&self, comment: Option<&str>) -> bool {
+        !self.is_current(comment) && self.has_current_credentials(comment)
+    }
+
     /// Room on `from` for what the link lacks of it.
     pub fn headroom_there(&self, lacks: Claims) -> Option<Headroom<'a>> {
         self.headroom(self.from, self.source, lacks)

@@ -63,7 +63,7 @@ pub(crate) fn plan_node(
 }
 
 /// Whether the follower of a link would follow this node if the two of the link part.
-fn is_wanted(link: &Link, node: NodeId) -> bool {
+pub(crate) fn is_wanted(link: &Link, node: NodeId) -> bool {
     link.from != node && link.to != node && has_slot(link)
 }
 

@@ -8,6 +8,7 @@ use crate::conninfo::{Conninfo, Secret};
 use crate::desired::{LinkId, NodeId};
 use crate::name::{Mark, TableName};
 use crate::quote::Sql;
+use crate::{foreign, subscription};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What must be done, in order, and what stands in the way.
@@ -49,6 +50,14 @@ pub struct Step {
     pub reason: String,
     /// What is lost or stops, where something does.
     pub danger: Option<String>,
+}
+
+impl Step {
+    /// Whether it only has an object list the members that a group has now: no person has changed
+    /// the object, and none needs to be asked.
+    pub fn follows_group(&self) -> bool {
+        [subscription::LISTS_OTHERS, foreign::LISTS_OTHERS].contains(&self.rule)
+    }
 }
 
 /// Why something cannot be done now.

@@ -13,7 +13,7 @@ use crate::index::find_named;
 use crate::name::TableName;
 use crate::observed::{Publication, Relation, Subscription};
 use crate::refuse::left_out;
-use crate::rule::{Context, Rule, Table};
+use crate::rule::{Context, Rule, RuleId, Table};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,6 +26,9 @@ pub(crate) const TABLE: Table = Table {
     lacking: room::lacking,
     leftover: room::leftover,
 };
+
+/// See [`crate::step::Step::follows_group`].
+pub(crate) const LISTS_OTHERS: RuleId = "SU53";
 
 const FORBID: &[Rule] = &[
     Rule {
@@ -46,6 +49,11 @@ const FOLLOW: &[Rule] = &[
         id: "SU25",
         when: "the subscription's conninfo is not right",
         then: receiver::set_conninfo,
+    },
+    Rule {
+        id: LISTS_OTHERS,
+        when: "the subscription lists others than the publisher's group",
+        then: receiver::list_group,
     },
     Rule {
         id: "SU36",

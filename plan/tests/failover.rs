@@ -2,7 +2,9 @@
 //! fires, and what it says then.
 
 use nodes_plan::desired::*;
-use nodes_plan::failover::{Evidence, Readiness, Side, lag_bytes, obstacles};
+use nodes_plan::failover::{
+    Evidence, LogicalSlot, Readiness, Reason, Side, lag_bytes, logical_slots, obstacles,
+};
 use nodes_plan::lsn::Lsn;
 use nodes_plan::pulse::{Pulse, Receiver, SlotPulse};
 use nodes_plan::rules;
@@ -15,6 +17,8 @@ const FEED_SLOT: &str = "nodes_3f2504e0_2";
 const PARIS: NodeId = 1;
 const OSLO: NodeId = 2;
 const LONDON: NodeId = 3;
+const ROME: NodeId = 4;
+const ROME_SLOT: &str = "nodes_3f2504e0_3";
 
 /// Paris with its standby oslo; london subscribes to paris.
 struct Pair {
@@ -145,6 +149,16 @@ fn step(link: LinkId) -> Step {
     }
 }
 
+fn conninfo_step() -> Step {
+    Step {
+        rule: "ST23",
+        node: Some(OSLO),
+        operation: Operation::SetPrimaryConninfo { conninfo: Default::default() },
+        reason: "makes \"oslo\" follow \"paris\"".into(),
+        ..step(1)
+    }
+}
+
 fn problem(kind: ProblemKind, rule: &'static str, link: LinkId) -> Problem {
     let (message, hint) = (format!("{rule} of {link}"), "Act.".to_owned());
     Problem { kind, rule, link: Some(link), node: Some(OSLO), message, hint }
@@ -155,6 +169,7 @@ fn cases() -> Vec<(Pair, &'static str)> {
     let mut cases = cases_of_the_pair();
     cases.extend(cases_of_settings());
     cases.extend(cases_of_slots());
+    cases.extend(cases_of_siblings());
     cases
 }
 
@@ -215,6 +230,10 @@ fn cases_of_the_pair() -> Vec<(Pair, &'static str)> {
 fn cases_of_settings() -> Vec<(Pair, &'static str)> {
     vec![
         (
+            Pair { plan: Plan { steps: vec![conninfo_step()], problems: vec![] }, ..ready() },
+            "FR03: not done yet on \"oslo\": alter setting (makes \"oslo\" follow \"paris\")",
+        ),
+        (
             ready().standby(|side| set(side, "max_connections", "50")),
             "FR09: max_connections is 50 on \"oslo\", 100 on \"paris\"",
         ),
@@ -257,6 +276,10 @@ fn cases_of_slots() -> Vec<(Pair, &'static str)> {
              stays behind",
         ),
         (
+            ready().primary(|side| side.pulse.slots.push(slot("theirs", "logical"))),
+            "FR21: slot \"theirs\" is not a failover slot: it stays behind",
+        ),
+        (
             ready().standby(|side| side.pulse.slots.clear()),
             "FR22: on \"oslo\", slot \"nodes_3f2504e0_2\" of subscription \"feed\" is not there yet",
         ),
@@ -278,6 +301,55 @@ fn cases_of_slots() -> Vec<(Pair, &'static str)> {
              subscriber may get ahead of \"oslo\"",
         ),
     ]
+}
+
+/// Rome follows paris too, and oslo keeps a slot for it.
+fn with_sibling() -> Pair {
+    let mut trio = ready()
+        .primary(|side| side.pulse.slots.push(slot(ROME_SLOT, "physical")))
+        .standby(|side| side.pulse.slots.push(slot(ROME_SLOT, "physical")));
+    trio.registry.nodes.insert(ROME, Node { id: ROME, name: "rome".into(), ..Node::default() });
+    let spec = Spec::Standby(StandbySpec::new(true));
+    trio.registry.links.push(link(3, "rome", PARIS, ROME, spec));
+    trio
+}
+
+fn cases_of_siblings() -> Vec<(Pair, &'static str)> {
+    let keep = Step {
+        rule: "RG15",
+        link: None,
+        node: Some(OSLO),
+        operation: Operation::CreatePhysicalSlot { slot: ROME_SLOT.into() },
+        reason: "lets \"rome\" follow \"oslo\" after a failover".into(),
+        ..step(3)
+    };
+    // What other members lack is not of this standby.
+    let other = Step { node: Some(PARIS), ..keep.clone() };
+    let plan = |steps, problems| Pair { plan: Plan { steps, problems }, ..with_sibling() };
+    vec![
+        (
+            plan(vec![keep, other], vec![]),
+            "FR13: not done yet on \"oslo\": create slot (lets \"rome\" follow \"oslo\" after a \
+             failover)",
+        ),
+        (plan(vec![], vec![problem(ProblemKind::Warning, "RG15", 3)]), "FR13: RG15 of 3"),
+        (
+            with_sibling()
+                .standby(|side| slot_of(side, ROME_SLOT).wal_status = Some("lost".into())),
+            "FR13: slot \"nodes_3f2504e0_3\" for \"rome\" on \"oslo\" has lost its WAL",
+        ),
+        (
+            with_sibling()
+                .standby(|side| slot_of(side, ROME_SLOT).wal_status = Some("unreserved".into())),
+            "FR13: slot \"nodes_3f2504e0_3\" for \"rome\" on \"oslo\" loses its WAL at the next \
+             checkpoint",
+        ),
+    ]
+}
+
+#[test]
+fn a_kept_sibling_is_no_obstacle() {
+    assert_eq!(with_sibling().reasons(), [""; 0]);
 }
 
 #[test]
@@ -316,13 +388,41 @@ fn reasons_add_up() {
     assert_eq!(both.reasons().len(), 2);
 }
 
-/// Without a subscription nothing is asked of slots, and the lists may name others too.
+/// A row for each logical slot, its own reasons in it; one that goes with its session or its link is
+/// none.
 #[test]
-fn slots_matter_to_subscriptions_only() {
-    let mut pair = ready()
-        .primary(|side| set(side, "synchronized_standby_slots", ""))
+fn each_logical_slot_has_its_own_reasons() {
+    let pair = ready()
+        .primary(|side| {
+            let theirs = SlotPulse { failover: true, ..slot("theirs", "logical") };
+            let of_session = SlotPulse { temporary: true, ..slot("of_session", "logical") };
+            side.pulse.slots.extend([theirs, of_session]);
+        })
+        .standby(|side| set(side, "max_connections", "50"));
+    let lines = |pair: &Pair| {
+        pair.with(|evidence| {
+            let line = |(found, reasons): (LogicalSlot<'_>, Vec<Reason>)| {
+                let rules: Vec<_> = reasons.iter().map(|reason| reason.rule).collect();
+                format!("{} {:?} {}", found.slot.name, found.subscription, rules.join(" "))
+            };
+            logical_slots(evidence).into_iter().map(line).collect::<Vec<_>>()
+        })
+    };
+    assert_eq!(lines(&pair), ["nodes_3f2504e0_2 Some(\"feed\") ", "theirs None FR22"]);
+    let mut leaving = pair;
+    leaving.registry.links[1].state = LinkState::Removing;
+    assert_eq!(lines(&leaving), ["theirs None FR22"]);
+}
+
+/// Without a logical slot nothing is asked of them, and the lists may name others too.
+#[test]
+fn settings_for_slots_matter_to_slots_only() {
+    let pair = ready()
+        .primary(|side| {
+            set(side, "synchronized_standby_slots", "");
+            side.pulse.slots.retain(|slot| slot.kind == "physical");
+        })
         .standby(|side| set(side, "sync_replication_slots", "off"));
-    pair.registry.links.truncate(1);
     assert_eq!(pair.reasons(), [""; 0]);
     let several = format!("other, \"{STANDBY_SLOT}\"");
     let several = ready().primary(|side| set(side, "synchronized_standby_slots", &several));

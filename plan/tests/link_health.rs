@@ -275,6 +275,12 @@ fn cases() -> Vec<Row> {
         ("LH04", down, Waiting, "node \"paris\" is down: Connection refused"),
         ("LH04", unheard, Waiting, "node \"london\" has not been heard yet"),
         ("LH05", Case::standby().plan(waiting("SU09")), Waiting, "it cannot"),
+        (
+            "LH05",
+            Case::foreign().plan(waiting("RG03")),
+            Waiting,
+            "it is not known yet whether it is made: it cannot",
+        ),
         ("LH06", Case::subscription().plan(step(true)), Missing, "it must"),
         (
             "LH07",
@@ -378,6 +384,7 @@ fn flow_cases() -> Vec<Row> {
     probed.probe = probe(Some("permission denied for table items"));
     let mut answered = Case::foreign();
     answered.probe = probe(None);
+    let unasked = LinkPlan { waiting: told("RG03"), ..LinkPlan::default() };
     vec![
         (
             "LH16",
@@ -423,6 +430,8 @@ fn flow_cases() -> Vec<Row> {
             Broken,
             "\"paris\" cannot query \"london\": permission denied for table items",
         ),
+        // It was asked before, and so it is there.
+        ("LH21", answered.clone().plan(unasked), Up, ""),
         ("LH21", answered, Up, ""),
         ("LH21", Case::foreign(), Up, ""),
         ("LH22", Case::subscription(), Streaming, ""),
@@ -704,7 +713,18 @@ fn trouble_is_told_when_it_lasts() {
 #[test]
 fn what_does_not_pass_by_itself_is_told_at_once() {
     let lost = Case::subscription().slot(|slot| slot.wal_status = Some("lost".into()));
-    Story::new().after(0, &lost).tells(&["broken"]);
+    let told = |message: &str| {
+        Some(Told { message: message.into(), hint: "Act.".into(), rule: "SU14".into() })
+    };
+    let plan = LinkPlan { refused: told("changes from A to B"), ..LinkPlan::default() };
+    let refused = lost.clone().plan(plan);
+    // What is missing is known as soon as the planner has looked.
+    let story = Story::new().after(0, &lost);
+    story.tells(&[]);
+    let story = story.after(1, &refused);
+    story.tells(&["broken"]);
+    assert_eq!(story.told[0].1.message, "is broken: changes from A to B");
+    Story::new().after(0, &lost).after(10, &lost).tells(&["broken"]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use nodes_plan::headroom::headroom;
 use nodes_plan::lsn::Lsn;
 use nodes_plan::name::{Mark, TableName, extension_comment};
 use nodes_plan::observed::*;
+use nodes_plan::rejoin::Past;
 use nodes_plan::step::{Operation, Plan, ProblemKind};
 use nodes_plan::{plan, rules};
 use std::collections::{BTreeMap, BTreeSet};
@@ -212,7 +213,8 @@ impl Case {
         };
         let ready = |name: &str| SubscribedTable { table: table("public", name), state: 'r' };
         let subscription = Subscription {
-            applied: None,
+            applied: Moving::default(),
+            copied: None,
             oid: 16_400,
             name: "feed".into(),
             comment: comment(),
@@ -372,6 +374,20 @@ fn grouped(case: Case) -> Case {
     let standby = Spec::Standby(StandbySpec::new(true));
     let case = case.and_another(|l| (l.from, l.to, l.spec) = (LONDON, OSLO, standby));
     case.with(OSLO, |facts| facts.system_identifier = "72".into())
+}
+
+/// The same where the members' conninfos can be told apart: oslo was no member when the link was
+/// made.
+fn joined(case: Case) -> Case {
+    let mut case = grouped(case);
+    for (id, digest) in [(LONDON, "0a1b"), (OSLO, "2c3d")] {
+        case.registry.nodes.get_mut(&id).expect("a node").digest = digest.into();
+    }
+    let comment = Some(mark().comment_with("0a1b"));
+    case.with(PARIS, |f| {
+        f.subscriptions.iter_mut().for_each(|found| found.comment.clone_from(&comment));
+        f.servers.iter_mut().for_each(|found| found.comment.clone_from(&comment));
+    })
 }
 
 /// The node has another address.
@@ -653,9 +669,42 @@ fn subscription_cases() -> Vec<(&'static str, Case, &'static str)> {
         (
             "SU14",
             made().with(LONDON, |f| f.slots.clear()).with(PARIS, |f| {
-                f.subscriptions[0].applied = Some(Lsn(0x300_0148));
+                f.subscriptions[0].applied = Moving(Some(Lsn(0x300_0148)));
             }),
-            "all changes since 0/3000148 have been missed — SELECT nodes.resync('feed') empties",
+            "all changes from 0/3000148 have been missed, and more until a new slot is made — \
+             SELECT nodes.resync('feed') empties",
+        ),
+        (
+            "SU14",
+            made().with(LONDON, |f| (f.slots, f.lsn) = (vec![], Moving(Some(Lsn(0x400_0000))))),
+            "is gone: changes to 0/4000000 have been missed, and more until",
+        ),
+        (
+            "SU14",
+            missing(None, Some(0x300_0148)),
+            "all changes from 0/3000148 to 0/4000000 have been missed",
+        ),
+        (
+            "SU14",
+            missing(Some(0x350_0000), Some(0x300_0148)),
+            "all changes from 0/3500000 to 0/4000000 have been missed",
+        ),
+        (
+            "SU14",
+            missing(Some(0x350_0001), Some(0x300_0148)),
+            "\"london\" left timeline 2 at 0/3500000, and \"paris\" has applied up to 0/3500001: \
+             changes from 0/3500000 to 0/4000000 may have been missed, and more until a new slot is \
+             made, and what it has from there may be lost",
+        ),
+        (
+            "SU14",
+            missing(Some(0x380_0000), Some(0x350_0001)),
+            "all changes from 0/3800000 to 0/4000000 have been missed",
+        ),
+        (
+            "SU14",
+            missing(Some(0x300_0000), None),
+            "\"london\" left timeline 1 at 0/1000000, and \"paris\" has applied up to 0/3000000",
         ),
         ("SU52", made().with(LONDON, |f| f.slots.clear()), "ALTER SUBSCRIPTION \"feed\" DISABLE"),
         (
@@ -840,8 +889,8 @@ fn subscription_cases() -> Vec<(&'static str, Case, &'static str)> {
         ("SU23", grouped(new()), "'pgoutput', failover => true)"),
         ("SU24", grouped(new()), "\"failover\" = 'true')"),
         (
-            "SU25",
-            grouped(made()),
+            "SU53",
+            joined(made()),
             "CONNECTION 'host=london,oslo dbname=app user=link target_session_attrs=read-write'",
         ),
     ]
@@ -1088,7 +1137,8 @@ fn foreign_cases() -> Vec<(&'static str, Case, &'static str)> {
             grouped(made()).password(OSLO),
             "its conninfo differs from that of \"london\" (password)",
         ),
-        ("FO21", grouped(made()), "ADD \"target_session_attrs\" 'read-write'"),
+        ("FO38", joined(made()), "ADD \"target_session_attrs\" 'read-write'"),
+        ("FO38", joined(made()), "COMMENT ON SERVER \"feed\" IS"),
         (
             "FO25",
             spec(made(), &|s| s.tables = Some(BTreeSet::new())),
@@ -1223,12 +1273,58 @@ fn physical(link: LinkId) -> Slot {
     Slot { name: format!("nodes_3f2504e0_{link}"), kind: "physical".into(), ..Slot::default() }
 }
 
+/// A subscriber that has come so far, its slot gone, from london on its third timeline.
+fn missing(applied: Option<u64>, copied: Option<u64>) -> Case {
+    let history = "1\t0/1000000\tx\n2\t0/3500000\tx\n";
+    Case::subscription_made()
+        .with(LONDON, |f| {
+            (f.slots, f.lsn) = (vec![], Moving(Some(Lsn(0x400_0000))));
+            f.past = Past::read(history);
+        })
+        .with(PARIS, |f| {
+            let found = &mut f.subscriptions[0];
+            (found.applied, found.copied) = (Moving(applied.map(Lsn)), copied.map(Lsn));
+        })
+}
+
 /// Its tables are to be copied anew.
 fn replacing(case: Case) -> Case {
     case.link(|link| {
         let Spec::Subscription(spec) = &mut link.spec else { panic!("no subscription") };
         spec.replace = true;
     })
+}
+
+/// A list that has no other reason than the group is nobody's change; what somebody has changed
+/// besides stays a step of its own.
+#[test]
+fn lists_are_told_apart_from_what_people_change() {
+    let follows = |case: Case| {
+        let plan = plan(&case.registry, &case.world());
+        // That its slot is to be copied now is another matter.
+        let steps = plan.steps.iter().filter(|step| step.link == Some(1) && step.rule != "SU51");
+        steps.map(|step| (step.rule, step.follows_group())).collect::<BTreeSet<_>>()
+    };
+    let subscription = || joined(Case::subscription_made());
+    assert_eq!(follows(subscription()), [("SU53", true)].into());
+    let disabled = subscription().with(PARIS, |f| f.subscriptions[0].enabled = false);
+    assert_eq!(follows(disabled), [("SU53", true), ("SU29", false)].into());
+    let server = || joined(Case::foreign_made());
+    assert_eq!(follows(server()), [("FO38", true)].into());
+    let slow = server().with(PARIS, |f| {
+        f.servers[0].options.insert("fetch_size".into(), "1".into());
+    });
+    assert_eq!(follows(slow), [("FO38", true), ("FO21", false)].into());
+    // By hand: the mark is of now, and the list is not.
+    let by_hand = |case: Case| {
+        case.with(PARIS, |f| {
+            let comment = Some(mark().comment_with("0a1b+2c3d"));
+            f.subscriptions.iter_mut().for_each(|found| found.comment.clone_from(&comment));
+            f.servers.iter_mut().for_each(|found| found.comment.clone_from(&comment));
+        })
+    };
+    assert_eq!(follows(by_hand(subscription())), [("SU25", false)].into());
+    assert_eq!(follows(by_hand(server())), [("FO21", false)].into());
 }
 
 #[test]

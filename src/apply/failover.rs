@@ -7,7 +7,9 @@ use crate::libpq::reactor;
 use crate::observe::{self, Sessions};
 use futures_util::future::join_all;
 use nodes_plan::desired::{Link, LinkId, LinkState, NodeId, Spec};
-use nodes_plan::failover::{Evidence, Reason, Side, lag_bytes, obstacles};
+use nodes_plan::failover::{
+    Evidence, LogicalSlot, Reason, Side, lag_bytes, logical_slots, obstacles,
+};
 use std::collections::BTreeMap;
 
 /// What there is to say of one standby link.
@@ -15,6 +17,16 @@ pub struct Verdict {
     pub link: LinkId,
     pub lag_bytes: Option<u64>,
     /// None: it is ready.
+    pub reasons: Vec<Reason>,
+    pub slots: Vec<SlotVerdict>,
+}
+
+/// What there is to say of one logical slot of the primary.
+pub struct SlotVerdict {
+    pub slot: String,
+    /// The subscription link that reads it.
+    pub subscription: Option<String>,
+    /// Those of the standby's reasons that are about it.
     pub reasons: Vec<Reason>,
 }
 
@@ -45,9 +57,23 @@ pub fn judge(desired: &Desired, limits: &BTreeMap<LinkId, Option<u64>>) -> Vec<V
             plan: &plan,
             max_lag_bytes: limits.get(&link.id).copied().flatten(),
         };
-        Verdict { link: link.id, lag_bytes: lag_bytes(&evidence), reasons: obstacles(&evidence) }
+        Verdict {
+            link: link.id,
+            lag_bytes: lag_bytes(&evidence),
+            reasons: obstacles(&evidence),
+            slots: slots(&evidence),
+        }
     });
     judged.collect()
+}
+
+fn slots(evidence: &Evidence<'_>) -> Vec<SlotVerdict> {
+    let verdict = |(found, reasons): (LogicalSlot<'_>, Vec<Reason>)| SlotVerdict {
+        slot: found.slot.name.clone(),
+        subscription: found.subscription.map(str::to_owned),
+        reasons,
+    };
+    logical_slots(evidence).into_iter().map(verdict).collect()
 }
 
 type Sides = BTreeMap<NodeId, Result<Side, String>>;

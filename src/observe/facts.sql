@@ -185,6 +185,7 @@ SELECT json_build_object(
   'timeline', CASE WHEN pg_is_in_recovery()
     THEN (SELECT timeline_id FROM pg_control_checkpoint())
     ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint END,
+  'lsn', CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn() END,
   'database', current_database(),
   'role', current_user,
   'superuser', me.rolsuper,

@@ -22,13 +22,23 @@ SELECT json_build_object(
     SELECT coalesce(NOT isdir, false) FROM files WHERE name = 'pg_nodes.passfile.new'),
   'passfile_blocked', (SELECT coalesce(bool_or(isdir), false) FROM files),
   -- end
+  -- with history
+  -- That of the timeline which it writes; what is no ASCII in it comes as numbers.
+  'history', CASE WHEN NOT pg_is_in_recovery() THEN (
+    SELECT encode(pg_read_binary_file('pg_wal/' || timeline || '.history', 0, 1000000, true), 'escape')
+    FROM (SELECT substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) AS timeline) t) END,
+  -- end
   'conninfos', (SELECT coalesce(json_object_agg(subname, subconninfo), '{}')
                 FROM pg_subscription
                 WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())),
-  -- Of those that receive nothing now: those of the others change all the time.
-  'applied', (SELECT coalesce(json_object_agg(s.subname, o.remote_lsn), '{}')
+  -- Tables that were not copied have no position.
+  'reached', (SELECT coalesce(json_object_agg(s.subname, json_build_object(
+                'applied', nullif(o.remote_lsn, '0/0'), 'copied', copied.lsn)), '{}')
               FROM pg_subscription s
-              JOIN pg_show_replication_origin_status() o ON o.external_id = 'pg_' || s.oid
-              WHERE s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-              AND NOT EXISTS (SELECT FROM pg_stat_get_subscription(s.oid) w WHERE w.pid IS NOT NULL))
+              LEFT JOIN pg_show_replication_origin_status() o ON o.external_id = 'pg_' || s.oid
+              CROSS JOIN LATERAL (
+                SELECT CASE WHEN bool_and(r.srsublsn IS NOT NULL) THEN min(r.srsublsn) END AS lsn
+                FROM pg_subscription_rel r
+                WHERE r.srsubid = s.oid AND r.srsubstate IN ('s', 'r')) copied
+              WHERE s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database()))
 )

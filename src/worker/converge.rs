@@ -1,5 +1,6 @@
-//! Has links made right that were spoken of, or that heal by themselves. What people change by
-//! hand on other links is reported and left alone.
+//! Has links made right that were spoken of, or that heal by themselves, and all of them follow
+//! the groups that they read from. What people change by hand on other links is reported and left
+//! alone.
 
 use super::Fleet;
 use super::events::Event;
@@ -53,15 +54,18 @@ impl Converge {
             return;
         }
         let links = wanted(state, &plan);
+        let following = plan.steps.iter().filter(|step| step.follows_group());
+        let following: BTreeSet<LinkId> = following.filter_map(|step| step.link).collect();
         let orphans = plan.steps.iter().any(|step| step.link.is_none());
-        if !links.is_empty() || orphans {
-            self.begin(links, state, shared, fleet);
+        if !links.is_empty() || !following.is_empty() || orphans {
+            self.begin(links, &following, state, shared, fleet);
         }
     }
 
     fn begin(
         &mut self,
         links: BTreeSet<LinkId>,
+        following: &BTreeSet<LinkId>,
         state: &mut State,
         shared: &Shared,
         fleet: &Fleet,
@@ -72,7 +76,7 @@ impl Converge {
             return;
         };
         self.running = true;
-        state.converging.clone_from(&links);
+        state.converging = &links | following;
         let (outcome, shared) = (self.outcome.clone(), shared.clone());
         fleet.start(async move {
             let ended = apply::converge(links).await;

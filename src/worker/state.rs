@@ -180,6 +180,12 @@ impl Watched {
         self.wanted += 1;
     }
 
+    /// Asks for everything again, at once.
+    fn look_again(&mut self) {
+        self.want_inventory();
+        self.nudge.give();
+    }
+
     /// What is published of it.
     pub fn record(&mut self, now: Duration, is_self: bool) -> NodeRecord<'_> {
         let round_trip = self.round_trips.summary();
@@ -359,10 +365,10 @@ impl Shared {
         if let Some(node) = state.nodes.get_mut(&id).filter(|node| node.wanted == wanted) {
             let is_known = node.taken.is_some() && node.inventory.as_deref() == Some(&facts);
             node.taken = Some(Instant::now());
+            node.inventory = Some(Box::new(facts));
             if is_known {
                 return;
             }
-            node.inventory = Some(Box::new(facts));
             state.replan = true;
         }
         drop(state);
@@ -448,6 +454,7 @@ impl State {
         };
         if changed {
             node.want_inventory();
+            self.ask_cut_off(id, previous.as_ref());
         }
         let told = self.judge(id) | self.judge_commits(id);
         self.stale_nodes.insert(id);
@@ -468,6 +475,20 @@ impl State {
         let hint = registry.map(|desired| commits::hint(&desired.registry, pulse));
         self.events.push(Event::of_commits(&node.name, change, hint));
         true
+    }
+
+    /// Asks the subscribers whose slots a node has lost since its last heartbeat: how far they have
+    /// come says what they have missed.
+    fn ask_cut_off(&mut self, id: NodeId, before: Option<&Pulse>) {
+        let after = self.nodes.get(&id).and_then(|node| node.pulse.as_ref());
+        let (Some(desired), Some(before), Some(after)) = (&self.desired, before, after) else {
+            return;
+        };
+        for other in cut_off(&desired.registry, id, before, after) {
+            if let Some(node) = self.nodes.get_mut(&other) {
+                node.look_again();
+            }
+        }
     }
 
     /// Somebody has heard from a node: if we have not, now is the time to try.
@@ -515,8 +536,7 @@ impl State {
     /// Asks every node for everything again, at once.
     pub fn look_again(&mut self) {
         for node in self.nodes.values_mut() {
-            node.want_inventory();
-            node.nudge.give();
+            node.look_again();
         }
         self.replan = true;
     }
@@ -595,6 +615,19 @@ fn signs_of_life(registry: &Registry, id: NodeId, before: &Pulse, after: &Pulse)
         }
     };
     registry.links.iter().filter_map(other_end).collect()
+}
+
+/// The subscribers of a node whose slots it has lost since its last heartbeat.
+fn cut_off(registry: &Registry, id: NodeId, before: &Pulse, after: &Pulse) -> Vec<NodeId> {
+    let keeps = |pulse: &Pulse, slot: &str| {
+        pulse.slot(slot).is_some_and(|slot| slot.wal_status.as_deref() != Some("lost"))
+    };
+    let lost = |link: &&Link| {
+        let slot = registry.mark(link).slot_name();
+        matches!(link.spec, Spec::Subscription(_)) && keeps(before, &slot) && !keeps(after, &slot)
+    };
+    let links = registry.links.iter().filter(|link| link.from == id);
+    links.filter(lost).map(|link| link.to).collect()
 }
 
 /// Takes note of what every slot retains now.

@@ -74,8 +74,14 @@ pub(super) fn silent_side(scene: &Scene<'_>) -> Option<Why> {
 const NO_ANSWER: &str = "RG03";
 
 pub(super) fn waiting(scene: &Scene<'_>) -> Option<Why> {
-    let told = scene.e.plan.waiting.as_ref().filter(|told| told.rule != NO_ANSWER);
-    told.and_then(Why::told)
+    let told = scene.e.plan.waiting.as_ref()?;
+    if told.rule != NO_ANSWER {
+        return Why::told(told);
+    }
+    // Heartbeats do not tell whether a foreign link is there; that it was asked does.
+    let is_unknown = scene.is_foreign() && scene.e.probe.is_none();
+    let reason = format!("it is not known yet whether it is made: {}", told.message);
+    is_unknown.then(|| Why::new(reason, "It goes on by itself.")).flatten()
 }
 
 pub(super) fn unmade(scene: &Scene<'_>) -> Option<Why> {

@@ -3,7 +3,7 @@
 
 use super::{alterable, publication_name, spec, subscription};
 use crate::index::Indexed;
-use crate::observed::NodeFacts;
+use crate::observed::{NodeFacts, Subscription};
 use crate::quote::{ident, literal};
 use crate::refuse::{cannot_make_slot, name_taken, read_only};
 use crate::rule::{Context, Verdict};
@@ -139,20 +139,44 @@ pub(super) fn slot_lost(ctx: &Context<'_>) -> Vec<Verdict> {
     let (Some(source), Some(found)) = (ctx.source, subscription(ctx)) else {
         return vec![];
     };
-    let missed = match found.applied {
-        Some(applied) => format!("all changes since {applied} have been missed"),
-        None => "changes have been missed".to_owned(),
-    };
     let Some(what) = lost(ctx, source) else { return vec![] };
     vec![Verdict::refuse(
         ctx.from.id,
-        format!("slot \"{}\" of subscription \"{}\" {what}: {missed}", ctx.slot(), ctx.link.name),
+        format!(
+            "slot \"{}\" of subscription \"{}\" {what}: {}",
+            ctx.slot(),
+            ctx.link.name,
+            missed(ctx, source, found)
+        ),
         format!(
             "SELECT nodes.resync({}) empties the tables on \"{}\" and copies them anew.",
             literal(&ctx.link.name),
             ctx.to.name
         ),
     )]
+}
+
+/// Which changes the subscriber does not have. A position tells no timeline: one that has gone past
+/// where the publisher left a timeline since it has copied may have come from the one or the other.
+fn missed(ctx: &Context<'_>, source: &NodeFacts, found: &Subscription) -> String {
+    let until = match source.lsn.0 {
+        Some(lsn) => format!(" to {lsn}"),
+        None => String::new(),
+    };
+    let more = "and more until a new slot is made";
+    let Some(applied) = found.applied.0.max(found.copied) else {
+        return format!("changes{until} have been missed, {more}");
+    };
+    let Some((timeline, left)) =
+        source.past.left_between(found.copied.unwrap_or_default(), applied)
+    else {
+        return format!("all changes from {applied}{until} have been missed, {more}");
+    };
+    format!(
+        "\"{}\" left timeline {timeline} at {left}, and \"{}\" has applied up to {applied}: changes \
+         from {left}{until} may have been missed, {more}, and what it has from there may be lost",
+        ctx.from.name, ctx.to.name
+    )
 }
 
 /// PostgreSQL 15 knows neither these options nor this value.

@@ -64,17 +64,29 @@ pub(super) fn set_conninfo(ctx: &Context<'_>) -> Vec<Verdict> {
         return vec![];
     };
     // Who may not read it sees by the comment of which conninfo it was made.
+    let comment = found.comment.as_deref();
     let right = found.conninfo.as_ref().is_none_or(|found| *found == *ctx.reach().conninfo);
-    if right && ctx.is_current(found.comment.as_deref()) {
+    if (right && ctx.is_current(comment)) || ctx.lists_others(comment) {
         return vec![];
     }
+    let reason = format!("it does not say what the registry says of \"{}\"", ctx.from.name);
+    vec![renew_conninfo(ctx, found, reason)]
+}
+
+/// Members have joined, left or moved: nobody has changed the subscription.
+pub(super) fn list_group(ctx: &Context<'_>) -> Vec<Verdict> {
+    let found = subscription(ctx).filter(|found| ctx.lists_others(found.comment.as_deref()));
+    let reason = format!("it lists others than the group of \"{}\"", ctx.from.name);
+    found.map(|found| renew_conninfo(ctx, found, reason)).into_iter().collect()
+}
+
+fn renew_conninfo(ctx: &Context<'_>, found: &Subscription, reason: String) -> Verdict {
     let operation = Operation::SetSubscriptionConninfo {
         name: found.name.clone(),
         conninfo: ctx.reach().conninfo.clone().into_owned(),
         comment: ctx.comment(),
     };
-    let reason = format!("it does not say what the registry says of \"{}\"", ctx.from.name);
-    vec![Verdict::act(ctx.to.id, operation, reason)]
+    Verdict::act(ctx.to.id, operation, reason)
 }
 
 pub(super) fn set_publication(ctx: &Context<'_>) -> Vec<Verdict> {

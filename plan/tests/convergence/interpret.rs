@@ -373,7 +373,8 @@ fn create_subscription(
     let published = published_by(publisher, &publications);
     fill(facts, &published, *copy_data);
     facts.subscriptions.push(Subscription {
-        applied: None,
+        applied: Moving::default(),
+        copied: None,
         oid,
         name: name.clone(),
         comment: Some(comment.clone()),
