@@ -236,13 +236,19 @@ async fn superuser_facts(
 ) -> Result<SuperuserFacts> {
     const PASSFILE: &str = "encode(pg_read_binary_file(name, 0, 100000, true), 'hex')";
     const INSUFFICIENT_PRIVILEGE: &str = "42501";
+    let (standby, history) = (interest.standby, asks_history(interest, facts));
     let sql = section::only(SUPERUSER_FACTS, |name| match name {
-        "standby" => interest.standby,
-        "history" => asks_history(interest, facts),
+        "standby" => standby,
+        "history" => history,
         _ => false,
     });
     let sql = |passfile| sql.replace(":passfile", passfile);
-    let name = if interest.standby { c"superuser_standby" } else { c"superuser" };
+    let name = match (standby, history) {
+        (false, false) => c"superuser_facts",
+        (true, false) => c"superuser_facts_s",
+        (false, true) => c"superuser_facts_h",
+        (true, true) => c"superuser_facts_sh",
+    };
     let (answer, readable) = match session.ask_again(name, &sql(PASSFILE), &[]).await {
         Err(error) if error.sqlstate.as_deref() == Some(INSUFFICIENT_PRIVILEGE) => {
             (session.connection.query(&sql("NULL"), &[]).await?, false)
