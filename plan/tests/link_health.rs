@@ -213,6 +213,14 @@ fn copied(case: Case) -> Case {
     case.source(|source| source.senders.push(Sender { backup: Some(backup), ..Sender::default() }))
 }
 
+fn unfinished(mut case: Case) -> Case {
+    if let Spec::Standby(spec) = &mut case.registry.links[0].spec {
+        let (directory, tablespaces) = ("/srv/paris".to_owned(), vec![]);
+        spec.unfinished = Some(Unfinished { on_node: 2, directory, tablespaces, swap: true });
+    }
+    case
+}
+
 fn told(rule: &str) -> Option<Told> {
     Some(Told { message: "it cannot".into(), hint: "Do it.".into(), rule: rule.into() })
 }
@@ -271,6 +279,13 @@ fn cases() -> Vec<Row> {
              4096 kB), 30 s left",
         ),
         ("LH23", cloned(1, 0, None), Copying, "from \"london\": waiting for checkpoint to finish"),
+        (
+            "LH24",
+            unfinished(Case::standby().unread()),
+            Initializing,
+            "the copy of \"london\" in \"/srv/paris\", made by \"paris\", is no standby yet",
+        ),
+        ("LH22", unfinished(Case::standby()), Streaming, ""),
         ("LH23", cloned(3, 5, Some(4)), Copying, "database files, 100 % (5120 kB of 5120 kB)"),
         ("LH04", down, Waiting, "node \"paris\" is down: Connection refused"),
         ("LH04", unheard, Waiting, "node \"london\" has not been heard yet"),
@@ -521,7 +536,7 @@ fn variants() -> Vec<Vec<Change>> {
         vec![|c| c, |c| c.limits(bytes_limit()), |c| c.limits(time_limit()), |c| {
             c.limits(retained_limit())
         }],
-        vec![|c| c, |c| Case { probe: probe(Some("no")), ..c }, copied],
+        vec![|c| c, |c| Case { probe: probe(Some("no")), ..c }, copied, unfinished],
         vec![|c| c, |c| c.for_so_long(0, false), |c| c.for_so_long(99, true)],
         vec![
             |c| c,
@@ -574,7 +589,10 @@ fn is_right(case: &Case, health: &LinkHealth) -> bool {
         }
         LinkStatus::Paused => paused || matches!(link.spec, Spec::Standby(_)),
         LinkStatus::Lagging => !unlimited && heard,
-        LinkStatus::Initializing => !active && heard && !paused,
+        LinkStatus::Initializing => {
+            let unfinished = matches!(&link.spec, Spec::Standby(spec) if spec.unfinished.is_some());
+            unfinished || !active && heard && !paused
+        }
         LinkStatus::Copying => {
             let cloned =
                 case.from.1.as_ref().is_some_and(|source| source.backup(&copier(SLOT)).is_some());
