@@ -334,6 +334,27 @@ fn old_data_stays_until_the_copy_runs() {
     assert!(beside(&paris).is_empty() && !marked(&paris.data_dir()));
 }
 
+/// One that could not follow any more is made anew.
+#[test]
+fn a_complete_copy_whose_slot_is_gone_is_not_used() {
+    let (mut paris, oslo) = pair(&[NO_REWIND]);
+    part(&mut paris, &oslo);
+    let taken = paris.data_dir().join("postgresql.auto.conf.tmp");
+    fs::create_dir(&taken).expect("a directory");
+    assert!(!oslo.psql("app", REJOIN).ok);
+    fs::remove_dir(&taken).expect("it is there");
+    assert!(copy_of(&paris).join("pg_nodes.clone").exists());
+    oslo.sql("app", "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots");
+    for statement in ["INSERT INTO orders VALUES (4)", "SELECT pg_switch_wal()", "CHECKPOINT"] {
+        oslo.sql("app", statement);
+    }
+    let said = rejoin(&oslo);
+    assert!(said.contains("paris: copied") && said.contains("returns on the copy"), "{said}");
+    oslo.sql("app", "DELETE FROM orders WHERE id = 4");
+    assert_follows(&paris, &oslo);
+    assert!(beside(&paris).is_empty());
+}
+
 /// As the server itself does before it stops: with its own configuration, which here names nobody
 /// to follow yet.
 fn change_names(paris: &Server) {

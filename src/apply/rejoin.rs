@@ -258,8 +258,9 @@ impl Rejoining<'_> {
             return Ok(Way::Copy);
         }
         let mut all = against;
-        all.extend(no_copy);
-        all.dedup_by_key(|reason| reason.rule);
+        let others = no_copy.into_iter().filter(|reason| !all.contains(reason));
+        let others: Vec<Reason> = others.collect();
+        all.extend(others);
         Err(self.refusal("can neither be rewound nor copied anew", &all, NOTHING_CHANGED))
     }
 

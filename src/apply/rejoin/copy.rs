@@ -124,7 +124,19 @@ impl Rejoining<'_> {
         let mut session = open(self.desired, self.returning).await?;
         let recipe = demote::recipe_for(&self.desired.registry, link, &session)?;
         let ability = self.ability(&mut session, &recipe.mark).await?;
+        if ability.stage == Stage::Complete && !self.slot_is_whole(&recipe.mark).await? {
+            let task = self.task(&mut session, recipe.clone(), 0).await?;
+            call(&mut session, Action::Clear, &task).await?;
+        }
         Ok((recipe, ability))
+    }
+
+    /// Whether the WAL that a complete copy needs is kept; else it could not follow.
+    async fn slot_is_whole(&self, mark: &str) -> Result<bool> {
+        const WHOLE: &str = "SELECT 1 FROM pg_replication_slots \
+             WHERE slot_name = $1 AND wal_status <> 'lost'";
+        let mut primary = open(self.desired, self.primary).await?;
+        Ok(!primary.connection.query(WHOLE, &[Some(mark)]).await?.is_empty())
     }
 
     async fn ability(&self, session: &mut Session, mark: &str) -> Result<Ability> {
