@@ -1,5 +1,4 @@
-//! What a server does with files and programs of its machine. Knows no libpq, no SPI and no
-//! registry.
+//! What a server does with files and programs of its machine. Knows no libpq and no registry.
 //!
 //! A clone is made by the server that runs where it is to be: `pg_basebackup` into a directory
 //! beside the final one, configuration, one rename, start. A server that is to be a standby

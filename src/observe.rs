@@ -137,8 +137,21 @@ pub struct Beat {
 pub async fn pulse(session: &mut Session) -> Result<Beat> {
     let mut answer = session.ask_again(c"pulse", PULSE, &[]).await?;
     let answer = answer.take_value(0, 0).unwrap_or_default();
-    Ok(Beat { pulse: from_json(&answer)?, answer })
+    let mut pulse: Pulse = from_json(&answer)?;
+    if pulse.is_copied() {
+        let backups = session.connection.query(BACKUPS, &[]).await?;
+        pulse.backups = from_json(backups.value(0, 0).unwrap_or("null"))?;
+    }
+    Ok(Beat { pulse, answer })
 }
+
+/// Who copies a server, and how far that is.
+const BACKUPS: &str = "SELECT coalesce(json_agg(json_build_object(\
+     'name', a.application_name, 'phase', p.phase, 'total', p.backup_total, \
+     'streamed', p.backup_streamed, \
+     'elapsed', extract(epoch FROM clock_timestamp() - a.backend_start)::float8)), '[]') \
+     FROM pg_stat_progress_basebackup p JOIN pg_stat_activity a USING (pid) \
+     WHERE p.phase IS NOT NULL AND a.application_name IS NOT NULL";
 
 /// What matters for a failover on top of a heartbeat.
 pub async fn readiness(session: &mut Session) -> Result<Readiness> {

@@ -308,6 +308,9 @@ fn an_unfinished_clone_that_is_given_up_leaves_nothing() {
         paris.start_again();
         assert!(!running.join().expect("psql ran").ok);
         assert!(place.entries().len() == 1 && slots(&paris).len() == 1, "something is left");
+        let status = "SELECT state || ': ' || hint FROM nodes.link_status";
+        let told = &paris.query_texts("app", status)[0];
+        assert!(told.starts_with("initializing: If nobody is at it: the same nodes.cl"), "{told}");
         let said = paris.psql("app", &format!("{give_up}; CALL nodes.apply()"));
         assert!(said.ok && said.output.contains("nothing is left of an unfinished copy"), "{said}");
         assert_eq!((slots(&paris), place.entries()), (vec![], vec![]));

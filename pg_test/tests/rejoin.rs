@@ -52,18 +52,28 @@ fn assert_follows(paris: &Server, oslo: &Server) {
     assert_eq!(paris.query_texts("app", slots), [""; 0]);
 }
 
+/// Has a server read a file of its own.
+fn configure(server: &Server) {
+    server.write_file("of paris.conf", "work_mem = '7MB'");
+    server.append_conf("include 'of paris.conf'");
+    server.reload();
+}
+
+#[track_caller]
+fn assert_configured(server: &Server) {
+    assert_eq!(server.query_one_text("app", "SHOW work_mem"), "7MB");
+}
+
 #[test]
 fn an_old_primary_that_has_diverged_is_rewound() {
     let (mut paris, oslo) = pair(&[("wal_log_hints", "on")]);
     part(&mut paris, &oslo);
-    let own = "# a line of paris alone";
-    paris.append_conf(own);
-    let said = oslo.psql("app", "CALL nodes.rejoin('paris')");
+    configure(&paris);
+    let said = oslo.psql("app", REJOIN);
     let told = ["left timeline 1 at", "is lost", "\"paris\" is a standby of \"oslo\""];
     assert!(said.ok && told.iter().all(|text| said.output.contains(text)), "{said}");
     assert_follows(&paris, &oslo);
-    let conf = std::fs::read_to_string(paris.data_dir().join("postgresql.conf")).expect("a file");
-    assert!(conf.contains(own), "its configuration stays its own");
+    assert_configured(&paris);
     assert_eq!(beside(&paris), [""; 0]);
     // Again it finds nothing to do, and it can be the primary once more.
     let again = oslo.psql("app", "CALL nodes.rejoin('paris')");
@@ -136,16 +146,14 @@ fn rejoin(oslo: &Server) -> String {
 fn an_old_primary_that_cannot_be_rewound_is_copied_anew() {
     let (mut paris, oslo) = pair(&[NO_REWIND]);
     part(&mut paris, &oslo);
-    let own = "# a line of paris alone";
-    paris.append_conf(own);
+    configure(&paris);
     let said = rejoin(&oslo);
     let told = ["is lost", "RJ03", "is copied anew", "paris: copied", "returns on the copy"];
     assert!(told.iter().all(|text| said.contains(text)), "{said}");
     assert_follows(&paris, &oslo);
     assert_eq!(beside(&paris), [""; 0]);
     assert!(!paris.data_dir().join("pg_nodes.clone").exists(), "it is a server of its own");
-    let conf = fs::read_to_string(paris.data_dir().join("postgresql.conf")).expect("a file");
-    assert!(conf.contains(own), "its configuration stays its own");
+    assert_configured(&paris);
     let again = rejoin(&oslo);
     assert!(!again.contains("copied"), "{again}");
     let said = paris.psql("app", "CALL nodes.switchover('paris')");
@@ -302,6 +310,49 @@ fn a_copy_that_is_given_up_leaves_nothing() {
         assert_eq!((beside(&paris), slots(&oslo)), (vec![], vec![]));
         assert_eq!(paris.query_one_text("app", "SELECT pg_is_in_recovery()::text"), "false");
     }
+}
+
+#[test]
+fn old_data_stays_until_the_copy_runs() {
+    let (mut paris, oslo) = pair(&[NO_REWIND]);
+    part(&mut paris, &oslo);
+    let conf = fs::read(paris.data_dir().join("postgresql.conf")).expect("a file");
+    // It runs on, and will not start again.
+    paris.append_conf("nonsense = on");
+    let said = oslo.psql("app", "CALL nodes.rejoin('paris', timeout => '5 s')");
+    let old = copy_of(&paris);
+    let told = ["has not returned yet", &format!("Its old data is in \"{}\"", old.display())];
+    assert!(!said.ok && told.iter().all(|text| said.output.contains(text)), "{said}");
+    let marked = |directory: &PathBuf| directory.join("pg_nodes.clone").exists();
+    assert!(old.join("PG_VERSION").exists() && !marked(&old) && marked(&paris.data_dir()));
+    fs::write(paris.data_dir().join("postgresql.conf"), conf).expect("it is there");
+    // Takes note that it has ended.
+    paris.crash();
+    paris.start_again();
+    rejoin(&oslo);
+    assert_follows(&paris, &oslo);
+    assert!(beside(&paris).is_empty() && !marked(&paris.data_dir()));
+}
+
+/// One that could not follow any more is made anew.
+#[test]
+fn a_complete_copy_whose_slot_is_gone_is_not_used() {
+    let (mut paris, oslo) = pair(&[NO_REWIND]);
+    part(&mut paris, &oslo);
+    let taken = paris.data_dir().join("postgresql.auto.conf.tmp");
+    fs::create_dir(&taken).expect("a directory");
+    assert!(!oslo.psql("app", REJOIN).ok);
+    fs::remove_dir(&taken).expect("it is there");
+    assert!(copy_of(&paris).join("pg_nodes.clone").exists());
+    oslo.sql("app", "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots");
+    for statement in ["INSERT INTO orders VALUES (4)", "SELECT pg_switch_wal()", "CHECKPOINT"] {
+        oslo.sql("app", statement);
+    }
+    let said = rejoin(&oslo);
+    assert!(said.contains("paris: copied") && said.contains("returns on the copy"), "{said}");
+    oslo.sql("app", "DELETE FROM orders WHERE id = 4");
+    assert_follows(&paris, &oslo);
+    assert!(beside(&paris).is_empty());
 }
 
 /// As the server itself does before it stops: with its own configuration, which here names nobody

@@ -116,6 +116,33 @@ fn an_old_primary_that_returns_by_itself_takes_no_write() {
     assert_eq!(plan(&paris), [""; 0]);
 }
 
+/// Where `pg_rewind` is not possible: a copy takes longer, and is seen by who watches.
+#[test]
+fn a_superseded_server_is_copied_anew() {
+    let (mut paris, oslo) = pair(&[("full_page_writes", "off")]);
+    paris.crash();
+    assert!(oslo.psql("app", "CALL nodes.promote('oslo')").ok);
+    paris.start_again();
+    refused(&paris, INSERT);
+    insist(&paris, INSERT);
+    let running = oslo.psql_in_background("app", "CALL nodes.rejoin('paris', max_rate => '8MB')");
+    let status = "SELECT state || ' ' || reason FROM nodes.link_status";
+    wait_until("it is copied", LONG, || {
+        assert!(!running.is_finished(), "it ended early");
+        let row = oslo.query_texts("app", status);
+        row.len() == 1 && row[0].starts_with("copying \"paris\" is copied from \"oslo\"")
+    });
+    let said = running.join().expect("psql ran");
+    assert!(said.ok && said.output.contains("returns on the copy"), "{said}");
+    assert_eq!(paris.query_texts("app", "SELECT id FROM orders"), [""; 0]);
+    assert_eq!(superseded_by(&paris), "");
+    oslo.await_link("paris", "streaming");
+    assert_eq!(plan(&oslo), [""; 0]);
+    let said = paris.psql("app", "CALL nodes.switchover('paris')");
+    assert!(said.ok, "{said}");
+    paris.sql("app", INSERT);
+}
+
 #[test]
 fn a_primary_without_a_successor_is_open_as_soon_as_it_has_asked() {
     let (mut paris, oslo) = pair(&[("pg_nodes.startup_check", "10min")]);

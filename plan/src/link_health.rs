@@ -5,7 +5,7 @@ mod why;
 
 use crate::clone::copier;
 use crate::commits::{self, Blocked};
-use crate::desired::{Link, LinkId, LinkState, NodeId, Registry, Spec, StandbySpec};
+use crate::desired::{Link, LinkId, LinkState, NodeId, Registry, Spec, StandbySpec, Unfinished};
 use crate::node_health::NodeState;
 use crate::pulse::{Backup, Pulse, Sender, SlotPulse, SubscriptionPulse};
 use crate::rule::RuleId;
@@ -267,6 +267,12 @@ pub(crate) const RULES: &[LinkRule] = &[
     rule("LH01", "something stands in the way of a removal", Removing, why::removal_stuck),
     rule("LH02", "the link is being removed", Removing, why::removing),
     rule("LH23", "the standby is being copied", Copying, why::cloning),
+    rule(
+        "LH24",
+        "the copy that is to become the standby is none yet",
+        Initializing,
+        why::unfinished,
+    ),
     certain(rule("LH03", "the planner refuses the link", Broken, why::refused)),
     rule("LH04", "a node of the link does not answer", Waiting, why::silent_side),
     rule("LH05", "the planner waits for something else first", Waiting, why::waiting),
@@ -479,6 +485,12 @@ impl<'a> Scene<'a> {
         let blocked = commits::blocked(self.source?, commits::PATIENCE)?;
         let streams = self.sender.is_some_and(|s| s.state.as_deref() == Some("streaming"));
         Some(blocked).filter(|blocked| !(streams && matches!(blocked, Blocked::TooFew { .. })))
+    }
+
+    /// Where the copy is that is to become the standby, as long as nothing receives there.
+    fn unfinished(&self) -> Option<&'a Unfinished> {
+        let Spec::Standby(spec) = &self.e.link.spec else { return None };
+        spec.unfinished.as_ref().filter(|_| self.is_receiving() != Some(true))
     }
 
     /// What receives, in Postgres' words.

@@ -33,6 +33,8 @@ pub struct Pulse {
     pub replay_paused: bool,
     pub slots: Vec<SlotPulse>,
     pub senders: Vec<Sender>,
+    /// Asked for only while a sender is in state `backup`.
+    pub backups: Vec<Backup>,
     /// On a primary: for whom commits wait; `None`: for nobody.
     pub synchronous: Option<Synchronous>,
     pub receiver: Option<Receiver>,
@@ -79,8 +81,6 @@ pub struct Sender {
     /// Seconds from the writing of WAL here to the word that it was replayed there.
     pub replay_lag: Option<f64>,
     pub sync_state: Option<String>,
-    /// What it copies in state `backup`.
-    pub backup: Option<Backup>,
 }
 
 /// A row of `pg_stat_progress_basebackup`, as far as the role may see it.
@@ -88,9 +88,8 @@ pub struct Sender {
 #[serde(default)]
 pub struct Backup {
     /// Its `application_name`.
-    pub name: Option<String>,
-    /// By number, see [`Backup::phase`].
-    pub phase: Option<i64>,
+    pub name: String,
+    pub phase: String,
     pub streamed: Option<i64>,
     /// An estimate, as soon as there is one.
     pub total: Option<i64>,
@@ -99,25 +98,13 @@ pub struct Backup {
 }
 
 impl Backup {
-    /// In the view's words.
-    pub fn phase(&self) -> &'static str {
-        match self.phase {
-            Some(1) => "waiting for checkpoint to finish",
-            Some(2) => "estimating backup size",
-            Some(3) => "streaming database files",
-            Some(4) => "waiting for wal archiving to finish",
-            Some(5) => "transferring wal files",
-            Some(_) | None => "initializing",
-        }
-    }
-
     /// `streaming database files, 12 % (1.2 GB of 10 GB), 3 min left`
     pub fn describe(&self) -> String {
         match self.streamed() {
-            0 => self.phase().to_owned(),
+            0 => self.phase.clone(),
             done => {
                 let progress = progress(done, self.total(), self.elapsed());
-                format!("{}, {progress}", self.phase())
+                format!("{}, {progress}", self.phase)
             }
         }
     }
@@ -200,10 +187,14 @@ impl Pulse {
         self.senders.iter().find(|sender| Some(sender.pid) == slot.active_pid)
     }
 
+    /// Whether somebody takes a base backup.
+    pub fn is_copied(&self) -> bool {
+        self.senders.iter().any(|sender| sender.state.as_deref() == Some("backup"))
+    }
+
     /// The base backup that somebody takes under a name.
     pub fn backup(&self, name: &str) -> Option<&Backup> {
-        let mut backups = self.senders.iter().filter_map(|sender| sender.backup.as_ref());
-        backups.find(|backup| backup.name.as_deref() == Some(name))
+        self.backups.iter().find(|backup| backup.name == name)
     }
 
     pub fn subscription(&self, name: &str) -> Option<&SubscriptionPulse> {

@@ -194,23 +194,31 @@ fn source(slot: SlotPulse) -> Pulse {
 }
 
 /// A standby that does not run yet, in this phase of a copy, so many megabytes of so many.
-fn cloned(phase: i64, streamed: i64, total: Option<i64>) -> Case {
+fn cloned(phase: &str, streamed: i64, total: Option<i64>) -> Case {
     let bytes = |number| number * MEGABYTE as i64;
     let backup = Backup {
-        name: Some(copier(SLOT)),
-        phase: Some(phase),
+        name: copier(SLOT),
+        phase: phase.into(),
         streamed: Some(bytes(streamed)),
         total: total.map(bytes),
         elapsed: 10.0,
     };
-    let mut case = copied(Case::standby()).source(|s| s.senders[0].backup = Some(backup));
+    let mut case = Case::standby().source(|s| s.backups = vec![backup]);
     case.to = (NodeState::Down, None, Some("Connection refused"));
     case
 }
 
 fn copied(case: Case) -> Case {
-    let backup = Backup { name: Some(copier(SLOT)), ..Backup::default() };
-    case.source(|source| source.senders.push(Sender { backup: Some(backup), ..Sender::default() }))
+    let backup = Backup { name: copier(SLOT), ..Backup::default() };
+    case.source(|source| source.backups.push(backup))
+}
+
+fn unfinished(mut case: Case) -> Case {
+    if let Spec::Standby(spec) = &mut case.registry.links[0].spec {
+        let (directory, tablespaces) = ("/srv/paris".to_owned(), vec![]);
+        spec.unfinished = Some(Unfinished { on_node: 2, directory, tablespaces, swap: true });
+    }
+    case
 }
 
 fn told(rule: &str) -> Option<Told> {
@@ -265,13 +273,30 @@ fn cases() -> Vec<Row> {
         ("LH03", Case::standby().plan(refused), Broken, "it cannot"),
         (
             "LH23",
-            cloned(3, 1, Some(4)),
+            cloned("streaming database files", 1, Some(4)),
             Copying,
             "\"paris\" is copied from \"london\": streaming database files, 25 % (1024 kB of \
              4096 kB), 30 s left",
         ),
-        ("LH23", cloned(1, 0, None), Copying, "from \"london\": waiting for checkpoint to finish"),
-        ("LH23", cloned(3, 5, Some(4)), Copying, "database files, 100 % (5120 kB of 5120 kB)"),
+        (
+            "LH23",
+            cloned("waiting for checkpoint to finish", 0, None),
+            Copying,
+            "from \"london\": waiting for checkpoint to finish",
+        ),
+        (
+            "LH24",
+            unfinished(Case::standby().unread()),
+            Initializing,
+            "the copy of \"london\" in \"/srv/paris\", made by \"paris\", is no standby yet",
+        ),
+        ("LH22", unfinished(Case::standby()), Streaming, ""),
+        (
+            "LH23",
+            cloned("streaming database files", 5, Some(4)),
+            Copying,
+            "database files, 100 % (5120 kB of 5120 kB)",
+        ),
         ("LH04", down, Waiting, "node \"paris\" is down: Connection refused"),
         ("LH04", unheard, Waiting, "node \"london\" has not been heard yet"),
         ("LH05", Case::standby().plan(waiting("SU09")), Waiting, "it cannot"),
@@ -475,7 +500,7 @@ fn numbers_come_from_the_side_that_knows() {
     let idle = Case::standby().source(|s| s.senders[0].replay_lsn = s.lsn);
     assert_eq!(numbers(idle), (Some(0), Some(0.0), Some(2 * MEGABYTE)));
     assert_eq!(numbers(Case::foreign()), (None, None, None));
-    let copy = cloned(3, 1, Some(4)).health();
+    let copy = cloned("streaming database files", 1, Some(4)).health();
     let megabytes = |number: u64| Some((number * MEGABYTE) as i64);
     assert_eq!((copy.copied_bytes, copy.expected_bytes), (megabytes(1), megabytes(4)));
     assert_eq!((copy.copy_left, copy.is_copying()), (Some(Duration::from_secs(30)), true));
@@ -530,7 +555,7 @@ fn variants() -> Vec<Vec<Change>> {
         vec![|c| c, |c| c.limits(bytes_limit()), |c| c.limits(time_limit()), |c| {
             c.limits(retained_limit())
         }],
-        vec![|c| c, |c| Case { probe: probe(Some("no")), ..c }, copied],
+        vec![|c| c, |c| Case { probe: probe(Some("no")), ..c }, copied, unfinished],
         vec![|c| c, |c| c.for_so_long(0, false), |c| c.for_so_long(99, true)],
         vec![
             |c| c,
@@ -583,7 +608,10 @@ fn is_right(case: &Case, health: &LinkHealth) -> bool {
         }
         LinkStatus::Paused => paused || matches!(link.spec, Spec::Standby(_)),
         LinkStatus::Lagging => !unlimited && heard,
-        LinkStatus::Initializing => !active && heard && !paused,
+        LinkStatus::Initializing => {
+            let unfinished = matches!(&link.spec, Spec::Standby(spec) if spec.unfinished.is_some());
+            unfinished || !active && heard && !paused
+        }
         LinkStatus::Copying => {
             let cloned =
                 case.from.1.as_ref().is_some_and(|source| source.backup(&copier(SLOT)).is_some());

@@ -30,6 +30,7 @@ use nodes_plan::step::Operation;
 use nodes_plan::switchover::link_to;
 use pgrx::PgSqlErrorCode as Code;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 const PAUSE: Duration = Duration::from_millis(50);
@@ -234,8 +235,11 @@ impl Rejoining<'_> {
         let demotion = Demotion { mark, ..Demotion::default() };
         let mut on: Returning = leader::ask(session, RETURNING, &[]).await?;
         let ability = demote::ability(session, &demotion).await;
-        if ability.as_ref().is_ok_and(|ability| ability.stage == Stage::Named) {
-            return Ok(Way::Copy);
+        match ability.as_ref().map(|ability| ability.stage) {
+            Ok(Stage::Named) => return Ok(Way::Copy),
+            // What an earlier return has left would be in the way of another copy.
+            Ok(Stage::Taken) => demote::finish(session, &demotion).await?,
+            Ok(Stage::Nothing | Stage::Complete) | Err(_) => {}
         }
         (on.no_rewind, on.no_copy) = match &ability {
             Ok(ability) => (ability.no_rewind.clone(), ability.no_copy.clone()),
@@ -254,8 +258,9 @@ impl Rejoining<'_> {
             return Ok(Way::Copy);
         }
         let mut all = against;
-        all.extend(no_copy);
-        all.dedup_by_key(|reason| reason.rule);
+        let others = no_copy.into_iter().filter(|reason| !all.contains(reason));
+        let others: Vec<Reason> = others.collect();
+        all.extend(others);
         Err(self.refusal("can neither be rewound nor copied anew", &all, NOTHING_CHANGED))
     }
 
@@ -302,7 +307,7 @@ impl Rejoining<'_> {
         let before = started(&mut session).await?;
         pgrx::notice!("\"{}\" stops, and is rewound", self.name);
         demote::restart(&mut session, &demotion).await?;
-        let Some(why) = self.await_return(&demotion, &before).await? else { return Ok(None) };
+        let Some(why) = self.await_return(&demotion, &before, None).await? else { return Ok(None) };
         if let Err(error) =
             demote::drop_slot(&mut open(self.desired, self.returning).await?, &demotion.mark).await
         {
@@ -314,7 +319,13 @@ impl Rejoining<'_> {
     }
 
     /// It comes back as a standby, or as what it was and says why.
-    async fn await_return(&self, demotion: &Demotion, before: &str) -> Result<Option<String>> {
+    /// `kept`: where its old data is.
+    async fn await_return(
+        &self,
+        demotion: &Demotion,
+        before: &str,
+        kept: Option<&Path>,
+    ) -> Result<Option<String>> {
         let began = Instant::now();
         loop {
             if let Ok(mut session) = open(self.desired, self.returning).await
@@ -335,9 +346,9 @@ impl Rejoining<'_> {
                 return Err(Error::Refused {
                     code: Code::ERRCODE_QUERY_CANCELED,
                     message: format!("\"{}\" has not returned yet", self.name),
-                    detail: Some(match demotion.swap {
-                        true => "Its old data directory is kept beside until it has.".to_owned(),
-                        false => "It may still be at it.".to_owned(),
+                    detail: Some(match kept {
+                        Some(kept) => format!("Its old data is in \"{}\".", kept.display()),
+                        None => "It may still be at it.".to_owned(),
                     }),
                     hint: "What it writes beside its log says how far it is; when it is back, \
                            nodes.apply() does the rest.",

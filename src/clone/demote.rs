@@ -3,7 +3,7 @@
 //! it. Where it has diverged, `pg_rewind` comes in between.
 
 use super::place::make_private;
-use super::swap::{self, OWN_FILES, Stage};
+use super::swap::{self, Stage};
 use super::task::refuse;
 use crate::error::Result;
 use crate::guc;
@@ -177,18 +177,19 @@ pub fn restart(demotion: &Demotion) -> Result<()> {
             None => own,
         }
     });
+    let own = swap::own_files()?;
     if demotion.swap {
-        swap::swap(&demotion.mark)?;
+        swap::swap(&demotion.mark, &own)?;
     }
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
-    let arguments = [
+    let mut arguments = vec![
         text(bin_directory()),
         text(data_directory()),
         text(kept(demotion)),
         conninfo.map(|conninfo| conninfo.render()).unwrap_or_default(),
         text(swap::running_directory(&demotion.mark)),
-        OWN_FILES.join(" "),
     ];
+    arguments.extend(own);
     let launched = child::launch(SCRIPT, &arguments, passfile.as_ref());
     if launched.is_err() && demotion.swap {
         swap::swap_back(&demotion.mark)?;

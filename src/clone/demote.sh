@@ -1,9 +1,10 @@
 # A server returns as a standby. This runs on its own: the server that started it ends here.
 # $1: its programs; $2: its data directory; $3: where its configuration is kept meanwhile;
 # $4: conninfo of the primary to be rewound against, or nothing; $5: where the server runs, which is
-# not $2 where that leads to a copy by now; $6: the files that are its own.
+# not $2 where that leads to a copy by now; the rest: the files that are its own.
 set -u
-bin=$1 data=$2 kept=$3 source=$4 runs_in=$5 own=$6
+bin=$1 data=$2 kept=$3 source=$4 runs_in=$5
+shift 5
 was_standby=; [ ! -e "$data/standby.signal" ] || was_standby=yes
 
 say() { printf 'pg_nodes: %s\n' "$*"; }
@@ -20,7 +21,7 @@ give_up() {
 
 # What is not the primary's: pg_rewind brings all files but those of tables as they are there.
 keep() {
-    for file in $own; do
+    for file in "$@"; do
         if [ -e "$data/$file" ]; then cp -Rp "$data/$file" "$kept/" || return 1; fi
     done
 }
@@ -35,7 +36,7 @@ give_back() {
 rm -f "$data/pg_nodes.demote"
 if [ -n "$source" ]; then
     rm -rf "$kept"
-    mkdir -m 700 "$kept" && keep || give_up 'the configuration could not be kept'
+    mkdir -m 700 "$kept" && keep "$@" || give_up 'the configuration could not be kept'
     # Says everything that can be known without changing anything.
     said=$("$bin/pg_rewind" --target-pgdata="$data" --source-server="$source" --dry-run 2>&1) ||
         give_up "pg_rewind: $said"

@@ -8,19 +8,21 @@ use super::place::make_private;
 use super::task::refuse;
 use crate::error::Result;
 use crate::pg::child::{bin_directory, data_directory, system};
-use crate::pg::disk;
+use crate::pg::{disk, spi};
 use pgrx::PgSqlErrorCode as Code;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt as _, symlink};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// The file in a complete copy that says whose it is, until it is a server of its own.
 pub const MARKER: &str = "pg_nodes.clone";
 
-/// What of a data directory is the server's own and no part of the data that it holds.
-pub const OWN_FILES: [&str; 10] = [
+/// What of a data directory is the server's own and no part of the data that it holds, besides what
+/// its settings name.
+const OWN_FILES: [&str; 10] = [
     "postgresql.conf",
     "postgresql.auto.conf",
     "pg_hba.conf",
@@ -32,6 +34,30 @@ pub const OWN_FILES: [&str; 10] = [
     "server.key",
     "root.crt",
 ];
+
+/// Files that settings read or are read from, within the data directory or relative to it.
+const NAMED_FILES: &str = "SELECT string_agg(DISTINCT file, E'\\n') FROM (
+     SELECT sourcefile AS file FROM pg_file_settings
+     UNION ALL SELECT setting FROM pg_settings WHERE name IN ('config_file', 'hba_file', 'ident_file',
+       'ssl_cert_file', 'ssl_key_file', 'ssl_ca_file', 'ssl_crl_file', 'ssl_crl_dir',
+       'ssl_dh_params_file', 'krb_server_keyfile')) named";
+
+/// The files and directories at the top of the data directory that are this server's own.
+pub fn own_files() -> Result<BTreeSet<String>> {
+    let named = spi::read_text(NAMED_FILES, &[])?.unwrap_or_default();
+    let data = data_directory();
+    let named = named.lines().filter_map(|path| top_of(Path::new(path), &data));
+    Ok(OWN_FILES.into_iter().map(str::to_owned).chain(named).collect())
+}
+
+/// What leads to a file from the data directory; `None`: that is outside, or Postgres' own.
+fn top_of(path: &Path, data: &Path) -> Option<String> {
+    let inner = if path.is_absolute() { path.strip_prefix(data).ok()? } else { path };
+    let Component::Normal(top) = inner.components().next()? else { return None };
+    let top = top.to_str()?;
+    let is_postgres = top == "base" || top == "global" || top.starts_with("pg_");
+    (!(is_postgres && data.join(top).is_dir())).then(|| top.to_owned())
+}
 
 /// How far a copy is on its way into the place of this server's data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,7 +166,7 @@ const COULD_NOT_EXCHANGE: &str = "could not have two directories change their na
 
 /// Gives the complete copy this server's own files and the name of its data directory. What fails
 /// here has changed nothing.
-pub fn swap(mark: &str) -> Result<()> {
+pub fn swap(mark: &str, own: &BTreeSet<String>) -> Result<()> {
     match stage(mark) {
         Stage::Named => return Ok(()),
         Stage::Complete => {}
@@ -151,7 +177,7 @@ pub fn swap(mark: &str) -> Result<()> {
         }
     }
     let (data, copy) = (data(), place(mark));
-    for name in OWN_FILES {
+    for name in own {
         let given = give(&data.join(name), &copy.join(name));
         given.map_err(|error| system(&format!("could not copy \"{name}\""), &error))?;
     }

@@ -23,14 +23,7 @@ SELECT json_build_object(
     SELECT coalesce(json_agg(json_build_object(
       'pid', w.pid, 'state', w.state, 'sent_lsn', w.sent_lsn, 'flush_lsn', w.flush_lsn,
       'replay_lsn', w.replay_lsn, 'sync_state', w.sync_state,
-      'replay_lag', extract(epoch FROM w.replay_lag)::float8,
-      'backup', CASE WHEN w.state = 'backup' THEN (
-        SELECT json_build_object(
-          'name', a.application_name, 'phase', p.param1, 'total', nullif(p.param2, -1),
-          'streamed', p.param3,
-          'elapsed', extract(epoch FROM clock_timestamp() - a.backend_start)::float8)
-        FROM pg_stat_get_activity(w.pid) a
-        JOIN pg_stat_get_progress_info('BASEBACKUP') p USING (pid)) END)), '[]')
+      'replay_lag', extract(epoch FROM w.replay_lag)::float8)), '[]')
     FROM pg_stat_get_wal_senders() w),
   'synchronous', CASE WHEN current_setting('synchronous_standby_names') <> '' AND NOT r.in_recovery
     THEN (

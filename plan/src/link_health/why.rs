@@ -47,6 +47,23 @@ pub(super) fn cloning(scene: &Scene<'_>) -> Option<Why> {
     Why::new(reason, "It goes on by itself; whoever has called for it can cancel it.")
 }
 
+pub(super) fn unfinished(scene: &Scene<'_>) -> Option<Why> {
+    let place = scene.unfinished()?;
+    let reason = format!(
+        "the copy of \"{}\" in \"{}\", made by \"{}\", is no standby yet",
+        scene.from(),
+        place.directory,
+        scene.name(place.on_node)
+    );
+    let call = if place.swap { "nodes.rejoin()" } else { "nodes.clone_standby()" };
+    let hint = format!(
+        "If nobody is at it: the same {call} goes on; nodes.remove_link({}) and nodes.apply() give \
+         up.",
+        crate::quote::literal(&scene.e.link.name)
+    );
+    Why::new(reason, hint)
+}
+
 pub(super) fn refused(scene: &Scene<'_>) -> Option<Why> {
     scene.e.plan.refused.as_ref().and_then(Why::told)
 }

@@ -2,11 +2,11 @@
 //! its data directory, so that a call that fails or is cancelled leaves it as it was. Only the
 //! restart, at the end, has it change over.
 
-use super::{COPY_TRUE, Rejoining, started};
-use crate::apply::clone::{Job, Parties, call};
+use super::{COPY_TRUE, RETURNING, Rejoining, silent, started};
+use crate::apply::clone::{Job, Parties, call, unregistered_recipe};
 use crate::apply::demote;
 use crate::apply::leader::{self, open};
-use crate::clone::demote::Demotion;
+use crate::clone::demote::{Ability, Demotion};
 use crate::clone::swap::Stage;
 use crate::clone::{Action, Task};
 use crate::error::{Error, Result};
@@ -19,7 +19,7 @@ use nodes_plan::rejoin::{Returning, Way, obstacles};
 use pgrx::PgSqlErrorCode as Code;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 
 /// What the primary says of what is to be copied.
 #[derive(Deserialize)]
@@ -45,7 +45,7 @@ impl Rejoining<'_> {
         let returning = Returning { tablespaces: source.tablespaces, ..returning };
         let against = obstacles(self.name, &returning, Way::Copy);
         if against.is_empty() {
-            let recipe = Recipe { mark: mark.to_owned(), ..super::unregistered_recipe() };
+            let recipe = Recipe { mark: mark.to_owned(), ..unregistered_recipe() };
             let task = self.task(session, recipe, source.bytes).await?;
             call(session, Action::Check, &task).await?;
         }
@@ -55,7 +55,7 @@ impl Rejoining<'_> {
     /// The copy brings no settings: it is given the server's own, which name its primary.
     async fn task(&self, session: &mut Session, recipe: Recipe, bytes: u64) -> Result<Task> {
         Ok(Task {
-            directory: self.directory(session, &recipe.mark).await?,
+            directory: self.ability(session, &recipe.mark).await?.copy,
             major: session.connection.server_version() / 10_000,
             mark: recipe.mark,
             conninfo: recipe.conninfo,
@@ -73,46 +73,40 @@ impl Rejoining<'_> {
         })
     }
 
-    async fn directory(&self, session: &mut Session, mark: &str) -> Result<PathBuf> {
-        let demotion = Demotion { mark: mark.to_owned(), ..Demotion::default() };
-        let ability = demote::ability(session, &demotion).await;
-        ability.map(|ability| ability.copy).map_err(|why| super::silent(self.name, &why))
-    }
-
     /// After `pg_rewind` has found a reason that could not be seen before.
     pub(super) fn copy_after(&self, why: &str, link: &Link, is_new: bool) -> Result<()> {
-        let no_copy = reactor::block_on(async {
-            let mut session = open(self.desired, self.returning).await?;
-            let mut primary = open(self.desired, self.primary).await?;
-            let mark = self.mark(Some(link), &session)?;
-            let demotion = Demotion { mark, ..Demotion::default() };
-            let mut on: Returning = leader::ask(&mut session, super::RETURNING, &[]).await?;
-            on.no_copy = match demote::ability(&mut session, &demotion).await {
-                Ok(ability) => ability.no_copy,
-                Err(why) => Some(why),
-            };
-            self.check_copy(on, &mut session, &mut primary, &demotion.mark).await
-        })?;
-        if self.request.copy && no_copy.is_empty() {
-            pgrx::notice!("\"{}\" could not be rewound: {why}", self.name);
-            return self.copy(link, is_new);
+        let refuse = |detail: String, hint| {
+            Err(Error::Refused {
+                code: Code::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION,
+                message: format!("\"{}\" could not be rewound, and is as it was", self.name),
+                detail: Some(detail),
+                hint,
+            })
+        };
+        if !self.request.copy {
+            return refuse(why.to_owned(), COPY_TRUE);
         }
-        Err(Error::Refused {
-            code: Code::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION,
-            message: format!("\"{}\" could not be rewound, and is as it was", self.name),
-            detail: Some(format!("{why}\n{}", self.lines(&no_copy)).trim_end().to_owned()),
-            hint: if self.request.copy {
-                "Correct the cause and make the same call again."
-            } else {
-                COPY_TRUE
-            },
-        })
+        let no_copy = reactor::block_on(self.check_copy_now(link))?;
+        if !no_copy.is_empty() {
+            let detail = format!("{why}\n{}", self.lines(&no_copy));
+            return refuse(detail, "Correct the cause and make the same call again.");
+        }
+        pgrx::notice!("\"{}\" could not be rewound: {why}", self.name);
+        self.copy(link, is_new)
+    }
+
+    async fn check_copy_now(&self, link: &Link) -> Result<Vec<Reason>> {
+        let mut session = open(self.desired, self.returning).await?;
+        let mut primary = open(self.desired, self.primary).await?;
+        let mark = self.mark(Some(link), &session)?;
+        let on = leader::ask(&mut session, RETURNING, &[]).await?;
+        let no_copy = self.ability(&mut session, &mark).await?.no_copy;
+        self.check_copy(Returning { no_copy, ..on }, &mut session, &mut primary, &mark).await
     }
 
     pub(super) fn copy(&self, link: &Link, is_new: bool) -> Result<()> {
-        let (recipe, stage) = reactor::block_on(self.prepare(link))?;
-        let demotion = Demotion { mark: recipe.mark.clone(), swap: true, ..Demotion::default() };
-        if stage != Stage::Named {
+        let (recipe, ability) = reactor::block_on(self.prepare(link))?;
+        if ability.stage != Stage::Named {
             pgrx::notice!(
                 "\"{}\" is copied anew from \"{}\"; what it writes until that is done is lost as well",
                 self.name,
@@ -123,20 +117,32 @@ impl Rejoining<'_> {
             let job = Job::new(self.desired, parties, self.returning, link.id, task);
             job.fetch(is_new, || Ok(()))?;
         }
-        reactor::block_on(self.change_over(&recipe, &demotion))
+        reactor::block_on(self.change_over(&recipe, &ability.copy))
     }
 
-    /// An old directory of an earlier return is in the way.
-    async fn prepare(&self, link: &Link) -> Result<(Recipe, Stage)> {
+    async fn prepare(&self, link: &Link) -> Result<(Recipe, Ability)> {
         let mut session = open(self.desired, self.returning).await?;
         let recipe = demote::recipe_for(&self.desired.registry, link, &session)?;
-        let demotion = Demotion { mark: recipe.mark.clone(), ..Demotion::default() };
-        let ability = demote::ability(&mut session, &demotion).await;
-        let stage = ability.map_err(|why| super::silent(self.name, &why))?.stage;
-        if stage == Stage::Taken {
-            demote::finish(&mut session, &demotion).await?;
+        let ability = self.ability(&mut session, &recipe.mark).await?;
+        if ability.stage == Stage::Complete && !self.slot_is_whole(&recipe.mark).await? {
+            let task = self.task(&mut session, recipe.clone(), 0).await?;
+            call(&mut session, Action::Clear, &task).await?;
         }
-        Ok((recipe, stage))
+        Ok((recipe, ability))
+    }
+
+    /// Whether the WAL that a complete copy needs is kept; else it could not follow.
+    async fn slot_is_whole(&self, mark: &str) -> Result<bool> {
+        const WHOLE: &str = "SELECT 1 FROM pg_replication_slots \
+             WHERE slot_name = $1 AND wal_status <> 'lost'";
+        let mut primary = open(self.desired, self.primary).await?;
+        Ok(!primary.connection.query(WHOLE, &[Some(mark)]).await?.is_empty())
+    }
+
+    async fn ability(&self, session: &mut Session, mark: &str) -> Result<Ability> {
+        let demotion = Demotion { mark: mark.to_owned(), ..Demotion::default() };
+        let ability = demote::ability(session, &demotion).await;
+        ability.map_err(|why| silent(self.name, &why))
     }
 
     async fn full_task(&self, recipe: Recipe) -> Result<Task> {
@@ -145,14 +151,16 @@ impl Rejoining<'_> {
         self.task(&mut open(self.desired, self.returning).await?, recipe, source.bytes).await
     }
 
-    async fn change_over(&self, recipe: &Recipe, demotion: &Demotion) -> Result<()> {
+    /// `old`: where its data is after that.
+    async fn change_over(&self, recipe: &Recipe, old: &Path) -> Result<()> {
+        let demotion = Demotion { mark: recipe.mark.clone(), swap: true, ..Demotion::default() };
         let mut session = open(self.desired, self.returning).await?;
         demote::make_slot(&mut open(self.desired, self.primary).await?, &recipe.mark).await?;
         demote::tell(&mut session, recipe).await?;
         let before = started(&mut session).await?;
         pgrx::notice!("\"{}\" stops, and returns on the copy", self.name);
-        demote::restart(&mut session, demotion).await?;
-        if let Some(why) = self.await_return(demotion, &before).await? {
+        demote::restart(&mut session, &demotion).await?;
+        if let Some(why) = self.await_return(&demotion, &before, Some(old)).await? {
             return Err(Error::Refused {
                 code: Code::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION,
                 message: format!("\"{}\" has returned, but not as a standby", self.name),
