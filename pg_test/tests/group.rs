@@ -1,7 +1,7 @@
 //! Links follow a group by themselves: connection strings list all its members.
 
 use pg_test::quartet::Quartet;
-use pg_test::trio::{apply, plan};
+use pg_test::trio::{add_node, apply, plan};
 use pg_test::{LONG, Server, wait_until};
 
 /// The view tells where a session on the group is: the port of the server that answers.
@@ -12,6 +12,13 @@ const PARIS: &str = "
 
 const STOCK: &str = "SELECT nodes.add_foreign_schema('stock', node => 'paris',
     remote_schema => 'inventory', on_node => 'london')";
+
+const WATCHING: &[(&str, &str)] = &[
+    ("shared_preload_libraries", "pg_nodes"),
+    ("pg_nodes.heartbeat_interval", "100ms"),
+    ("pg_nodes.node_timeout", "1s"),
+    ("pg_nodes.inventory_interval", "1s"),
+];
 
 /// What each foreign server lists.
 const SERVER_PORTS: &str = "SELECT option_value FROM pg_foreign_server,
@@ -136,12 +143,6 @@ fn who_was_down_when_a_link_was_made_is_listed_with_the_next_apply() {
 /// have changed by hand stays as it is.
 #[test]
 fn the_worker_has_lists_follow() {
-    const WATCHING: &[(&str, &str)] = &[
-        ("shared_preload_libraries", "pg_nodes"),
-        ("pg_nodes.heartbeat_interval", "100ms"),
-        ("pg_nodes.node_timeout", "1s"),
-        ("pg_nodes.inventory_interval", "1s"),
-    ];
     let cluster = Quartet::start(WATCHING, PARIS);
     cluster.register(&cluster.paris);
     let Quartet { paris, oslo, mut rome, london } = cluster;
@@ -183,6 +184,38 @@ fn the_worker_has_lists_follow() {
     let by_hand = "SELECT format('%s %s', subenabled, srvoptions::text LIKE '%fetch_size=7%')
         FROM pg_subscription, pg_foreign_server";
     assert_eq!(london.query_texts("app", by_hand), ["f t"], "left alone");
+}
+
+/// From 17 on the slot of a subscription is copied by a standby that joins later.
+#[test]
+fn the_worker_has_slots_copied_by_who_joins() {
+    if Server::major() < 17 {
+        return;
+    }
+    let Quartet { paris, oslo, rome: _rome, london } = Quartet::start(WATCHING, PARIS);
+    for (name, server) in [("paris", &paris), ("oslo", &oslo), ("london", &london)] {
+        add_node(&paris, name, server);
+    }
+    for server in [&paris, &london] {
+        server.sql("app", "CREATE TABLE public.parts (id integer PRIMARY KEY)");
+    }
+    paris.sql(
+        "app",
+        "SELECT nodes.add_subscription('feed', publisher => 'paris', subscriber => 'london',
+             tables => '{public.parts}')",
+    );
+    paris.await_link("feed", "streaming");
+    let settled = "SELECT name FROM nodes.link WHERE pending";
+    wait_until("it is made", LONG, || paris.query_texts("app", settled).is_empty());
+    let state = "SELECT format('%s %s', subfailover, subenabled) FROM pg_subscription";
+    assert_eq!(london.query_texts("app", state), ["f t"]);
+    paris.sql("app", "SELECT nodes.add_standby('oslo', primary_node => 'paris')");
+    wait_until("its slot is to be copied", LONG, || london.query_texts("app", state) == ["t t"]);
+    let ready = "SELECT ready::text FROM nodes.failover_ready";
+    wait_until("oslo is ready", LONG, || {
+        paris.sql("app", "SELECT pg_log_standby_snapshot()");
+        paris.query_texts("app", ready) == ["true"]
+    });
 }
 
 /// London is subscribed to the group while somebody writes: no row is lost or comes twice.

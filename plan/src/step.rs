@@ -53,10 +53,11 @@ pub struct Step {
 }
 
 impl Step {
-    /// Whether it only has an object list the members that a group has now: no person has changed
+    /// Whether it only has an object follow the members that a group has now: no person has changed
     /// the object, and none needs to be asked.
     pub fn follows_group(&self) -> bool {
-        [subscription::LISTS_OTHERS, foreign::LISTS_OTHERS].contains(&self.rule)
+        let rules = [subscription::LISTS_OTHERS, subscription::HAS_JOINED, foreign::LISTS_OTHERS];
+        rules.contains(&self.rule)
     }
 }
 

@@ -29,6 +29,7 @@ pub(crate) const TABLE: Table = Table {
 
 /// See [`crate::step::Step::follows_group`].
 pub(crate) const LISTS_OTHERS: RuleId = "SU53";
+pub(crate) const HAS_JOINED: RuleId = "SU54";
 
 const FORBID: &[Rule] = &[
     Rule {
@@ -179,6 +180,11 @@ const KEEP: &[Rule] = &[
         id: "SU51",
         when: "standbys of the publisher do not copy the slot",
         then: receiver::set_failover,
+    },
+    Rule {
+        id: HAS_JOINED,
+        when: "a standby has joined the publisher and does not copy the slot",
+        then: receiver::keep_slot,
     },
     Rule { id: "SU29", when: "the subscription is not enabled", then: receiver::set_enabled },
     Rule {

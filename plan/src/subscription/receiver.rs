@@ -131,9 +131,20 @@ fn can_keep(ctx: &Context<'_>) -> bool {
 }
 
 pub(super) fn set_failover(ctx: &Context<'_>) -> Vec<Verdict> {
-    let Some(found) = subscription(ctx).filter(|_| can_keep(ctx)) else {
+    let found = subscription(ctx).filter(|found| !ctx.lists_others(found.comment.as_deref()));
+    found.map_or(vec![], |found| have_slot_copied(ctx, found))
+}
+
+/// While it does not list a member, it was made right before that joined.
+pub(super) fn keep_slot(ctx: &Context<'_>) -> Vec<Verdict> {
+    let found = subscription(ctx).filter(|found| ctx.lists_others(found.comment.as_deref()));
+    found.map_or(vec![], |found| have_slot_copied(ctx, found))
+}
+
+fn have_slot_copied(ctx: &Context<'_>, found: &Subscription) -> Vec<Verdict> {
+    if !can_keep(ctx) {
         return vec![];
-    };
+    }
     let asked = found.options.get(FAILOVER).is_none_or(|value| value == "true");
     let slot = ctx.source.and_then(|source| source.slot(ctx.slot()));
     if asked && slot.is_none_or(|slot| slot.failover) {
