@@ -9,8 +9,8 @@ use crate::observed::{NodeFacts, World};
 use crate::others::Others;
 use crate::refuse::read_only;
 use crate::rule::{Context, Rule, Table, Verdict};
-use crate::siblings::{self, Left};
-use crate::stale_slots;
+use crate::siblings;
+use crate::stale_slots::{self, Left};
 use crate::step::{Operation, Phase, Plan, Problem, ProblemKind, Step};
 use crate::synchronized;
 use crate::synchronous;
@@ -141,7 +141,7 @@ fn plan_link(
         LinkState::Removing => {
             ask(table.remove, ctx, plan);
             if plan.steps.len() == steps && plan.problems.len() == before {
-                match siblings::left(registry, index, ctx.others, ctx.link) {
+                match stale_slots::left(registry, index, ctx.others, ctx.link) {
                     Left::Nothing => forget_link(ctx, plan),
                     Left::Slot => {}
                     Left::Held(verdict) => record("RG14", ctx, *verdict, plan),

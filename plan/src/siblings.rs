@@ -10,11 +10,8 @@ use crate::name::Mark;
 use crate::observed::{NodeFacts, Slot};
 use crate::others::Others;
 use crate::pulse::Pulse;
-use crate::refuse::{cannot_drop_slot, raise};
-use crate::rule::Verdict;
-use crate::stale_slots::is_stale;
+use crate::refuse::raise;
 use crate::step::{Operation, Phase, Plan, Problem, ProblemKind, Step};
-use std::collections::BTreeSet;
 
 const LIMIT: &str = "max_replication_slots";
 
@@ -91,85 +88,6 @@ pub(crate) fn keeps(
     let is_lost = slot.wal_status.as_deref() == Some("lost");
     let in_group = group.is_some_and(|group| group.links.iter().any(|other| other.id == link.id));
     registry.is_watched && in_group && is_wanted(link, node) && !is_lost
-}
-
-/// What a removed link may have left on nodes that are none of its two.
-pub(crate) enum Left {
-    Nothing,
-    /// A slot, which this plan drops.
-    Slot,
-    /// A slot, known or not, that no plan drops as things are.
-    Held(Box<Verdict>),
-}
-
-/// Looks on all members of the group in which a removed link was for its slot, and on its two nodes
-/// for slots that they have kept for others.
-pub(crate) fn left(
-    registry: &Registry,
-    index: &Index<'_>,
-    others: &Others<'_>,
-    link: &Link,
-) -> Left {
-    if !matches!(link.spec, Spec::Standby(_)) {
-        return Left::Nothing;
-    }
-    let own = registry.mark(link).slot_name();
-    let mut left = Left::Nothing;
-    for node in connected(registry, link).iter().filter_map(|id| registry.nodes.get(id)) {
-        let is_end = node.id == link.from || node.id == link.to;
-        let Some(facts) = index.get(node.id) else {
-            if registry.is_watched && !node.gone && !is_end {
-                let follower = registry.node_name(link.to);
-                left = Left::Held(Box::new(unheard(node, follower)));
-            }
-            continue;
-        };
-        let stale = |slot: &Slot| is_stale(registry, node, facts, slot, index, others);
-        // On the two ends its own slot is seen to by its own rules.
-        let is_left = |slot: &&Slot| if is_end { stale(slot).is_some() } else { slot.name == own };
-        if let Some(slot) = facts.slots.iter().find(is_left) {
-            let held = if slot.active {
-                Some(read(node, &slot.name))
-            } else if stale(slot) == Some(false) {
-                Some(unsettled(node, &slot.name))
-            } else {
-                cannot_drop_slot(node, facts)
-            };
-            return held.map_or(Left::Slot, |verdict| Left::Held(Box::new(verdict)));
-        }
-    }
-    left
-}
-
-fn unsettled(node: &Node, slot: &str) -> Verdict {
-    let message =
-        format!("\"{}\" keeps slot \"{slot}\" until one primary leads its group", node.name);
-    Verdict::wait(node.id, message, "See nodes.failover_ready and nodes.status.")
-}
-
-fn unheard(node: &Node, follower: &str) -> Verdict {
-    let message =
-        format!("\"{}\" did not answer: it may keep a slot for \"{follower}\"", node.name);
-    let hint = "Run nodes.apply() when it answers again, or nodes.forget_node() if it never will.";
-    Verdict::wait(node.id, message, hint)
-}
-
-fn read(node: &Node, slot: &str) -> Verdict {
-    let message =
-        format!("somebody reads slot \"{slot}\", which \"{}\" kept for another", node.name);
-    Verdict::wait(node.id, message, "End its reader there.")
-}
-
-/// The nodes that follow, lead, or did so by links that are not forgotten yet.
-fn connected(registry: &Registry, link: &Link) -> BTreeSet<NodeId> {
-    let standbys = || registry.links.iter().filter(|link| matches!(link.spec, Spec::Standby(_)));
-    let mut found = BTreeSet::from([link.from]);
-    let mut next = vec![link.from];
-    while let Some(node) = next.pop() {
-        let ends = standbys().filter(|link| link.from == node || link.to == node);
-        next.extend(ends.flat_map(|link| [link.from, link.to]).filter(|id| found.insert(*id)));
-    }
-    found
 }
 
 /// Which link a slot is made for, by its name.
