@@ -6,8 +6,7 @@ mod history;
 use crate::error::{Error, Result};
 use crate::pg::spi;
 pub use history::{
-    Event, LastTold, LoggedStep, StepEnd, append_event, forget_events, last_told, log_step_ends,
-    log_steps,
+    Event, LastTold, LoggedStep, append_event, forget_events, last_told, log_step_ends, log_steps,
 };
 use nodes_plan::desired::{Link, LinkId, LinkState, Node, NodeId, Registry, Spec, Unfinished};
 use serde::de::DeserializeOwned;

@@ -5,7 +5,7 @@
 use super::desired::Desired;
 use super::report::Report;
 use super::run_registry_step;
-use crate::catalog::{self, LoggedStep, StepEnd};
+use crate::catalog::{self, LoggedStep};
 use crate::error::Result;
 use crate::libpq::error::Error as PeerError;
 use crate::libpq::reactor;
@@ -223,17 +223,14 @@ fn batches(steps: &[Step]) -> impl Iterator<Item = Batch<'_>> {
 }
 
 fn log_outcome(ids: &[i64], outcome: &std::result::Result<Duration, Failure>) -> Result<()> {
-    let ends = ids.iter().enumerate().map(|(position, id)| {
-        let (sqlstate, message) = match outcome {
-            Ok(_) => (None, None),
-            Err(failure) if failure.position == position => {
-                (failure.sqlstate.as_deref(), Some(failure.message.as_str()))
-            }
-            Err(_) => (Some("25P02"), Some("rolled back")),
-        };
-        StepEnd { id: *id, sqlstate, message }
-    });
-    catalog::log_step_ends(&ends.collect::<Vec<_>>())
+    let Err(failure) = outcome else { return catalog::log_step_ends(ids, None, None) };
+    let (failed, others): (Vec<_>, Vec<_>) =
+        ids.iter().enumerate().partition(|(position, _)| *position == failure.position);
+    let numbers =
+        |steps: Vec<(usize, &i64)>| steps.into_iter().map(|(_, id)| *id).collect::<Vec<_>>();
+    let (failed, others) = (numbers(failed), numbers(others));
+    catalog::log_step_ends(&failed, failure.sqlstate.as_deref(), Some(&failure.message))?;
+    catalog::log_step_ends(&others, Some("25P02"), Some("rolled back"))
 }
 
 /// Sends a batch, again while what it drops is still in use and that can pass.

@@ -18,15 +18,6 @@ pub struct LoggedStep<'a> {
     pub command: &'a str,
 }
 
-/// How a statement ended.
-#[derive(Serialize)]
-pub struct StepEnd<'a> {
-    pub id: i64,
-    /// Of the error, as the message is; `None`: none.
-    pub sqlstate: Option<&'a str>,
-    pub message: Option<&'a str>,
-}
-
 /// Begins rows of the step log; returns their numbers.
 pub fn log_steps(steps: &[LoggedStep<'_>]) -> Result<Vec<i64>> {
     let ids = spi::write_returning(
@@ -39,14 +30,13 @@ pub fn log_steps(steps: &[LoggedStep<'_>]) -> Result<Vec<i64>> {
     from_json(&ids.unwrap_or_default())
 }
 
-/// Ends rows of the step log.
-pub fn log_step_ends(ends: &[StepEnd<'_>]) -> Result<()> {
+/// Ends rows of the step log, all in the same way.
+pub fn log_step_ends(ids: &[i64], sqlstate: Option<&str>, message: Option<&str>) -> Result<()> {
+    let ids: Vec<String> = ids.iter().map(i64::to_string).collect();
     spi::write(
-        "UPDATE nodes.step_log log \
-         SET finished = clock_timestamp(), sqlstate = ended.sqlstate, message = ended.message \
-         FROM json_to_recordset($1::json) AS ended (id bigint, sqlstate text, message text) \
-         WHERE log.id = ended.id",
-        &[Some(&json(&ends)?)],
+        "UPDATE nodes.step_log SET finished = clock_timestamp(), sqlstate = $2, message = $3 \
+         WHERE id = ANY ($1::bigint[])",
+        &[Some(&format!("{{{}}}", ids.join(","))), sqlstate, message],
     )
 }
 
