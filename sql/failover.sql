@@ -39,8 +39,8 @@ COMMENT ON PROCEDURE nodes.promote(text, boolean) IS
   'makes a standby the primary in place of one that is dead, and has all links follow it; refuses while anybody in the group sees the old one, and, unless forced, where WAL would be lost that another standby has. For superusers only; callable on a standby';
 COMMENT ON FUNCTION nodes.move_links(text, text, boolean) IS
   'behind nodes.promote(): has the registry say that what followed or read the one node follows and reads the other. For superusers only';
-COMMENT ON PROCEDURE nodes.switchover(text, interval) IS
-  'has a primary hand over to one of its standbys: checks everything first, restarts the primary as a standby, promotes the other when it has all, and has all links follow; what fails before the promotion is taken back. For superusers only; to be called on any server but the primary';
+COMMENT ON PROCEDURE nodes.switchover(text, interval, boolean) IS
+  'has a primary hand over to one of its standbys: checks everything first, restarts the primary as a standby, promotes the other when it has all, and has all links follow; what fails before the promotion is taken back; force accepts that logical slots stay behind. For superusers only; to be called on any server but the primary';
 COMMENT ON FUNCTION nodes.demote_step(text, jsonb) IS
   'behind nodes.switchover() and nodes.rejoin(): what a server does that becomes a standby. For superusers only';
 COMMENT ON PROCEDURE nodes.rejoin(text, interval, boolean, text) IS

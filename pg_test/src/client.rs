@@ -108,6 +108,13 @@ impl Server {
         self.psql_with(db, &[], script)
     }
 
+    /// Runs a call that fails, and says all of this.
+    #[track_caller]
+    pub fn refuses(&self, db: &str, call: &str, told: &[&str]) {
+        let said = self.psql(db, call);
+        assert!(!said.ok && told.iter().all(|text| said.output.contains(text)), "{said}");
+    }
+
     /// Like [`Server::psql`], with more options, say `["-At"]`.
     pub fn psql_with(&self, db: &str, options: &[&str], script: &str) -> Psql {
         let mut command = self.psql_command(db);

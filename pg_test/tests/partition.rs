@@ -63,12 +63,6 @@ fn cluster(silence: &str) -> Cluster {
 
 const ORDERS: &str = "SELECT id FROM orders ORDER BY id";
 
-#[track_caller]
-fn refused(on: &Server, call: &str, reasons: &[&str]) {
-    let said = on.psql("app", call);
-    assert!(!said.ok && reasons.iter().all(|reason| said.output.contains(reason)), "{said}");
-}
-
 impl Cluster {
     fn await_orders(&self, wanted: &[String]) {
         for server in [&self.paris, &self.oslo, &self.rome] {
@@ -98,7 +92,7 @@ fn the_side_that_was_cut_off_is_rewound() {
     let force = "CALL nodes.promote('oslo', force => true)";
     on.oslo_to_paris.set(Fault::BlackHole);
     on.await_end_of_stream(&on.oslo);
-    refused(&on.oslo, force, &["\"rome\" sees primary \"paris\": it can connect", "PR02"]);
+    on.oslo.refuses("app", force, &["\"rome\" sees primary \"paris\": it can connect", "PR02"]);
     on.paris.sql("app", "INSERT INTO orders VALUES (-2)");
     let ahead = "SELECT count(*)::text FROM orders WHERE id = -2";
     wait_until("rome is ahead", LONG, || on.rome.query_one_text("app", ahead) == "1");
@@ -106,7 +100,7 @@ fn the_side_that_was_cut_off_is_rewound() {
     on.rome_to_paris.set(Fault::BlackHole);
     on.to_rome.set(Fault::BlackHole);
     on.await_end_of_stream(&on.rome);
-    refused(&on.oslo, promote, &["\"rome\" does not answer, and may have WAL", "PR05"]);
+    on.oslo.refuses("app", promote, &["\"rome\" does not answer, and may have WAL", "PR05"]);
     assert_eq!(on.oslo.query_one_text("app", "SELECT pg_is_in_recovery()::text"), "true");
     let said = on.oslo.psql("app", force);
     assert!(said.ok && said.output.contains("\"oslo\" is a primary"), "{said}");
@@ -151,7 +145,7 @@ fn a_primary_that_is_cut_off_is_replaced_at_once_by_force() {
     wait_until("oslo has all that rome has", LONG, has_all);
     on.oslo_to_paris.set(Fault::BlackHole);
     let heard = ["\"rome\" sees primary \"paris\": it streams", "\"oslo\" sees", "PR08"];
-    refused(&on.oslo, "CALL nodes.promote('oslo')", &heard);
+    on.oslo.refuses("app", "CALL nodes.promote('oslo')", &heard);
     let said = on.oslo.psql("app", "CALL nodes.promote('oslo', force => true)");
     let told = ["WARNING", "PR08", "\"oslo\" is a primary", "all links follow \"oslo\""];
     assert!(said.ok && told.iter().all(|text| said.output.contains(text)), "{said}");

@@ -68,28 +68,26 @@ fn assert_oslo_leads(on: &Quartet, registry: &Server) {
         on.oslo.query_texts("app", left).is_empty()
     });
 }
-#[track_caller]
-fn refused(registry: &Server, call: &str, reasons: &[&str]) {
-    let said = registry.psql("app", call);
-    assert!(!said.ok && reasons.iter().all(|reason| said.output.contains(reason)), "{said}");
-}
-
 #[test]
 fn a_dead_primary_is_replaced_from_any_standby() {
     let mut cluster = cluster();
     let lives = ["primary \"paris\" answers", "Stop that server first"];
     for force in ["", ", force => true"] {
-        refused(&cluster.rome, &format!("CALL nodes.promote('oslo'{force})"), &lives);
+        cluster.rome.refuses("app", &format!("CALL nodes.promote('oslo'{force})"), &lives);
     }
-    refused(&cluster.rome, "CALL nodes.promote('london')", &["\"london\" is not a standby"]);
-    refused(&cluster.rome, "BEGIN; CALL nodes.promote('oslo')", &["inside a transaction block"]);
+    cluster.rome.refuses("app", "CALL nodes.promote('london')", &["\"london\" is not a standby"]);
+    cluster.rome.refuses(
+        "app",
+        "BEGIN; CALL nodes.promote('oslo')",
+        &["inside a transaction block"],
+    );
     cluster.paris.crash();
     // Called on the standby that is not promoted.
     let said = cluster.rome.psql("app", "CALL nodes.promote('oslo')");
     assert!(said.ok && said.output.contains("all links follow \"oslo\""), "{said}");
     assert_oslo_leads(&cluster, &cluster.oslo);
     // Again it finds nothing to do.
-    refused(&cluster.oslo, "CALL nodes.promote('oslo')", &["\"oslo\" is not a standby"]);
+    cluster.oslo.refuses("app", "CALL nodes.promote('oslo')", &["\"oslo\" is not a standby"]);
     let ready = "SELECT format('%s %s', standby, ready) FROM nodes.failover_ready";
     wait_until("rome could be next", LONG, || cluster.oslo.query_texts("app", ready) == ["rome t"]);
 }
@@ -103,8 +101,8 @@ fn a_registry_elsewhere_follows() {
     await_replay(&cluster);
     cluster.paris.crash();
     cluster.oslo.promote();
-    refused(
-        &cluster.london,
+    cluster.london.refuses(
+        "app",
         "CALL nodes.promote('rome', force => true)",
         &["\"oslo\" is a primary already"],
     );
@@ -143,14 +141,14 @@ fn the_one_with_less_wal_is_promoted_by_force_only() {
     wait_until("rome has it", LONG, || cluster.rome.query_one_text("app", &replayed) == "true");
     cluster.paris.crash();
     // Who is silent may have more.
-    refused(
-        &cluster.rome,
+    cluster.rome.refuses(
+        "app",
         "CALL nodes.promote('rome')",
         &["standby \"oslo\" does not answer, and may have WAL", "PR05"],
     );
     cluster.oslo.start_again();
     let lost = ["of WAL would be lost that \"rome\" has", "force => true accepts that"];
-    refused(&cluster.rome, "CALL nodes.promote('oslo')", &lost);
+    cluster.rome.refuses("app", "CALL nodes.promote('oslo')", &lost);
     let said = cluster.rome.psql("app", "CALL nodes.promote('oslo', force => true)");
     assert!(said.ok && said.output.contains(lost[0]), "{said}");
     assert_eq!(cluster.oslo.query_one_text("app", "SELECT pg_is_in_recovery()::text"), "false");
@@ -167,7 +165,7 @@ fn a_primary_that_a_standby_sees_is_not_dead() {
          WHERE name = 'paris'",
     );
     await_replay(&cluster);
-    refused(&cluster.oslo, "CALL nodes.promote('oslo')", &["primary \"paris\" answers"]);
+    cluster.oslo.refuses("app", "CALL nodes.promote('oslo')", &["primary \"paris\" answers"]);
     // The registry is given a wrong address; rome streams on.
     cluster.paris.sql(
         "app",
@@ -176,7 +174,7 @@ fn a_primary_that_a_standby_sees_is_not_dead() {
     );
     await_replay(&cluster);
     let heard = ["\"rome\" sees primary \"paris\": it streams from there", "PR08", "force => true"];
-    refused(&cluster.oslo, "CALL nodes.promote('oslo')", &heard);
+    cluster.oslo.refuses("app", "CALL nodes.promote('oslo')", &heard);
     assert_eq!(cluster.oslo.query_one_text("app", "SELECT pg_is_in_recovery()::text"), "true");
 }
 

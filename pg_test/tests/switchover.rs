@@ -113,9 +113,7 @@ fn a_subscription_goes_on() {
     );
     apply(&cluster.paris);
     if Server::major() < 17 {
-        let said = cluster.oslo.psql("app", "CALL nodes.switchover('oslo')");
-        assert!(!said.ok && said.output.contains("FR20"), "{said}");
-        return;
+        return assert_stopped_by_force(&cluster);
     }
     let servers = [&cluster.paris, &cluster.oslo, &cluster.rome];
     let writer = Writer::start(&servers, "inventory.items");
@@ -134,6 +132,43 @@ fn a_subscription_goes_on() {
     wait_until("london has all", LONG, || cluster.london.query_one_text("app", all) == there);
     let kept: usize = there.split(' ').next().and_then(|n| n.parse().ok()).expect("a number");
     assert!(kept >= written, "{kept} of {written} are left");
+}
+
+/// Before 17 the slot stays behind: the subscription is told of that, and copies anew when asked.
+fn assert_stopped_by_force(cluster: &Cluster) {
+    cluster.oslo.refuses(
+        "app",
+        "CALL nodes.switchover('oslo')",
+        &["SO12", "FR20", "force => true"],
+    );
+    let said = cluster.oslo.psql("app", "CALL nodes.switchover('oslo', force => true)");
+    let told = ["SO12", "\"oslo\" is the primary", "of subscription \"feed\" is gone"];
+    assert!(said.ok && told.iter().all(|text| said.output.contains(text)), "{said}");
+    let missed = plan(&cluster.oslo);
+    assert!(missed.iter().any(|line| line.contains("have been missed")), "{missed:#?}");
+    cluster.oslo.sql("app", "SELECT nodes.resync('feed')");
+    apply(&cluster.oslo);
+    cluster.oslo.sql("app", "INSERT INTO inventory.items VALUES (-1)");
+    wait_until("london goes on", LONG, || {
+        cluster.london.query_texts("app", "SELECT id FROM inventory.items WHERE id = -1") == ["-1"]
+    });
+    assert_eq!(plan(&cluster.oslo), [""; 0], "nothing is left to do");
+    let slots = "SELECT slot_name FROM pg_replication_slots";
+    assert_eq!(cluster.paris.query_texts("app", slots), [""; 0], "none is left on paris");
+}
+
+/// Nobody loses a slot unawares.
+#[test]
+fn the_slot_of_somebody_else_stays_behind_only_by_force() {
+    let cluster = cluster();
+    cluster.paris.sql("app", "SELECT pg_create_logical_replication_slot('theirs', 'pgoutput')");
+    let told = ["SO12", "\"theirs\"", "force => true accepts that"];
+    cluster.oslo.refuses("app", "CALL nodes.switchover('oslo')", &told);
+    let said = cluster.oslo.psql("app", "CALL nodes.switchover('oslo', force => true)");
+    let told = ["WARNING", "SO12", "all links follow"];
+    assert!(said.ok && told.iter().all(|text| said.output.contains(text)), "{said}");
+    cluster.paris.sql("app", "SELECT pg_drop_replication_slot('theirs')");
+    cluster.assert_leads("oslo");
 }
 
 /// What a call leaves that is killed before it has restarted anything.
@@ -376,14 +411,10 @@ fn a_restart_that_does_not_come_about_is_undone() {
 #[test]
 fn what_is_refused_changes_nothing() {
     let mut cluster = cluster();
-    let refused = |server: &Server, call: &str, reasons: &[&str]| {
-        let said = server.psql("app", call);
-        assert!(!said.ok && reasons.iter().all(|text| said.output.contains(text)), "{said}");
-    };
     let call = "CALL nodes.switchover('oslo')";
-    refused(&cluster.paris, call, &["cannot run on \"paris\"", "Call it on the new primary"]);
-    refused(&cluster.oslo, "CALL nodes.switchover('london')", &["is not a standby"]);
-    refused(&cluster.oslo, &format!("BEGIN; {call}"), &["inside a transaction block"]);
+    cluster.paris.refuses("app", call, &["cannot run on \"paris\"", "Call it on the new primary"]);
+    cluster.oslo.refuses("app", "CALL nodes.switchover('london')", &["is not a standby"]);
+    cluster.oslo.refuses("app", &format!("BEGIN; {call}"), &["inside a transaction block"]);
     // A transaction that is open for long would be cut off.
     let mut client = cluster.paris.client("app");
     let mut open = client.transaction().expect("a transaction");
@@ -391,10 +422,10 @@ fn what_is_refused_changes_nothing() {
     let old = "SELECT count(*) FROM pg_stat_activity
         WHERE state = 'idle in transaction' AND clock_timestamp() - xact_start > '10.5 s'";
     wait_until("it is old", LONG, || cluster.paris.query_one_text("app", old) == "1");
-    refused(&cluster.oslo, call, &["SO08", "transaction open for 1", "Nothing was changed"]);
+    cluster.oslo.refuses("app", call, &["SO08", "transaction open for 1", "what to do first"]);
     drop(open);
     cluster.rome.stop();
-    refused(&cluster.oslo, call, &["standby \"rome\" does not answer", "SO03"]);
+    cluster.oslo.refuses("app", call, &["standby \"rome\" does not answer", "SO03"]);
     cluster.rome.start_again();
     cluster.await_streams(&cluster.paris);
     let standby = cluster.paris.data_dir().join("standby.signal");

@@ -3,7 +3,7 @@
 
 use crate::desired::{Link, LinkState, NodeId, Registry, Spec};
 use crate::failover::Reason;
-use crate::promotion::{Answer, Group, Member, is_unmanaged};
+use crate::promotion::{Answer, Group, Member, Verdict, is_unmanaged};
 use crate::rule::RuleId;
 use crate::units;
 use serde::Deserialize;
@@ -89,7 +89,13 @@ pub enum Stage {
 pub(crate) struct Rule {
     pub id: RuleId,
     pub when: &'static str,
+    /// Whether a person may decide otherwise.
+    forcible: bool,
     then: fn(&Evidence<'_>) -> Vec<Finding>,
+}
+
+const fn rule(id: RuleId, when: &'static str, then: fn(&Evidence<'_>) -> Vec<Finding>) -> Rule {
+    Rule { id, when, forcible: false, then }
 }
 
 /// Message and hint.
@@ -97,17 +103,18 @@ type Finding = (String, String);
 
 /// All are asked.
 pub(crate) const RULES: &[Rule] = &[
-    Rule { id: "SO01", when: "the primary is none, or does not answer", then: no_primary },
-    Rule { id: "SO02", when: "the candidate is not ready", then: not_ready },
-    Rule { id: "SO03", when: "another standby does not answer", then: silent },
-    Rule { id: "SO04", when: "another is a primary already", then: other_primary },
-    Rule { id: "SO05", when: "a member cannot connect to the candidate", then: cut_off },
-    Rule { id: "SO06", when: "the role on the primary is not a superuser", then: no_superuser },
-    Rule { id: "SO07", when: "the primary cannot be restarted", then: no_restart },
-    Rule { id: "SO08", when: "a transaction on the primary is open for long", then: transactions },
-    Rule { id: "SO09", when: "a base backup of the primary is being taken", then: copies },
-    Rule { id: "SO10", when: "who receives WAL is far behind", then: senders },
-    Rule { id: "SO11", when: "a failover manager decides", then: not_ours },
+    rule("SO01", "the primary is none, or does not answer", no_primary),
+    rule("SO02", "the candidate is not ready", not_ready),
+    rule("SO03", "another standby does not answer", silent),
+    rule("SO04", "another is a primary already", other_primary),
+    rule("SO05", "a member cannot connect to the candidate", cut_off),
+    rule("SO06", "the role on the primary is not a superuser", no_superuser),
+    rule("SO07", "the primary cannot be restarted", no_restart),
+    rule("SO08", "a transaction on the primary is open for long", transactions),
+    rule("SO09", "a base backup of the primary is being taken", copies),
+    rule("SO10", "who receives WAL is far behind", senders),
+    rule("SO11", "a failover manager decides", not_ours),
+    Rule { forcible: true, ..rule("SO12", "a logical slot would stay behind", slot_left) },
 ];
 
 /// A transaction that is older would not end by itself within the pause.
@@ -116,13 +123,15 @@ const OLD_TRANSACTION: f64 = 10.0;
 /// The primary's shutdown waits until whoever receives WAL has all of it.
 const FAR_BEHIND: u64 = 64 << 20;
 
-/// Everything that stands in the way; none: it may begin.
-pub fn judge(evidence: &Evidence<'_>) -> Vec<Reason> {
-    let ask = |rule: &'static Rule| {
+/// Everything that stands in the way; nothing: it may begin.
+pub fn judge(evidence: &Evidence<'_>) -> Verdict {
+    let mut verdict = Verdict::default();
+    for rule in RULES {
+        let place = if rule.forcible { &mut verdict.risks } else { &mut verdict.forbidden };
         let reason = |(message, hint)| Reason { rule: rule.id, message, hint };
-        (rule.then)(evidence).into_iter().map(reason)
-    };
-    RULES.iter().flat_map(ask).collect()
+        place.extend((rule.then)(evidence).into_iter().map(reason));
+    }
+    verdict
 }
 
 impl<'a> Evidence<'a> {
@@ -179,10 +188,23 @@ fn no_primary(on: &Evidence<'_>) -> Vec<Finding> {
 
 fn not_ready(on: &Evidence<'_>) -> Vec<Finding> {
     // Who does not answer is told of already; and nobody can get ahead of a standby that has all.
-    let counts = |reason: &&Reason| !matches!(reason.rule, "FR01" | "FR24");
+    obstacles(on, |rule| !matches!(rule, "FR01" | "FR24") && !leaves_slots(rule))
+}
+
+/// Whether a rule of failover is about a logical slot that the standby would not have.
+fn leaves_slots(rule: RuleId) -> bool {
+    matches!(rule, "FR20" | "FR21" | "FR22" | "FR23")
+}
+
+/// What reads such a slot misses changes, and a subscription of the registry is stopped.
+fn slot_left(on: &Evidence<'_>) -> Vec<Finding> {
+    obstacles(on, leaves_slots)
+}
+
+fn obstacles(on: &Evidence<'_>, counts: impl Fn(RuleId) -> bool) -> Vec<Finding> {
     let finding =
         |reason: &Reason| (format!("{} ({})", reason.message, reason.rule), reason.hint.clone());
-    on.obstacles.iter().filter(counts).map(finding).collect()
+    on.obstacles.iter().filter(|reason| counts(reason.rule)).map(finding).collect()
 }
 
 fn silent(on: &Evidence<'_>) -> Vec<Finding> {

@@ -73,10 +73,14 @@ impl Case {
         })
     }
 
-    fn judge(&self) -> Vec<String> {
-        let reasons = self.with(judge);
-        assert!(reasons.iter().all(|reason| reason.hint.ends_with('.')), "{reasons:?}");
-        reasons.into_iter().map(|reason| format!("{}: {}", reason.rule, reason.message)).collect()
+    /// What forbids it, and what is risked.
+    fn judge(&self) -> [Vec<String>; 2] {
+        let verdict = self.with(judge);
+        [verdict.forbidden, verdict.risks].map(|reasons| {
+            assert!(reasons.iter().all(|reason| reason.hint.ends_with('.')), "{reasons:?}");
+            let line = |reason: Reason| format!("{}: {}", reason.rule, reason.message);
+            reasons.into_iter().map(line).collect()
+        })
     }
 
     fn answer(node: NodeId, answer: Answer) -> Case {
@@ -142,15 +146,23 @@ fn cases() -> Vec<(Case, &'static str)> {
 
 #[test]
 fn every_rule_has_its_case() {
-    assert_eq!(Case::default().judge(), [""; 0]);
-    // In a test of its own.
-    let mut met = BTreeSet::from(["SO11"]);
+    assert_eq!(Case::default().judge().concat(), [""; 0]);
+    // In tests of their own.
+    let mut met = BTreeSet::from(["SO11", "SO12"]);
     for (case, expected) in cases() {
-        assert_eq!(case.judge(), [expected]);
+        assert_eq!(case.judge(), [vec![expected.to_owned()], vec![]]);
         met.insert(&expected[..4]);
     }
     let known = rules().into_iter().filter(|rule| rule.purpose == "switchover");
     assert_eq!(met, known.map(|rule| rule.id).collect());
+}
+
+#[test]
+fn slots_may_stay_behind_by_force() {
+    let rules = ["FR20", "FR21", "FR22", "FR23"];
+    let case = Case { obstacles: rules.map(obstacle).to_vec(), ..Case::default() };
+    let risks = rules.map(|rule| format!("SO12: it lags ({rule})"));
+    assert_eq!(case.judge(), [vec![], risks.to_vec()]);
 }
 
 #[test]
@@ -159,7 +171,7 @@ fn a_failover_manager_hands_over_alone() {
     registry.links.iter_mut().for_each(|l| l.spec = Spec::Standby(StandbySpec::unmanaged()));
     let rules = Case::default().with(|evidence| {
         let evidence = Evidence { registry: &registry, ..*evidence };
-        judge(&evidence).into_iter().map(|reason| reason.rule).collect::<Vec<_>>()
+        judge(&evidence).forbidden.into_iter().map(|reason| reason.rule).collect::<Vec<_>>()
     });
     assert_eq!(rules, ["SO11"]);
 }

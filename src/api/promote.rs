@@ -56,16 +56,20 @@ fn move_links(
 }
 
 #[pg_extern(sql = "
-CREATE PROCEDURE nodes.switchover(new_primary text, timeout interval DEFAULT '1 minute')
+CREATE PROCEDURE nodes.switchover(
+  new_primary text,
+  timeout interval DEFAULT '1 minute',
+  force boolean DEFAULT false)
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 fn switchover(
     new_primary: Option<&str>,
     timeout: Option<Interval>,
+    force: Option<bool>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> std::result::Result<(), ErrorReport> {
     check_superuser("nodes.switchover()", WHY_SUPERUSER)?;
     let (name, timeout) = checked("nodes.switchover()", new_primary, timeout, fcinfo)?;
-    Ok(switchover::switchover(name, timeout)?)
+    Ok(switchover::switchover(name, timeout, force.unwrap_or(false))?)
 }
 
 /// The arguments that both calls take.

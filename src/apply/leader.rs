@@ -13,8 +13,9 @@ use crate::observe::session::Session;
 use crate::pg::{lock, spi};
 use nodes_plan::conninfo::Secret;
 use nodes_plan::desired::{Interest, NodeId};
+use nodes_plan::failover::Reason;
 use nodes_plan::name::Mark;
-use nodes_plan::promotion::{OldPrimary, is_unmanaged};
+use nodes_plan::promotion::{OldPrimary, Verdict, is_unmanaged};
 use nodes_plan::quote::Sql;
 use nodes_plan::render::render;
 use nodes_plan::standby_names::{self, StandbyNames};
@@ -51,6 +52,31 @@ pub fn unmanaged(node: &str) -> Error {
         detail: Some("A standby link of its says managed => false.".to_owned()),
         hint: "Have what manages the group do it; the links follow by themselves.",
     }
+}
+
+/// Refuses with this message, or tells what is risked.
+pub fn decide(desired: &Desired, verdict: Verdict, force: bool, message: String) -> Result<()> {
+    let line = |reason: &Reason| {
+        let message = desired.redact(&reason.message);
+        format!("{message} ({}). {}", reason.rule, reason.hint)
+    };
+    let accepted = force && verdict.forbidden.is_empty();
+    if accepted {
+        verdict.risks.iter().for_each(|risk| warn(line(risk), None));
+    }
+    let against: Vec<String> = verdict.forbidden.iter().chain(&verdict.risks).map(line).collect();
+    if against.is_empty() || accepted {
+        return Ok(());
+    }
+    Err(Error::Refused {
+        code: Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        message,
+        detail: Some(against.join("\n")),
+        hint: match verdict.forbidden.is_empty() {
+            true => "The detail says what would be lost; force => true accepts that.",
+            false => "The detail says what to do first; force => true changes nothing about it.",
+        },
+    })
 }
 
 /// The registry's rows, where it may act, read before there is anything to wait for.

@@ -13,7 +13,6 @@ use crate::observe;
 use crate::observe::session::Session;
 use futures_util::future::join_all;
 use nodes_plan::desired::{NodeId, Registry};
-use nodes_plan::failover::Reason;
 use nodes_plan::name::Mark;
 use nodes_plan::promotion::{
     Answer, Change, Evidence, Group, Member, OldPrimary, group_of, is_unmanaged, judge, relink,
@@ -34,7 +33,8 @@ pub fn promote(name: &str, force: bool) -> Result<()> {
     let answers = reactor::block_on(ask_all(&desired, &group));
     let evidence =
         Evidence { registry: &desired.registry, group: &group, candidate, answers: &answers };
-    decide(&desired, &evidence, name, force)?;
+    let message = format!("node \"{name}\" cannot be promoted now");
+    leader::decide(&desired, judge(&evidence), force, message)?;
     let writer = Writer::of(&rows, &desired, candidate)?;
     if !evidence.is_done() {
         reactor::block_on(forget_awaited(&desired, candidate))?;
@@ -79,32 +79,6 @@ pub fn no_standby(name: &str) -> Error {
         detail: Some("No standby link leads to it.".to_owned()),
         hint: "nodes.status shows which nodes are; nodes.add_standby() registers one.",
     }
-}
-
-/// Refuses, or tells what is risked.
-fn decide(desired: &Desired, evidence: &Evidence<'_>, name: &str, force: bool) -> Result<()> {
-    let verdict = judge(evidence);
-    let line = |reason: &Reason| {
-        let message = desired.redact(&reason.message);
-        format!("{message} ({}). {}", reason.rule, reason.hint)
-    };
-    let accepted = force && verdict.forbidden.is_empty();
-    if accepted {
-        verdict.risks.iter().for_each(|risk| warn(line(risk), None));
-    }
-    let against: Vec<String> = verdict.forbidden.iter().chain(&verdict.risks).map(line).collect();
-    if against.is_empty() || accepted {
-        return Ok(());
-    }
-    Err(Error::Refused {
-        code: Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        message: format!("node \"{name}\" cannot be promoted now"),
-        detail: Some(against.join("\n")),
-        hint: match verdict.forbidden.is_empty() {
-            true => "The detail says what would be lost; force => true accepts that.",
-            false => "The detail says what to do first; force => true changes nothing about it.",
-        },
-    })
 }
 
 /// Asks the primary and all its standbys at the same time.

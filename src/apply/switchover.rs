@@ -19,7 +19,6 @@ use crate::pg::{spi, undo};
 use futures_util::future::join_all;
 use nodes_plan::clone::Recipe;
 use nodes_plan::desired::{Link, NodeId};
-use nodes_plan::failover::Reason;
 use nodes_plan::name::Mark;
 use nodes_plan::promotion::{Answer, Group, OldPrimary, group_of};
 use nodes_plan::quote::Sql;
@@ -34,7 +33,7 @@ const UNDO_LIMIT: Duration = Duration::from_secs(60);
 
 const TRAFFIC: &str = include_str!("../observe/switchover_traffic.sql");
 
-pub fn switchover(name: &str, timeout: Duration) -> Result<()> {
+pub fn switchover(name: &str, timeout: Duration, force: bool) -> Result<()> {
     let rows = leader::active_rows()?;
     let desired = Desired::from_rows(&rows)?;
     let candidate = rows.usable_node(name)?.id;
@@ -56,7 +55,7 @@ pub fn switchover(name: &str, timeout: Duration) -> Result<()> {
     if identity::is_here(&desired, &here, group.primary)? {
         return Err(handover.called_on_primary());
     }
-    let stage = handover.check(&rows, &group)?;
+    let stage = handover.check(&rows, &group, force)?;
     let writer = Writer::of(&rows, &desired, candidate)?;
     if stage != Stage::Promoted {
         handover.carry_out(stage)?;
@@ -103,7 +102,7 @@ impl<'a> Handover<'a> {
     }
 
     /// Refuses what cannot end well, and tells how far an earlier call came.
-    fn check(&self, rows: &Rows, group: &Group) -> Result<Stage> {
+    fn check(&self, rows: &Rows, group: &Group, force: bool) -> Result<Stage> {
         let verdicts = failover::judge(self.desired, &failover::lag_limits(rows));
         let obstacles = verdicts.into_iter().find(|verdict| verdict.link == self.link.id);
         let obstacles = obstacles.map_or(vec![], |verdict| verdict.reasons);
@@ -119,24 +118,12 @@ impl<'a> Handover<'a> {
             no_restart: found.no_restart.as_deref(),
         };
         let stage = evidence.stage();
-        let against = if stage == Stage::Fresh { judge(&evidence) } else { vec![] };
-        if against.is_empty() {
-            return Ok(stage);
+        if stage == Stage::Fresh {
+            let (old, new) = (self.old_name(), self.new_name());
+            let message = format!("\"{old}\" cannot hand over to \"{new}\" now");
+            leader::decide(self.desired, judge(&evidence), force, message)?;
         }
-        let line = |reason: &Reason| {
-            let message = self.desired.redact(&reason.message);
-            format!("{message} ({}). {}", reason.rule, reason.hint)
-        };
-        Err(Error::Refused {
-            code: Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            message: format!(
-                "\"{}\" cannot hand over to \"{}\" now",
-                self.old_name(),
-                self.new_name()
-            ),
-            detail: Some(against.iter().map(line).collect::<Vec<_>>().join("\n")),
-            hint: "Nothing was changed. The detail says what to do first.",
-        })
+        Ok(stage)
     }
 
     async fn ask(&self, group: &Group) -> Found {
