@@ -155,14 +155,16 @@ async fn rounds(report: &mut Report, only: Option<&BTreeSet<LinkId>>) -> Result<
         report.problems(&desired, &problems.cloned().collect::<Vec<_>>());
         if plan.steps.is_empty() || report.failed_without_link {
             settle(&desired, &plan, report, only)?;
-            if only.is_none() {
-                follow_unfinished(&desired, &world, open, report).await;
+            if only.is_some() {
+                return Ok(());
             }
+            sessions = follow_unfinished(&desired, &world, open, report).await;
             if early {
                 // Whoever streams by now can be waited for.
-                (followed, sessions) = (true, Sessions::new());
+                followed = true;
                 continue;
             }
+            observe::keep(sessions, guc::keep_sessions()).await;
             return Ok(());
         }
         let mut execution = Execution::new(&desired, open);
@@ -223,9 +225,9 @@ async fn follow_unfinished(
     world: &World,
     sessions: Sessions,
     report: &mut Report,
-) {
+) -> Sessions {
     let unmade = report.unmade_links();
-    follow::all(desired, world, sessions, &unmade, report).await;
+    follow::all(desired, world, sessions, &unmade, report).await
 }
 
 /// A refused problem of the plan, as a line of the final error.

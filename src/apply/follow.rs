@@ -36,14 +36,14 @@ const LAST_WORDS_PAUSE: Duration = Duration::from_millis(2);
 
 type Shared = BTreeMap<NodeId, Mutex<Session>>;
 
-/// Watches every active link that is not in `skip`, all at the same time.
+/// Watches every active link that is not in `skip`, all at the same time; gives the sessions back.
 pub async fn all(
     desired: &Desired,
     world: &World,
     sessions: Sessions,
     skip: &BTreeSet<LinkId>,
     report: &mut Report,
-) {
+) -> Sessions {
     let sessions: Shared = sessions.into_iter().map(|(n, s)| (n, Mutex::new(s))).collect();
     let report = RefCell::new(report);
     let active = |link: &&Link| link.state == LinkState::Active && !skip.contains(&link.id);
@@ -59,6 +59,7 @@ pub async fn all(
         }
     });
     join_all(watched).await;
+    sessions.into_iter().map(|(node, session)| (node, session.into_inner())).collect()
 }
 
 /// How far an initial copy is.
@@ -253,8 +254,9 @@ async fn rows_copied(session: &Mutex<Session>, name: &str) -> Option<i64> {
     }
     let mut session = session.lock().await;
     session.connection.simple("SET lock_timeout = '100ms'").await.ok()?;
-    let answer = session.connection.query(ROWS, &[Some(name)]).await.ok()?;
-    answer.value(0, 0).and_then(|rows| rows.parse().ok())
+    let answer = session.connection.query(ROWS, &[Some(name)]).await;
+    session.connection.simple("RESET lock_timeout").await.ok()?;
+    answer.ok()?.value(0, 0).and_then(|rows| rows.parse().ok())
 }
 
 /// Postgres drops the slot of a table's copy before it is on disk that the copy is done. A crash
