@@ -4,6 +4,7 @@ use pg_test::adopted::{Adopted, kill_program, program_runs};
 use pg_test::names::literal;
 use pg_test::trio::{add_node, plan};
 use pg_test::watcher::watching;
+use pg_test::writer::Writer;
 use pg_test::{Fault, LONG, Phase, Proxy, Psql, Server, wait_until};
 use postgres::Client;
 use std::fs;
@@ -100,6 +101,21 @@ fn a_standby_by_one_call() {
     assert!(again.contains("running"), "{again}");
     paris.sql("app", "CALL nodes.teardown()");
     assert_eq!(slots(&paris), [""; 0]);
+}
+
+/// What was acknowledged before, during and after the copy is there.
+#[test]
+fn a_primary_that_is_written_to_is_cloned() {
+    let paris = paris();
+    paris.sql("app", "CREATE TABLE written (id integer PRIMARY KEY)");
+    let writer = Writer::start(&[&paris], "written");
+    let place = Adopted::place("oslo");
+    clone(&paris, &place, "");
+    assert_follows(&paris, &place);
+    writer.finish().assert_kept(&paris, "written");
+    let all = "SELECT format('%s %s', count(*), sum(id)) FROM written";
+    let written = paris.query_one_text("app", all);
+    wait_until("the clone has all", LONG, || place.query_one_text("app", all) == written);
 }
 
 #[test]
@@ -420,6 +436,8 @@ fn wherever_it_is_interrupted() {
     let way = paris.conninfo("app").replace(&paris.port().to_string(), &proxy.port().to_string());
     let [way, direct] = [&way, &paris.conninfo("app")].map(|conninfo| literal(conninfo));
     paris.sql("app", &format!("SELECT nodes.add_node('paris', {way}, admin_conninfo => {direct})"));
+    paris.sql("app", "CREATE TABLE written (id integer PRIMARY KEY)");
+    let writer = Writer::start(&[&paris], "written");
     for (at, end) in INTERRUPTIONS {
         eprintln!("{at:?}, {end:?}");
         let place = Adopted::place("oslo");
@@ -436,6 +454,7 @@ fn wherever_it_is_interrupted() {
         // Else the next crash would undo it.
         paris.sql("app", "CHECKPOINT");
     }
+    writer.finish().assert_kept(&paris, "written");
 }
 
 fn interrupt(paris: &mut Server, proxy: &Proxy, place: &Adopted, at: At, end: End) {

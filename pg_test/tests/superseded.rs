@@ -2,6 +2,7 @@
 
 use pg_test::trio::{add_node, apply, plan};
 use pg_test::watcher::watching;
+use pg_test::writer::Writer;
 use pg_test::{Builder, LONG, Server, wait_until};
 
 const INSERT: &str = "INSERT INTO orders VALUES (666)";
@@ -114,6 +115,37 @@ fn an_old_primary_that_returns_by_itself_takes_no_write() {
     assert_eq!(superseded_by(&paris), "");
     paris.sql("app", INSERT);
     assert_eq!(plan(&paris), [""; 0]);
+}
+
+/// Whoever writes all the while is told of no commit that one of the two does not have in the end.
+#[test]
+fn what_is_acknowledged_is_kept_when_an_old_primary_returns() {
+    let (mut paris, oslo) = pair(&[]);
+    paris.sql("app", "CREATE TABLE written (id integer PRIMARY KEY)");
+    paris.sql("app", "ALTER SYSTEM SET synchronous_standby_names = '*'");
+    paris.reload();
+    let synchronous = "SELECT sync_state FROM pg_stat_replication";
+    wait_until("commits wait", LONG, || paris.query_texts("app", synchronous) == ["sync"]);
+    let writer = Writer::start(&[&paris, &oslo], "written");
+    let count = |server: &Server| -> usize {
+        let rows = server.query_one_text("app", "SELECT count(*) FROM written");
+        rows.parse().expect("a number")
+    };
+    wait_until("it is written to", LONG, || count(&oslo) > 100);
+    paris.crash();
+    let said = oslo.psql("app", "CALL nodes.promote('oslo')");
+    assert!(said.ok, "{said}");
+    // Whoever writes asks paris first.
+    paris.start_again();
+    wait_until("paris knows", LONG, || superseded_by(&paris) == "oslo (timeline 2)");
+    let before = count(&oslo);
+    wait_until("oslo is written to", LONG, || count(&oslo) > before + 100);
+    let said = oslo.psql("app", "CALL nodes.rejoin('paris')");
+    assert!(said.ok, "{said}");
+    let written = writer.finish();
+    written.assert_kept(&oslo, "written");
+    wait_until("paris has all", LONG, || count(&paris) == count(&oslo));
+    written.assert_kept(&paris, "written");
 }
 
 /// Where `pg_rewind` is not possible: a copy takes longer, and is seen by who watches.
