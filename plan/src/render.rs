@@ -243,13 +243,15 @@ fn await_replay(slot: &str) -> Sql {
     .raw("); PERFORM pg_sleep(0.05); END LOOP; END $$")
 }
 
-/// The worker that did it until now may take a moment to stop.
+/// The worker that did it until now may take a moment to stop. Where settings forbid it there is
+/// nothing to synchronize either.
 fn sync_slots() -> Sql {
     Sql::new(
         "DO $$ BEGIN FOR i IN 1..100 LOOP BEGIN \
          PERFORM pg_catalog.pg_sync_replication_slots(); EXIT; \
          EXCEPTION WHEN object_not_in_prerequisite_state THEN \
-         PERFORM pg_catalog.pg_sleep(0.05); WHEN connection_failure THEN EXIT; END; \
+         PERFORM pg_catalog.pg_sleep(0.05); \
+         WHEN connection_failure OR invalid_parameter_value THEN EXIT; END; \
          END LOOP; END $$",
     )
 }

@@ -1,6 +1,6 @@
 //! Which standbys copy the slots of subscriptions to their primary, for the time after a failover.
 
-use super::spec;
+use super::{is_in_force, spec};
 use crate::name::Mark;
 use crate::observed::NodeFacts;
 use crate::rule::{Context, Verdict};
@@ -58,12 +58,16 @@ pub(super) fn stop(ctx: &Context<'_>, target: &NodeFacts) -> Vec<Verdict> {
     let copies = target.slots.iter().any(|slot| slot.synced && slot.name.starts_with(&prefix));
     let reason = "without a primary there is nothing to copy";
     let act = |operation| Verdict::act(ctx.to.id, operation, reason);
+    let is_on = files.is_some_and(|value| value == "on");
     let mut verdicts = Vec::new();
-    if files.is_some_and(|value| value == "on") {
+    if is_on {
         verdicts.push(act(Operation::AlterSystem { setting: SYNC_SLOTS, value: None }));
     }
+    // Who copies still may just be about to make one.
+    let is_copying = is_on && target.in_recovery && is_in_force(ctx);
     // They are copied through the standby's own slot: without it nothing is.
-    if copies && ctx.source.is_some_and(|source| source.slot(ctx.slot()).is_some()) {
+    let may_copy = ctx.source.is_some_and(|source| source.slot(ctx.slot()).is_some());
+    if (copies || is_copying) && may_copy {
         verdicts.extend([act(Operation::Reload), act(Operation::SyncSlots)]);
     }
     verdicts

@@ -34,7 +34,9 @@ fn permitted(facts: &NodeFacts, operation: &Operation) -> Outcome {
             writable(facts)?;
             ensure(facts.superuser, "permission denied to create extension")
         }
-        Operation::DropSlot { .. } | Operation::CreatePhysicalSlot { .. } => {
+        Operation::DropSlot { .. }
+        | Operation::CreatePhysicalSlot { .. }
+        | Operation::SyncSlots => {
             ensure(facts.can_replicate, "permission denied to use replication slots")
         }
         Operation::CreateLogicalSlot { .. } => {
