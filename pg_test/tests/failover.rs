@@ -58,9 +58,8 @@ fn readiness_follows_the_link() {
     assert!(alone[0].contains("node \"paris\" does not answer, so how far"), "{alone:?}");
 }
 
-#[test]
-fn a_subscription_needs_its_slot_on_the_standby() {
-    let trio = standby();
+/// London subscribes to a table of paris.
+fn feed(trio: &Trio) {
     trio.paris.sql(
         "app",
         "CREATE TABLE public.parts (id integer PRIMARY KEY);
@@ -69,6 +68,12 @@ fn a_subscription_needs_its_slot_on_the_standby() {
     );
     trio.london.sql("app", "CREATE TABLE public.parts (id integer PRIMARY KEY)");
     trio.apply();
+}
+
+#[test]
+fn a_subscription_needs_its_slot_on_the_standby() {
+    let trio = standby();
+    feed(&trio);
     let find = "SELECT slot_name FROM pg_replication_slots WHERE slot_type = ";
     let feed = trio.paris.query_one_text("app", &format!("{find}'logical'"));
     let own = trio.paris.query_one_text("app", &format!("{find}'physical'"));
@@ -125,14 +130,7 @@ fn a_subscription_needs_its_slot_on_the_standby() {
 #[test]
 fn every_logical_slot_is_told_of() {
     let trio = standby();
-    trio.paris.sql(
-        "app",
-        "CREATE TABLE public.parts (id integer PRIMARY KEY);
-         SELECT nodes.add_subscription('feed', publisher => 'paris', subscriber => 'london',
-             tables => '{public.parts}')",
-    );
-    trio.london.sql("app", "CREATE TABLE public.parts (id integer PRIMARY KEY)");
-    trio.apply();
+    feed(&trio);
     trio.paris.sql("app", "SELECT pg_create_logical_replication_slot('theirs', 'test_decoding')");
     let slots = "SELECT format('%s %s: %s %s', subscription, slot = 'theirs', ready,
             array_to_string(rules, ' ')) FROM nodes.failover_slots WHERE standby = 'oslo'

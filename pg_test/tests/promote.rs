@@ -178,11 +178,8 @@ fn a_primary_that_a_standby_sees_is_not_dead() {
     assert_eq!(cluster.oslo.query_one_text("app", "SELECT pg_is_in_recovery()::text"), "true");
 }
 
-/// London is subscribed to the group: from 17 on it goes on where it was; before, it is told that
-/// rows may be missing, and nothing is skipped in silence.
-#[test]
-fn a_subscriber_of_the_group_follows() {
-    let mut cluster = cluster();
+/// London is subscribed to the group.
+fn subscribe(cluster: &Quartet) {
     for server in [&cluster.paris, &cluster.london] {
         server.sql("app", "CREATE TABLE public.parts (id integer PRIMARY KEY)");
     }
@@ -192,6 +189,14 @@ fn a_subscriber_of_the_group_follows() {
              tables => '{public.parts}')",
     );
     apply(&cluster.paris);
+}
+
+/// A subscriber of the group: from 17 on it goes on where it was; before, it is told that
+/// rows may be missing, and nothing is skipped in silence.
+#[test]
+fn a_subscriber_of_the_group_follows() {
+    let mut cluster = cluster();
+    subscribe(&cluster);
     if Server::major() >= 17 {
         keep_slots(&cluster);
     }
@@ -228,15 +233,7 @@ fn a_subscriber_that_was_ahead_is_told() {
         return;
     }
     let mut cluster = cluster();
-    for server in [&cluster.paris, &cluster.london] {
-        server.sql("app", "CREATE TABLE public.parts (id integer PRIMARY KEY)");
-    }
-    cluster.paris.sql(
-        "app",
-        "SELECT nodes.add_subscription('parts', publisher => 'paris', subscriber => 'london',
-             tables => '{public.parts}')",
-    );
-    apply(&cluster.paris);
+    subscribe(&cluster);
     let states = "SELECT srsubstate::text FROM pg_subscription_rel";
     wait_until("its copy is over", LONG, || cluster.london.query_texts("app", states) == ["r"]);
     await_replay(&cluster);
