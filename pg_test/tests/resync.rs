@@ -112,7 +112,9 @@ fn assert_range(paris: &Server, from: &str) {
 /// The worker tells of it, too, and says the same.
 #[test]
 fn what_is_missed_is_an_event() {
-    let (paris, london) = pair_with(watching("paris"));
+    // What a heartbeat alone does not tell is found at the next inventory.
+    let watching = watching("paris").conf("pg_nodes.inventory_interval", "5s");
+    let (paris, london) = pair_with(watching);
     paris.await_link(NAME, "streaming");
     paris.sql("app", "INSERT INTO orders VALUES (3, 'c')");
     await_rows(&london, &["1 a", "2 b", "3 c"]);
