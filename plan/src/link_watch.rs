@@ -97,11 +97,13 @@ impl LinkWatch {
             return self.calm(now, health);
         }
         if self.settled != Some(self.state) {
+            // Trouble that only changes its kind, as what was found first explains what comes
+            // next, is still the same fall.
+            let fell = trouble && !self.settled.is_some_and(LinkStatus::is_trouble);
             self.settled = Some(self.state);
-            match self.damper.change(now, trouble) {
-                Damped::Flapping => return Some(self.flapping(health)),
-                Damped::Muted => return None,
-                Damped::Told => {}
+            let damped = self.damper.change(now, fell);
+            if damped != Damped::Told {
+                return self.muffled(damped, health);
             }
         }
         if self.damper.is_flapping() {
@@ -117,9 +119,20 @@ impl LinkWatch {
             if !certain && now.saturating_sub(since) < SETTLE {
                 return None;
             }
+            // One that is told in another way each time is a nuisance, too.
+            let again = self.told.is_some_and(LinkStatus::is_trouble);
+            let damped = if again { self.damper.change(now, true) } else { Damped::Told };
+            if damped != Damped::Told {
+                return self.muffled(damped, health);
+            }
         }
         let message = self.message(now, health);
         Some(self.tell(self.state.severity(), self.state.label(), message, health))
+    }
+
+    /// What becomes of a change that is not told as it is.
+    fn muffled(&mut self, damped: Damped, health: &LinkHealth) -> Option<Transition<LinkStatus>> {
+        (damped == Damped::Flapping).then(|| self.flapping(health))
     }
 
     fn calm(&mut self, now: Duration, health: &LinkHealth) -> Option<Transition<LinkStatus>> {

@@ -700,6 +700,11 @@ fn missing() -> Case {
     Case::subscription().plan(step(true))
 }
 
+fn refusal(message: &str) -> LinkPlan {
+    let refused = Told { message: message.into(), hint: "Act.".into(), rule: "SU14".into() };
+    LinkPlan { refused: Some(refused), ..LinkPlan::default() }
+}
+
 fn unread() -> Case {
     Case::subscription().unread()
 }
@@ -741,11 +746,7 @@ fn trouble_is_told_when_it_lasts() {
 #[test]
 fn what_does_not_pass_by_itself_is_told_at_once() {
     let lost = Case::subscription().slot(|slot| slot.wal_status = Some("lost".into()));
-    let told = |message: &str| {
-        Some(Told { message: message.into(), hint: "Act.".into(), rule: "SU14".into() })
-    };
-    let plan = LinkPlan { refused: told("changes from A to B"), ..LinkPlan::default() };
-    let refused = lost.clone().plan(plan);
+    let refused = lost.clone().plan(refusal("changes from A to B"));
     // What is missing is known as soon as the planner has looked.
     let story = Story::new().after(0, &lost);
     story.tells(&[]);
@@ -789,6 +790,25 @@ fn a_hundred_flips_are_a_handful_of_events() {
     }
     story.tells(&["streaming", "flapping", "stable"]);
     assert_eq!(story.told[2].1.message, "is stable again: streaming");
+}
+
+/// A subscription is disabled, its slot is dropped, and the planner says what that means: within
+/// a second, three states.
+#[test]
+fn trouble_that_unfolds_is_told_once() {
+    let disabled = Case::subscription().found(|f| f.enabled = false);
+    let lost = disabled.clone().slot(|slot| slot.wal_status = Some("lost".into()));
+    let refused = lost.clone().plan(refusal("changes from A to B"));
+    let story = Story::new().after(0, &Case::subscription()).after(1, &disabled);
+    let story = story.after(0, &missing()).after(0, &lost).after(0, &refused);
+    story.tells(&["streaming", "broken"]);
+    assert_eq!(story.told[1].1.message, "is broken: changes from A to B");
+    // In three ways by turns it is flapping all the same.
+    let mut story = story;
+    for _ in 0..10 {
+        story = story.after(10, &disabled).after(11, &disabled).after(1, &refused);
+    }
+    story.tells(&["streaming", "broken", "drifted", "flapping"]);
 }
 
 fn random_history(rng: &mut SmallRng) {
