@@ -22,6 +22,12 @@ impl Plan {
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty() && self.problems.is_empty()
     }
+
+    /// Subscriptions whose slot is gone or lost: what they have missed is as exact as the facts.
+    pub fn cut_off(&self) -> impl Iterator<Item = LinkId> {
+        let problems = self.problems.iter().filter(|p| p.rule == subscription::SLOT_LOST);
+        problems.filter_map(|problem| problem.link)
+    }
 }
 
 /// When a step may run. Within [`Phase::Link`] the steps of one link keep their order, and

@@ -30,6 +30,8 @@ pub(crate) const TABLE: Table = Table {
 /// See [`crate::step::Step::follows_group`].
 pub(crate) const LISTS_OTHERS: RuleId = "SU53";
 pub(crate) const HAS_JOINED: RuleId = "SU54";
+/// See [`crate::step::Plan::cut_off`].
+pub(crate) const SLOT_LOST: RuleId = "SU14";
 
 const FORBID: &[Rule] = &[
     Rule {
@@ -111,7 +113,7 @@ const REFUSE: &[Rule] = &[
         then: tables::column_missing,
     },
     Rule { id: "SU13", when: "a table has no replica identity", then: tables::no_replica_identity },
-    Rule { id: "SU14", when: "the slot is gone or lost", then: preconditions::slot_lost },
+    Rule { id: SLOT_LOST, when: "the slot is gone or lost", then: preconditions::slot_lost },
     Rule {
         id: "SU15",
         when: "an option needs a newer subscriber",

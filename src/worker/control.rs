@@ -110,6 +110,11 @@ impl State {
         let Some(desired) = self.desired.clone() else { return };
         let world = self.lend_world();
         let plan = nodes_plan::plan(&desired.registry, &world);
+        if self.asks_cut_off(&plan, &desired.registry) {
+            self.take_back(world);
+            self.replan = true;
+            return;
+        }
         self.links.planned(&plan);
         self.links.expect_rows(&desired.registry, &world);
         let mut rooms: BTreeMap<NodeId, Vec<Room>> = BTreeMap::new();

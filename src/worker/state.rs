@@ -67,6 +67,8 @@ pub struct State {
     /// The links that are being made right now: what they look like meanwhile says nothing.
     pub converging: BTreeSet<LinkId>,
     pub planned: Option<Plan>,
+    /// Links whose slot was not found, and whose subscribers were asked since.
+    cut_off: BTreeSet<LinkId>,
     /// Nodes whose identity was noted, and links that were brought about, since the registry
     /// was read.
     pub learnt: BTreeSet<NodeId>,
@@ -236,6 +238,7 @@ impl Shared {
             awaiting: None,
             converging: BTreeSet::new(),
             planned: None,
+            cut_off: BTreeSet::new(),
             learnt: BTreeSet::new(),
             settled: BTreeSet::new(),
             no_write_before: None,
@@ -454,7 +457,6 @@ impl State {
         };
         if changed {
             node.want_inventory();
-            self.ask_cut_off(id, previous.as_ref());
         }
         let told = self.judge(id) | self.judge_commits(id);
         self.stale_nodes.insert(id);
@@ -477,18 +479,27 @@ impl State {
         true
     }
 
-    /// Asks the subscribers whose slots a node has lost since its last heartbeat: how far they have
-    /// come says what they have missed.
-    fn ask_cut_off(&mut self, id: NodeId, before: Option<&Pulse>) {
-        let after = self.nodes.get(&id).and_then(|node| node.pulse.as_ref());
-        let (Some(desired), Some(before), Some(after)) = (&self.desired, before, after) else {
-            return;
-        };
-        for other in cut_off(&desired.registry, id, before, after) {
-            if let Some(node) = self.nodes.get_mut(&other) {
+    /// Has the subscribers asked again whose slots a plan has not found for the first time: how far
+    /// they have come says what they have missed, and may have been asked before the slot was lost.
+    /// Whether there are any.
+    pub fn asks_cut_off(&mut self, plan: &Plan, registry: &Registry) -> bool {
+        let lost: BTreeSet<LinkId> = plan.cut_off().collect();
+        let subscribers: Vec<NodeId> =
+            lost.difference(&self.cut_off).filter_map(|id| Some(registry.link(*id)?.to)).collect();
+        for subscriber in &subscribers {
+            if let Some(node) = self.nodes.get_mut(subscriber) {
                 node.look_again();
             }
         }
+        // Of one that is slow to answer the plan knows nothing for a while.
+        let nodes = &self.nodes;
+        let awaited = |id: &LinkId| {
+            let node = registry.link(*id).and_then(|link| nodes.get(&link.to));
+            node.is_some_and(|node| node.taken.is_none())
+        };
+        self.cut_off.retain(|id| awaited(id));
+        self.cut_off.extend(lost);
+        !subscribers.is_empty()
     }
 
     /// Somebody has heard from a node: if we have not, now is the time to try.
@@ -615,19 +626,6 @@ fn signs_of_life(registry: &Registry, id: NodeId, before: &Pulse, after: &Pulse)
         }
     };
     registry.links.iter().filter_map(other_end).collect()
-}
-
-/// The subscribers of a node whose slots it has lost since its last heartbeat.
-fn cut_off(registry: &Registry, id: NodeId, before: &Pulse, after: &Pulse) -> Vec<NodeId> {
-    let keeps = |pulse: &Pulse, slot: &str| {
-        pulse.slot(slot).is_some_and(|slot| slot.wal_status.as_deref() != Some("lost"))
-    };
-    let lost = |link: &&Link| {
-        let slot = registry.mark(link).slot_name();
-        matches!(link.spec, Spec::Subscription(_)) && keeps(before, &slot) && !keeps(after, &slot)
-    };
-    let links = registry.links.iter().filter(|link| link.from == id);
-    links.filter(lost).map(|link| link.to).collect()
 }
 
 /// Takes note of what every slot retains now.
