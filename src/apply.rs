@@ -2,6 +2,7 @@
 //! left to do. Nothing is remembered between rounds; the step log is history.
 
 pub mod check;
+mod claim;
 pub mod clone;
 pub mod conninfo;
 mod demote;

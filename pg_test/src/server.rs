@@ -252,6 +252,14 @@ impl Server {
         }
     }
 
+    /// Starts one again that somebody else has stopped.
+    #[track_caller]
+    pub fn start_after_its_end(&mut self) {
+        wait_until(&format!("server {} has ended", self.name), LONG, || self.has_ended());
+        self.postmaster = None;
+        self.start_again();
+    }
+
     /// Fast shutdown and start.
     #[track_caller]
     pub fn restart(&mut self) {

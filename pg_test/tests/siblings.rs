@@ -40,7 +40,9 @@ fn kept(registry: &Server, server: &Server) -> Vec<String> {
     let slots = server.query_texts("app", unread);
     let link = |slot: &String| {
         let id = slot.rsplit('_').next().expect("a slot of ours");
-        registry.query_one_text("app", &format!("SELECT name FROM nodes.link WHERE id = {id}"))
+        let name = format!("SELECT name FROM nodes.link WHERE id = {id}");
+        // That of a link that is gone may be there for a moment.
+        registry.query_texts("app", &name).pop().unwrap_or_else(|| slot.clone())
     };
     slots.iter().map(link).collect()
 }

@@ -408,6 +408,104 @@ fn a_restart_that_does_not_come_about_is_undone() {
     cluster.assert_leads("paris");
 }
 
+/// For a moment the primary that restarts looks dead, and somebody else, or a script, promotes.
+#[test]
+fn nobody_else_is_promoted_while_the_primary_restarts() {
+    let mut cluster = cluster();
+    let programs =
+        cluster.paris.query_one_text("app", "SELECT setting FROM pg_config WHERE name = 'BINDIR'");
+    let data = cluster.paris.data_dir();
+    cluster.paris.append_conf(&format!(
+        "pg_nodes.restart_command = 'exec {programs}/pg_ctl stop --mode=fast --pgdata={}'",
+        data.display()
+    ));
+    cluster.paris.reload();
+    let shown = "SHOW pg_nodes.restart_command";
+    wait_until("it is read", LONG, || cluster.paris.query_one_text("app", shown).contains("stop"));
+    let call = "CALL nodes.switchover('oslo', timeout => '60 s')";
+    let running = cluster.oslo.psql_in_background("app", call);
+    wait_until("paris is down", LONG, || cluster.paris.try_client("app").is_err());
+    let claimed = "another call is changing what \"oslo\" is";
+    cluster.rome.refuses("app", "CALL nodes.promote('rome')", &["PR09", claimed, "process "]);
+    cluster.rome.refuses("app", "CALL nodes.promote('oslo')", &[claimed, "made by process "]);
+    cluster.rome.refuses("app", "CALL nodes.switchover('oslo')", &[claimed, "Wait for its end"]);
+    cluster.paris.start_after_its_end();
+    let said = running.join().expect("psql ran");
+    assert!(said.ok && said.output.contains("\"oslo\" is the primary"), "{said}");
+    cluster.assert_leads("oslo");
+}
+
+/// Somebody has everything made right all the time, wherever the registry can be written.
+struct Applying {
+    end: mpsc::Sender<()>,
+    running: JoinHandle<u32>,
+}
+
+impl Applying {
+    fn start(servers: &[&Server]) -> Applying {
+        let (end, ended) = mpsc::channel();
+        let configs: Vec<_> = servers.iter().map(|server| server.client_config("app")).collect();
+        // What fails for a primary that restarts is no failure of theirs.
+        let apply = move || {
+            let mut runs = 0;
+            for config in configs.iter().cycle() {
+                if ended.try_recv().is_ok() {
+                    break;
+                }
+                if let Ok(mut client) = config.connect(NoTls) {
+                    runs += u32::from(client.batch_execute("CALL nodes.apply()").is_ok());
+                }
+            }
+            runs
+        };
+        Applying { end, running: std::thread::spawn(apply) }
+    }
+
+    fn finish(self) {
+        self.end.send(()).expect("it runs");
+        assert!(self.running.join().expect("it ran") > 3, "it was hardly there");
+    }
+}
+
+/// On which server it is called, and who takes over.
+fn hand_over_meanwhile(apply_on: &[&Server], calls: [(&Server, &str); 3]) {
+    let applying = Applying::start(apply_on);
+    let ready = "SELECT bool_and(ready)::text FROM nodes.failover_ready";
+    for (on, to) in calls {
+        wait_until("it could hand over", LONG, || on.query_one_text("app", ready) == "true");
+        let said = on.psql("app", &format!("CALL nodes.switchover('{to}')"));
+        assert!(said.ok && said.output.contains(&format!("\"{to}\" is the primary")), "{said}");
+    }
+    applying.finish();
+}
+
+#[test]
+fn who_applies_meanwhile_elsewhere_does_no_harm() {
+    let quartet = Quartet::start(&[], "CREATE TABLE orders (id integer PRIMARY KEY)");
+    quartet.london.sql("app", "CREATE EXTENSION pg_nodes");
+    quartet.register(&quartet.london);
+    apply(&quartet.london);
+    let servers = [&quartet.paris, &quartet.oslo, &quartet.rome];
+    let writer = Writer::start(&servers, "orders");
+    let calls = ["oslo", "paris", "rome"].map(|to| (&quartet.london, to));
+    hand_over_meanwhile(&[&quartet.london], calls);
+    apply(&quartet.london);
+    assert_eq!(plan(&quartet.london), [""; 0]);
+    writer.finish().assert_kept(&quartet.rome, "orders");
+}
+
+#[test]
+fn who_applies_meanwhile_on_the_primary_does_no_harm() {
+    let cluster = cluster();
+    let servers = [&cluster.paris, &cluster.oslo, &cluster.rome];
+    let writer = Writer::start(&servers, "inventory.items");
+    let calls = [(servers[1], "oslo"), (servers[2], "paris"), (servers[1], "rome")];
+    hand_over_meanwhile(&servers, calls);
+    apply(&cluster.rome);
+    cluster.assert_leads("rome");
+    writer.finish().assert_kept(&cluster.rome, "inventory.items");
+}
+
 #[test]
 fn what_is_refused_changes_nothing() {
     let mut cluster = cluster();

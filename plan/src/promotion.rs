@@ -31,13 +31,22 @@ pub fn group_of(registry: &Registry, standby: NodeId) -> Option<Group> {
     while let Some(next) = above(primary).filter(|_| passed.insert(primary)) {
         primary = next;
     }
+    Some(led_by(registry, primary))
+}
+
+/// The group in which a node is the primary; `None`: nobody follows it.
+pub fn group_led_by(registry: &Registry, primary: NodeId) -> Option<Group> {
+    Some(led_by(registry, primary)).filter(|group| !group.standbys.is_empty())
+}
+
+fn led_by(registry: &Registry, primary: NodeId) -> Group {
     let mut standbys = BTreeSet::new();
     let mut next = vec![primary];
     while let Some(node) = next.pop() {
         let below = standby_links(registry).filter(|link| link.from == node).map(|link| link.to);
         next.extend(below.filter(|below| *below != primary && standbys.insert(*below)));
     }
-    Some(Group { primary, standbys })
+    Group { primary, standbys }
 }
 
 /// Whether a standby link leads to a node or from it.
@@ -64,6 +73,8 @@ pub struct Member {
     pub sees_primary: Option<String>,
     /// Its stream from the primary, in words: one that was cut off seems open for a while.
     pub hears_primary: Option<String>,
+    /// Another call that changes what it is, in words: it may be about to become the primary.
+    pub claimed_by: Option<String>,
 }
 
 pub struct Evidence<'a> {
@@ -94,6 +105,7 @@ pub(crate) const RULES: &[Rule] = &[
     Rule { id: "PR05", when: "another standby does not answer", forcible: true, then: unheard },
     Rule { id: "PR06", when: "another standby has more WAL", forcible: true, then: behind },
     Rule { id: "PR08", when: "a standby streams from it", forcible: true, then: primary_heard },
+    Rule { id: "PR09", when: "another call changes a standby", forcible: true, then: claimed },
     Rule { id: "PR07", when: "a failover manager decides", forcible: false, then: not_ours },
 ];
 
@@ -133,13 +145,27 @@ impl<'a> Evidence<'a> {
 
     /// Standbys other than the candidate.
     fn others(&self) -> impl Iterator<Item = NodeId> {
-        self.group.standbys.iter().copied().filter(|node| *node != self.candidate)
+        let demoted = self.is_demoted().then_some(self.group.primary);
+        let standbys = self.group.standbys.iter().copied().chain(demoted);
+        standbys.filter(|node| *node != self.candidate)
+    }
+
+    /// Whether the primary is a standby now: a switchover has ended too early, or a person has made
+    /// it one.
+    pub fn is_demoted(&self) -> bool {
+        self.member(self.group.primary).is_some_and(|old| old.in_recovery)
     }
 
     /// Whether the promotion itself is done, and what is left is to tell the others.
     pub fn is_done(&self) -> bool {
         let old = self.member(self.group.primary).map_or(0, |primary| primary.timeline);
-        self.candidate().is_some_and(|new| !new.in_recovery && new.timeline > old)
+        self.candidate()
+            .is_some_and(|new| !new.in_recovery && (new.timeline > old || self.is_demoted()))
+    }
+
+    /// Whether there is a primary beside which the candidate would be a second one.
+    fn may_have_primary(&self) -> bool {
+        !self.is_done() && !self.is_demoted()
     }
 }
 
@@ -147,7 +173,7 @@ const STOP_IT: &str = "Stop that server first: beside a primary that lives there
                        with changes that the other lacks.";
 
 fn primary_lives(on: &Evidence<'_>) -> Vec<Finding> {
-    let lives = on.member(on.group.primary).filter(|_| !on.is_done());
+    let lives = on.member(on.group.primary).filter(|_| on.may_have_primary());
     let message = |_| (format!("primary \"{}\" answers", on.name(on.group.primary)), STOP_IT);
     lives.map(message).into_iter().collect()
 }
@@ -172,7 +198,7 @@ fn noticed(
     hint: &'static str,
     how: impl Fn(&Member) -> Option<&String>,
 ) -> Vec<Finding> {
-    if on.is_done() {
+    if !on.may_have_primary() {
         return vec![];
     }
     let seen = |node: &NodeId| {
@@ -196,6 +222,18 @@ fn silent(on: &Evidence<'_>) -> Vec<Finding> {
     let Some(Err(why)) = on.answers.get(&on.candidate) else { return vec![] };
     let hint = "Correct the cause, or promote another standby.";
     vec![(format!("node \"{}\" does not answer: {why}", on.name(on.candidate)), hint)]
+}
+
+const CLAIMED: &str = "Wait for its end: nodes.status shows who is the primary then. One whose \
+                       caller is gone does not stand in the way with force => true.";
+
+/// The primary that a switchover restarts looks dead for a moment.
+fn claimed(on: &Evidence<'_>) -> Vec<Finding> {
+    let finding = |node: NodeId| {
+        let who = on.member(node)?.claimed_by.as_ref()?;
+        Some((format!("another call is changing what \"{}\" is: {who}", on.name(node)), CLAIMED))
+    };
+    on.others().filter_map(finding).collect()
 }
 
 const FORCE: &str = "Promote that one, or accept the loss with force => true.";

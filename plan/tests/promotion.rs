@@ -3,7 +3,7 @@
 use nodes_plan::desired::*;
 use nodes_plan::lsn::Lsn;
 use nodes_plan::promotion::OldPrimary::{Follows, IsGone};
-use nodes_plan::promotion::{Answer, Change, Evidence, Group, Member, group_of, judge, relink};
+use nodes_plan::promotion::*;
 use nodes_plan::rules;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -111,6 +111,10 @@ fn risks() -> Vec<(BTreeMap<NodeId, Answer>, &'static str)> {
             with(ROME, |m| m.hears_primary = Some("it streams".into())),
             "PR08: \"rome\" sees primary \"paris\": it streams",
         ),
+        (
+            with(ROME, |m| m.claimed_by = Some("process 7".into())),
+            "PR09: another call is changing what \"rome\" is: process 7",
+        ),
         (with(ROME, |m| m.timeline = 2), "PR06: \"rome\" is on timeline 2, \"oslo\" on timeline 1"),
     ]
 }
@@ -168,6 +172,34 @@ fn a_promotion_that_is_done_goes_on() {
     assert_eq!(verdict(&answers), (vec![], vec![]));
 }
 
+/// A switchover was killed when the primary had become a standby: the one with the most WAL may be
+/// the primary.
+#[test]
+fn a_group_without_a_primary_gets_one() {
+    let sees = |m: &mut Member| {
+        m.sees_primary = Some("it connects".into());
+        m.hears_primary = Some("it streams".into());
+    };
+    let mut answers = with(ROME, sees);
+    answers.insert(PARIS, Ok(member(100)));
+    assert_eq!(verdict(&answers), (vec![], vec![]));
+    answers.insert(PARIS, Ok(member(200)));
+    let (forbidden, risks) = verdict(&answers);
+    assert_eq!(forbidden, [""; 0]);
+    assert!(
+        risks[0].starts_with("PR06: 100 bytes of WAL would be lost that \"paris\" has"),
+        "{risks:?}"
+    );
+    let led = group_led_by(&pair(), PARIS).expect("it leads");
+    let evidence = Evidence { registry: &pair(), group: &led, candidate: PARIS, answers: &answers };
+    assert_eq!(judge(&evidence), Verdict::default());
+    // It follows already: the promotion is done.
+    let promoted = |m: &mut Member| (m.in_recovery, m.timeline) = (false, 2);
+    let mut answers = with(OSLO, promoted);
+    answers.insert(PARIS, Ok(Member { timeline: 2, ..member(300) }));
+    assert_eq!(verdict(&answers), (vec![], vec![]));
+}
+
 #[test]
 fn groups_are_found_from_any_standby() {
     let cascade = registry(vec![standby(1, PARIS, OSLO), standby(2, OSLO, ROME)]);
@@ -175,6 +207,8 @@ fn groups_are_found_from_any_standby() {
     assert_eq!(group_of(&cascade, ROME), Some(group.clone()));
     assert_eq!(group_of(&cascade, OSLO), Some(group));
     assert_eq!(group_of(&cascade, PARIS), None);
+    assert_eq!(group_led_by(&cascade, PARIS), group_of(&cascade, OSLO));
+    assert_eq!(group_led_by(&cascade, ROME), None);
     assert_eq!(group_of(&cascade, LONDON), None);
     let mut going = pair();
     going.links[1].state = LinkState::Removing;

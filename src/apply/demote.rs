@@ -2,7 +2,7 @@
 //! rules of a standby link would give it, and restarted by itself.
 
 use super::desired::Desired;
-use super::leader::{self, call, open};
+use super::leader::{call, open};
 use crate::clone::demote::{Ability, Action, Demotion};
 use crate::error::{Error, Result};
 use crate::libpq::reactor;
@@ -13,7 +13,6 @@ use nodes_plan::lsn::Lsn;
 use nodes_plan::name::Mark;
 use nodes_plan::render::render;
 use nodes_plan::step::Operation;
-use serde::Deserialize;
 use std::time::{Duration, Instant};
 
 const PAUSE: Duration = Duration::from_millis(10);
@@ -79,34 +78,20 @@ pub async fn finish(session: &mut Session, demotion: &Demotion) -> Result<()> {
     call(session, FUNCTION, Action::Finish, demotion).await.map(|_| ())
 }
 
-/// What a server says that was told to become a standby.
-#[derive(Deserialize)]
-struct Standing {
-    /// Whether it follows by the link's mark.
-    follows: bool,
-    replayed: Option<Lsn>,
-}
-
-const STANDING: &str = "SELECT json_build_object(\
-     'follows', pg_is_in_recovery() AND current_setting('primary_slot_name') = $1, \
-     'replayed', CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()::text END)";
-
-async fn standing(desired: &Desired, node: NodeId, mark: &Mark) -> Result<Standing> {
-    let mut session = open(desired, node).await?;
-    leader::ask(&mut session, STANDING, &[Some(&mark.slot_name())]).await
+/// How far a standby has replayed. Its settings do not count: somebody who applies meanwhile takes
+/// from a primary what makes it follow.
+async fn replayed(desired: &Desired, node: NodeId) -> Result<Option<Lsn>> {
+    const REPLAYED: &str = "SELECT pg_last_wal_replay_lsn() WHERE pg_is_in_recovery()";
+    let answer = open(desired, node).await?.connection.query(REPLAYED, &[]).await?;
+    Ok(answer.value(0, 0).and_then(Lsn::parse))
 }
 
 /// Waits until the server has returned as a standby, and tells how far its WAL goes.
-pub async fn await_standby(
-    desired: &Desired,
-    node: NodeId,
-    mark: &Mark,
-    deadline: Instant,
-) -> Result<Lsn> {
+pub async fn await_standby(desired: &Desired, node: NodeId, deadline: Instant) -> Result<Lsn> {
     loop {
-        let why = match standing(desired, node, mark).await {
-            Ok(Standing { follows: true, replayed: Some(replayed) }) => return Ok(replayed),
-            Ok(_) => "it is not a standby yet".to_owned(),
+        let why = match replayed(desired, node).await {
+            Ok(Some(replayed)) => return Ok(replayed),
+            Ok(None) => "it is not a standby yet".to_owned(),
             Err(error) => desired.redact(&error.to_string()),
         };
         if Instant::now() > deadline {

@@ -2,6 +2,7 @@
 //! The registry is where it was: on a server outside the group, or replicated, and then on the new
 //! primary, where it can be written from then on.
 
+use super::claim::{claim, claimant};
 use super::demote;
 use super::desired::Desired;
 use super::leader::{self, Writer, forget_awaited, forget_upstream, make_primary, open};
@@ -15,7 +16,8 @@ use futures_util::future::join_all;
 use nodes_plan::desired::{NodeId, Registry};
 use nodes_plan::name::Mark;
 use nodes_plan::promotion::{
-    Answer, Change, Evidence, Group, Member, OldPrimary, group_of, is_unmanaged, judge, relink,
+    Answer, Change, Evidence, Group, Member, OldPrimary, group_led_by, group_of, is_unmanaged,
+    judge, relink,
 };
 use nodes_plan::quote::Sql;
 use nodes_plan::render::render;
@@ -28,11 +30,17 @@ pub fn promote(name: &str, force: bool) -> Result<()> {
     let rows = leader::active_rows()?;
     let desired = Desired::from_rows(&rows)?;
     let candidate = rows.usable_node(name)?.id;
-    let group = group_of(&desired.registry, candidate).ok_or_else(|| no_standby(name))?;
+    let group = group_of(&desired.registry, candidate)
+        .or_else(|| group_led_by(&desired.registry, candidate))
+        .ok_or_else(|| no_standby(name))?;
     let old = rows.node_name(group.primary).to_owned();
+    let _claim = reactor::block_on(claim(&desired, candidate))?;
     let answers = reactor::block_on(ask_all(&desired, &group));
     let evidence =
         Evidence { registry: &desired.registry, group: &group, candidate, answers: &answers };
+    if group.primary == candidate && !evidence.is_demoted() {
+        return Err(no_standby(name));
+    }
     let message = format!("node \"{name}\" cannot be promoted now");
     leader::decide(&desired, judge(&evidence), force, message)?;
     let writer = Writer::of(&rows, &desired, candidate)?;
@@ -50,7 +58,10 @@ pub fn promote(name: &str, force: bool) -> Result<()> {
         }
     }
     // From here on the rest is a plan like any other, which others can carry out too.
-    let becomes = old_primary(&desired.registry, candidate);
+    let becomes = match evidence.is_demoted() {
+        true => OldPrimary::Follows,
+        false => old_primary(&desired.registry, candidate),
+    };
     writer.relink(name, &old, becomes)?;
     writer.apply(name);
     Ok(())
@@ -150,7 +161,8 @@ async fn ask(desired: &Desired, primary: NodeId, node: NodeId) -> Result<Member>
     }
     let hears_primary = if follows { receives(&mut session).await? } else { None };
     let sees_primary = reaches(&mut session, desired.registry.node_name(primary)).await;
-    Ok(Member { hears_primary, sees_primary, ..member })
+    let claimed_by = claimant(&mut session).await?;
+    Ok(Member { hears_primary, sees_primary, claimed_by, ..member })
 }
 
 /// Whether a standby's stream from its primary is open.

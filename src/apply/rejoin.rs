@@ -6,6 +6,7 @@
 
 mod copy;
 
+use super::claim::claim;
 use super::clone::{clear_done, unregistered_recipe};
 use super::demote;
 use super::desired::Desired;
@@ -64,6 +65,7 @@ pub fn rejoin(request: &Request) -> Result<()> {
     let rows = leader::active_rows()?;
     let desired = Desired::from_rows(&rows)?;
     let returning = rows.usable_node(name)?.id;
+    let _claim = reactor::block_on(claim(&desired, returning))?;
     let pulses = reactor::block_on(ask_all(&desired));
     let own = match &pulses[&returning] {
         Ok(pulse) => pulse.clone(),
@@ -83,7 +85,9 @@ pub fn rejoin(request: &Request) -> Result<()> {
         None => {}
         Some(Way::Copy) => rejoining.copy(link, is_new)?,
         Some(Way::Rewind) => {
-            if let Some(why) = reactor::block_on(rejoining.rewind(link))? {
+            // What it needs meanwhile others would take for leftovers.
+            let rewind = |_| reactor::block_on(rejoining.rewind(link));
+            if let Some(why) = lock::with_apply_lock(None, rewind)? {
                 rejoining.copy_after(&why, link, is_new)?;
             }
         }

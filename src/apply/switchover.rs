@@ -4,6 +4,7 @@
 //! time two servers take writes, and none diverges. Until the promotion everything can be taken
 //! back; after it the rest is a plan like any other.
 
+use super::claim::{claim, claim_by};
 use super::desired::Desired;
 use super::failover;
 use super::leader::{self, Writer, forget_awaited, forget_upstream, make_primary, open};
@@ -15,7 +16,7 @@ use crate::clone::demote::Demotion;
 use crate::error::{Error, Result};
 use crate::libpq::reactor;
 use crate::observe::session::Session;
-use crate::pg::{spi, undo};
+use crate::pg::{lock, spi, undo};
 use futures_util::future::join_all;
 use nodes_plan::clone::Recipe;
 use nodes_plan::desired::{Link, NodeId};
@@ -33,7 +34,16 @@ const UNDO_LIMIT: Duration = Duration::from_secs(60);
 
 const TRAFFIC: &str = include_str!("../observe/switchover_traffic.sql");
 
+/// Whoever applies meanwhile would take what is half-made for what was left by somebody. Where the
+/// registry is a standby's, he does that on the primary, which ends him.
 pub fn switchover(name: &str, timeout: Duration, force: bool) -> Result<()> {
+    match spi::in_recovery() {
+        true => switch_over(name, timeout, force),
+        false => lock::with_apply_lock(Some(timeout), |_| switch_over(name, timeout, force)),
+    }
+}
+
+fn switch_over(name: &str, timeout: Duration, force: bool) -> Result<()> {
     let rows = leader::active_rows()?;
     let desired = Desired::from_rows(&rows)?;
     let candidate = rows.usable_node(name)?.id;
@@ -55,6 +65,7 @@ pub fn switchover(name: &str, timeout: Duration, force: bool) -> Result<()> {
     if identity::is_here(&desired, &here, group.primary)? {
         return Err(handover.called_on_primary());
     }
+    let _claim = reactor::block_on(claim(&desired, candidate))?;
     let stage = handover.check(&rows, &group, force)?;
     let writer = Writer::of(&rows, &desired, candidate)?;
     if stage != Stage::Promoted {
@@ -198,7 +209,7 @@ impl<'a> Handover<'a> {
             self.touched.set(true);
         }
         let deadline = self.restarted.get().unwrap_or(began) + self.timeout;
-        let position = demote::await_standby(self.desired, self.old, &self.mark, deadline).await?;
+        let position = demote::await_standby(self.desired, self.old, deadline).await?;
         pgrx::notice!("\"{}\" is a standby, at {position}", self.old_name());
         demote::await_replay(self.desired, self.new, position, deadline).await?;
         self.promoting.set(true);
@@ -218,14 +229,15 @@ impl<'a> Handover<'a> {
 
     /// What can be done while the primary works.
     async fn prepare(&self, old: &mut Session) -> Result<()> {
-        // Held by the session, until the primary ends it.
-        const LOCK: &str = "SELECT pg_try_advisory_lock(hashtext('pg_nodes switchover')::bigint)";
-        if old.connection.query(LOCK, &[]).await?.value(0, 0) != Some("t") {
+        claim_by(old, self.old_name()).await?;
+        // Another call may have been quicker.
+        let answer = old.connection.query("SELECT pg_is_in_recovery()", &[]).await?;
+        if answer.value(0, 0) != Some("f") {
             return Err(Error::Refused {
-                code: Code::ERRCODE_LOCK_NOT_AVAILABLE,
-                message: format!("another call has \"{}\" hand over", self.old_name()),
+                code: Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                message: format!("\"{}\" is not a primary any more", self.old_name()),
                 detail: None,
-                hint: "Wait for its end.",
+                hint: "nodes.status shows who is now.",
             });
         }
         let began = Instant::now();
@@ -252,7 +264,7 @@ impl<'a> Handover<'a> {
     /// Whether an earlier call has made a standby of the primary.
     async fn is_demoted(&self) -> bool {
         let now = Instant::now();
-        demote::await_standby(self.desired, self.old, &self.mark, now).await.is_ok()
+        demote::await_standby(self.desired, self.old, now).await.is_ok()
     }
 
     /// Makes the old primary the primary again.
@@ -270,7 +282,7 @@ impl<'a> Handover<'a> {
         }
         if self.restarted.get().is_some() || self.is_demoted().await {
             let deadline = Instant::now() + UNDO_LIMIT;
-            let back = demote::await_standby(self.desired, self.old, &self.mark, deadline).await;
+            let back = demote::await_standby(self.desired, self.old, deadline).await;
             if let Err(error) = back {
                 // One that has not restarted must not become a standby at some later start.
                 let mut old = open(self.desired, self.old).await?;

@@ -12,6 +12,7 @@ use crate::clone::{Action, Task};
 use crate::error::{Error, Result};
 use crate::libpq::reactor;
 use crate::observe::session::Session;
+use crate::pg::lock;
 use nodes_plan::clone::Recipe;
 use nodes_plan::desired::Link;
 use nodes_plan::failover::Reason;
@@ -117,7 +118,8 @@ impl Rejoining<'_> {
             let job = Job::new(self.desired, parties, self.returning, link.id, task);
             job.fetch(is_new, || Ok(()))?;
         }
-        reactor::block_on(self.change_over(&recipe, &ability.copy))
+        let change_over = |_| reactor::block_on(self.change_over(&recipe, &ability.copy));
+        lock::with_apply_lock(None, change_over)
     }
 
     async fn prepare(&self, link: &Link) -> Result<(Recipe, Ability)> {
