@@ -109,6 +109,8 @@ fn an_old_primary_that_returns_by_itself_takes_no_write() {
     let said = oslo.psql("app", "CALL nodes.rejoin('paris')");
     assert!(said.ok && said.output.contains("is a standby of \"oslo\""), "{said}");
     assert_eq!(paris.query_texts("app", "SELECT id FROM orders"), [""; 0]);
+    oslo.await_link("paris", "streaming");
+    assert_eq!(events(&oslo, "broken"), [""; 0], "its link was new, not broken");
     oslo.sql("app", "COMMIT PREPARED 'seven'");
     let said = paris.psql("app", "CALL nodes.switchover('paris')");
     assert!(said.ok, "{said}");

@@ -116,6 +116,9 @@ impl LinkWatch {
         if trouble {
             let since = *self.untold.get_or_insert(now);
             let certain = RULES.iter().any(|rule| rule.id == health.rule && rule.is_certain);
+            // A link that is new may be one that is being made: an old primary that returns is
+            // registered before it is a standby.
+            let certain = certain && self.told.is_some();
             if !certain && now.saturating_sub(since) < SETTLE {
                 return None;
             }

@@ -1,11 +1,15 @@
 //! An old primary returns: how far it and the new one are apart, in words, and what forbids to
 //! rewind it, or to have it copied anew.
 
+use crate::desired::NodeId;
 use crate::failover::Reason;
 use crate::lsn::Lsn;
+use crate::name::MAX_NAME_BYTES;
+use crate::pulse::Pulse;
 use crate::rule::RuleId;
 use crate::units;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// Where a primary has left which timelines: its history file (timeline.c).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +34,44 @@ impl Past {
     pub fn left_between(&self, earlier: Lsn, later: Lsn) -> Option<(i64, Lsn)> {
         self.0.iter().rev().find(|(_, left)| earlier < *left && *left < later).copied()
     }
+}
+
+/// Why there is nobody to return to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoPrimary {
+    /// No other primary of the group answers.
+    Silent,
+    /// The server itself is one, and the other has not taken its place.
+    NotNewer,
+}
+
+/// Whom a server follows when it returns: of those with the same data that are no standbys the one
+/// on the highest timeline.
+pub fn primary_for<'a>(
+    own: &Pulse,
+    others: impl Iterator<Item = (NodeId, &'a Pulse)>,
+) -> Result<NodeId, NoPrimary> {
+    let primaries = others.filter(|(_, pulse)| {
+        !pulse.in_recovery && pulse.system_identifier == own.system_identifier
+    });
+    let (id, primary) =
+        primaries.max_by_key(|(_, pulse)| pulse.timeline).ok_or(NoPrimary::Silent)?;
+    let is_newer = own.in_recovery || primary.timeline > own.timeline;
+    if is_newer { Ok(id) } else { Err(NoPrimary::NotNewer) }
+}
+
+/// What the link to a server is called that had none: as the server, or nearly so.
+pub fn free_name(server: &str, taken: &BTreeSet<&str>) -> String {
+    let (mut name, mut number) = (server.to_owned(), 1_u32);
+    while taken.contains(name.as_str()) {
+        number += 1;
+        let suffix = format!("_{number}");
+        let room = MAX_NAME_BYTES - suffix.len();
+        let fits = |end: &usize| server.is_char_boundary(*end);
+        let end = (0..=room.min(server.len())).rev().find(fits).unwrap_or_default();
+        name = format!("{}{suffix}", &server[..end]);
+    }
+    name
 }
 
 /// What the two have not in common.
@@ -196,6 +238,37 @@ mod tests {
     use super::*;
 
     const HISTORY: &str = "1\t0/3000148\tno recovery target specified\n\n2\t0/5000000\tx\n";
+
+    fn primary(timeline: i64) -> Pulse {
+        Pulse { timeline, system_identifier: "7".into(), ..Pulse::default() }
+    }
+
+    #[test]
+    fn whoever_took_its_place_is_followed() {
+        let standby = Pulse { in_recovery: true, ..primary(9) };
+        let foreign = Pulse { system_identifier: "8".into(), ..primary(9) };
+        let (second, third) = (primary(2), primary(3));
+        let others = [(1, &standby), (2, &foreign), (3, &second), (4, &third)];
+        let found =
+            |own: &Pulse, others: &[(NodeId, &Pulse)]| primary_for(own, others.iter().copied());
+        assert_eq!(found(&primary(2), &others), Ok(4));
+        assert_eq!(found(&primary(3), &others), Err(NoPrimary::NotNewer));
+        assert_eq!(found(&primary(2), &others[..2]), Err(NoPrimary::Silent));
+        // A standby that has gone too far returns, too.
+        assert_eq!(found(&standby, &others), Ok(4));
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_numbered() {
+        let name =
+            |server: &str, taken: &[&str]| free_name(server, &taken.iter().copied().collect());
+        assert_eq!(name("paris", &["oslo"]), "paris");
+        assert_eq!(name("paris", &["paris", "paris_2"]), "paris_3");
+        let long = "\u{fc}".repeat(31);
+        let short = format!("{}_2", "\u{fc}".repeat(30));
+        assert_eq!(name(&long, &[&long]), short);
+        assert_eq!(name(&long, &[&long, &short]), format!("{}_3", "\u{fc}".repeat(30)));
+    }
 
     fn explain(timeline: i64, end: Option<u64>) -> String {
         let past = Past::read(HISTORY);

@@ -748,12 +748,17 @@ fn what_does_not_pass_by_itself_is_told_at_once() {
     let lost = Case::subscription().slot(|slot| slot.wal_status = Some("lost".into()));
     let refused = lost.clone().plan(refusal("changes from A to B"));
     // What is missing is known as soon as the planner has looked.
-    let story = Story::new().after(0, &lost);
-    story.tells(&[]);
+    let new = Story::new();
+    let story = new.clone().after(0, &Case::subscription()).after(0, &lost);
+    story.tells(&["streaming"]);
     let story = story.after(1, &refused);
-    story.tells(&["broken"]);
-    assert_eq!(story.told[0].1.message, "is broken: changes from A to B");
-    Story::new().after(0, &lost).after(10, &lost).tells(&["broken"]);
+    story.tells(&["streaming", "broken"]);
+    assert_eq!(story.told[1].1.message, "is broken: changes from A to B");
+    new.clone().after(0, &lost).after(10, &lost).tells(&["broken"]);
+    // Of one that was never well people need not hear at once.
+    let new = new.after(0, &refused).after(9, &refused);
+    new.tells(&[]);
+    new.after(1, &refused).tells(&["broken"]);
 }
 
 #[test]

@@ -25,7 +25,9 @@ use nodes_plan::desired::{Link, LinkId, NodeId, Spec, StandbySpec};
 use nodes_plan::failover::Reason;
 use nodes_plan::lsn::Lsn;
 use nodes_plan::pulse::Pulse;
-use nodes_plan::rejoin::{Divergence, Past, Returning, Way, obstacles};
+use nodes_plan::rejoin::{
+    Divergence, NoPrimary, Past, Returning, Way, free_name, obstacles, primary_for,
+};
 use nodes_plan::render::render;
 use nodes_plan::step::Operation;
 use nodes_plan::switchover::link_to;
@@ -126,32 +128,25 @@ fn primary_of(
     returning: NodeId,
     own: &Pulse,
 ) -> Result<NodeId> {
-    let members = pulses.iter().filter_map(|(id, pulse)| Some((*id, pulse.as_ref().ok()?)));
-    let primaries = members.filter(|(id, pulse)| {
-        *id != returning && !pulse.in_recovery && pulse.system_identifier == own.system_identifier
-    });
-    let found = primaries.max_by_key(|(_, pulse)| pulse.timeline);
+    let others = pulses.iter().filter(|(id, _)| **id != returning);
+    let others = others.filter_map(|(id, pulse)| Some((*id, pulse.as_ref().ok()?)));
     let name = desired.registry.node_name(returning);
-    let refuse = |message: String, hint| Error::Refused {
-        code: Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        message,
-        detail: None,
-        hint,
-    };
-    match found {
-        None => Err(refuse(
+    let (message, hint) = match primary_for(own, others) {
+        Ok(primary) => return Ok(primary),
+        Err(NoPrimary::Silent) => (
             format!("no other primary of the group of \"{name}\" answers"),
             "Register it, or bring it back; nodes.promote() makes one of a standby.",
-        )),
-        Some((_, pulse)) if pulse.timeline <= own.timeline && !own.in_recovery => Err(refuse(
+        ),
+        Err(NoPrimary::NotNewer) => (
             format!(
                 "\"{name}\" is on timeline {}, which is not older than that of the other primary",
                 own.timeline
             ),
             "There are two primaries: stop the one that is not to be, and have it return.",
-        )),
-        Some((id, _)) => Ok(id),
-    }
+        ),
+    };
+    let code = Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+    Err(Error::Refused { code, message, detail: None, hint })
 }
 
 /// The link by which the server will follow, and whether it is new.
@@ -169,12 +164,8 @@ fn register(
         }
         return Ok((link.id, false));
     }
-    let taken = |wanted: &str| rows.links.iter().any(|link| link.name == wanted);
-    let mut link_name = name.to_owned();
-    while taken(&link_name) {
-        // As long as names may be.
-        link_name = link_name.chars().take(30).collect::<String>() + "_again";
-    }
+    let taken = rows.links.iter().map(|link| link.name.as_str()).collect();
+    let link_name = free_name(name, &taken);
     spi::in_own_transaction(|| {
         spi::outlive_a_crash();
         let spec = Spec::Standby(StandbySpec::new(true));
