@@ -160,6 +160,7 @@ async fn rounds(report: &mut Report, only: Option<&BTreeSet<LinkId>>) -> Result<
                 return Ok(());
             }
             sessions = follow_unfinished(&desired, &world, open, report).await;
+            clone::clear_returned(&desired).await?;
             if early {
                 // Whoever streams by now can be waited for.
                 followed = true;

@@ -88,6 +88,13 @@ fn a_dead_primary_is_replaced_from_any_standby() {
     assert_oslo_leads(&cluster, &cluster.oslo);
     // Again it finds nothing to do.
     cluster.oslo.refuses("app", "CALL nodes.promote('oslo')", &["\"oslo\" is not a standby"]);
+    let told = "SELECT severity || ': ' || message FROM nodes.event WHERE kind = 'primary changed'";
+    let told = cluster.oslo.query_texts("app", told);
+    assert!(
+        told[0].starts_with("warning: \"oslo\" is the primary in place of \"paris\" (links"),
+        "{told:?}"
+    );
+    assert_eq!(told.len(), 1, "{told:?}");
     let ready = "SELECT format('%s %s', standby, ready) FROM nodes.failover_ready";
     wait_until("rome could be next", LONG, || cluster.oslo.query_texts("app", ready) == ["rome t"]);
 }

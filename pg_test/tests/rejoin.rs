@@ -113,6 +113,12 @@ fn what_cannot_be_rewound_is_left_alone() {
     let attic = "SET allow_in_place_tablespaces = on; CREATE TABLESPACE attic LOCATION ''";
     assert!(oslo.psql("app", attic).ok);
     refused(REJOIN, ["can neither be rewound nor copied", "RJ03", "RJ06"]);
+    let data = paris.data_dir();
+    let by_hand = format!("--pgdata='{}' --dbname='host=", data.display());
+    refused(
+        REJOIN,
+        ["in its data directory, empty that, run, as", "/pg_basebackup' --write", &by_hand],
+    );
     paris.stop();
     let said = oslo.psql("app", REJOIN);
     assert!(!said.ok && said.output.contains("Start that server"), "{said}");
@@ -161,6 +167,33 @@ fn an_old_primary_that_cannot_be_rewound_is_copied_anew() {
 }
 
 /// That the WAL since the last common checkpoint is gone is what only `pg_rewind` finds.
+/// A server that something else starts and stops is rewound by a person, with the command that the
+/// call prints.
+#[test]
+fn what_is_printed_can_be_run() {
+    let (mut paris, oslo) = pair(&[("wal_log_hints", "on")]);
+    part(&mut paris, &oslo);
+    paris.append_conf("pg_nodes.restart_command = 'false'");
+    paris.reload();
+    let shown = "SHOW pg_nodes.restart_command";
+    wait_until("it is read", LONG, || paris.query_one_text("app", shown) == "false");
+    let said = oslo.psql("app", REJOIN);
+    let told = ["can neither be rewound nor copied", "RJ04", "RJ05", "/pg_basebackup' --write"];
+    assert!(!said.ok && told.iter().all(|text| said.output.contains(text)), "{said}");
+    let (_, command) = said.output.split_once("operating system user, ").expect("a command");
+    let (command, _) = command.split_once(", put them back").expect("what comes next");
+    assert!(command.contains("/pg_rewind' --write-recovery-conf --target-pgdata='"), "{command}");
+    paris.stop();
+    let configuration = paris.data_dir().join("postgresql.conf");
+    let saved = fs::read(&configuration).expect("it has one");
+    let run = pg_test::user::command("sh").arg("-c").arg(command).output().expect("a shell");
+    assert!(run.status.success(), "{command}: {run:?}");
+    fs::write(&configuration, saved).expect("it is there");
+    paris.start_again();
+    rejoin(&oslo);
+    assert_follows(&paris, &oslo);
+}
+
 #[test]
 fn what_pg_rewind_gives_up_is_copied_anew() {
     let (mut paris, oslo) = pair(&[("wal_log_hints", "on"), ("wal_recycle", "off")]);
@@ -274,6 +307,10 @@ fn a_change_over_that_is_interrupted_is_made_by_the_same_call() {
             paris.stop();
             paris.start_again();
             assert_eq!(paris.query_one_text("app", "SELECT pg_is_in_recovery()::text"), "true");
+        }
+        if stopped {
+            apply(&oslo);
+            assert_eq!(beside(&paris), [""; 0], "what it was before is gone");
         }
         let said = rejoin(&oslo);
         assert_eq!(said.contains("returns on the copy"), !stopped, "{said}");

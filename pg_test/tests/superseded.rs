@@ -119,6 +119,24 @@ fn an_old_primary_that_returns_by_itself_takes_no_write() {
     assert_eq!(plan(&paris), [""; 0]);
 }
 
+/// The promotion of oslo was cut short by a crash: it writes on the timeline of paris.
+#[test]
+fn a_primary_on_the_same_timeline_is_a_successor_of_who_returns() {
+    let (mut paris, mut oslo) = pair(&[("pg_nodes.startup_check", "10min")]);
+    paris.crash();
+    oslo.stop();
+    std::fs::remove_file(oslo.data_dir().join("standby.signal")).expect("it was a standby");
+    oslo.append_conf("pg_nodes.startup_check = '10ms'");
+    oslo.start_again();
+    oslo.sql("app", INSERT);
+    paris.start_again();
+    assert!(refused(&paris, INSERT).contains("oslo\" is on timeline 1"));
+    assert_eq!(superseded_by(&paris), "oslo (timeline 1)");
+    oslo.sql("app", "INSERT INTO orders VALUES (8)");
+    let said = oslo.psql("app", "CALL nodes.rejoin('paris')");
+    assert!(!said.ok && said.output.contains("not older than that of the other primary"), "{said}");
+}
+
 /// Whoever writes all the while is told of no commit that one of the two does not have in the end.
 #[test]
 fn what_is_acknowledged_is_kept_when_an_old_primary_returns() {

@@ -408,6 +408,18 @@ fn a_restart_that_does_not_come_about_is_undone() {
     cluster.assert_leads("paris");
 }
 
+/// As a crash leaves one in the moment of a promotion: the server goes on without that timeline.
+#[test]
+fn a_timeline_that_never_began_stops_no_switchover() {
+    let cluster = cluster();
+    let history = cluster.paris.data_dir().join("pg_wal/0000000A.history");
+    std::fs::write(&history, "1\t0/1000000\tno recovery target specified\n").expect("a file");
+    pg_test::user::give(&history);
+    cluster.hand_over("oslo", "oslo");
+    assert!(!history.exists());
+    cluster.hand_over("rome", "paris");
+}
+
 /// For a moment the primary that restarts looks dead, and somebody else, or a script, promotes.
 #[test]
 fn nobody_else_is_promoted_while_the_primary_restarts() {

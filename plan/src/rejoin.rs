@@ -1,12 +1,14 @@
 //! An old primary returns: how far it and the new one are apart, in words, and what forbids to
 //! rewind it, or to have it copied anew.
 
+use crate::conninfo::Conninfo;
 use crate::desired::NodeId;
 use crate::failover::Reason;
 use crate::lsn::Lsn;
 use crate::name::MAX_NAME_BYTES;
 use crate::pulse::Pulse;
 use crate::rule::RuleId;
+use crate::standby::{replication_conninfo, shell_quote};
 use crate::units;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -127,6 +129,47 @@ pub struct Returning {
     pub no_copy: Option<String>,
     /// Whether the new primary has tablespaces.
     pub tablespaces: bool,
+    /// For whoever does by hand what the server cannot; unknown where the role is no superuser.
+    pub data_directory: Option<String>,
+    /// The directory of its programs.
+    pub programs: Option<String>,
+    /// How the new primary is reached.
+    #[serde(skip)]
+    pub primary: Conninfo,
+}
+
+impl Returning {
+    fn rewind_by_hand(&self) -> String {
+        let primary = self.primary.clone().without("password");
+        let options = format!("--target-pgdata={} --source-server=", self.directory());
+        self.by_hand("run", "pg_rewind", &options, &primary)
+    }
+
+    fn copy_by_hand(&self) -> String {
+        let primary = replication_conninfo(self.primary.clone().without("password"));
+        let options = format!(
+            "--wal-method=stream --checkpoint=fast --pgdata={} --dbname=",
+            self.directory()
+        );
+        self.by_hand("empty that, run", "pg_basebackup", &options, &primary)
+    }
+
+    fn directory(&self) -> String {
+        self.data_directory.as_deref().map_or("DIRECTORY".to_owned(), shell_quote)
+    }
+
+    fn by_hand(&self, how: &str, program: &str, options: &str, primary: &Conninfo) -> String {
+        let program = match &self.programs {
+            Some(programs) => shell_quote(&format!("{programs}/{program}")),
+            None => program.to_owned(),
+        };
+        let primary = shell_quote(&primary.to_string());
+        format!(
+            "Stop it, save the configuration files in its data directory, {how}, as its operating \
+             system user, {program} --write-recovery-conf {options}{primary}, put them back, start \
+             it, and make the same call again."
+        )
+    }
 }
 
 /// How it returns.
@@ -146,7 +189,7 @@ pub(crate) struct Rule {
 }
 
 /// Message, after the server's name, and hint.
-type Finding = (String, &'static str);
+type Finding = (String, String);
 
 /// All are asked.
 pub(crate) const RULES: &[Rule] = &[
@@ -193,44 +236,38 @@ pub fn obstacles(name: &str, returning: &Returning, way: Way) -> Vec<Reason> {
     let reason = |rule: &Rule| {
         let (message, hint) = (rule.then)(returning)?;
         let message = format!("\"{name}\": {message}");
-        Some(Reason { rule: rule.id, message, hint: hint.to_owned() })
+        Some(Reason { rule: rule.id, message, hint })
     };
     RULES.iter().filter(|rule| rule.forbids.contains(&way)).filter_map(reason).collect()
 }
 
 fn no_superuser(on: &Returning) -> Option<Finding> {
     const HINT: &str = "Give the node an admin_conninfo of a superuser with nodes.alter_node().";
-    (!on.superuser).then(|| ("the role is not a superuser".to_owned(), HINT))
+    (!on.superuser).then(|| ("the role is not a superuser".to_owned(), HINT.to_owned()))
 }
 
 fn no_hints(on: &Returning) -> Option<Finding> {
     const HINT: &str = "pg_rewind needs one of them from before the two parted; turn \
                         wal_log_hints on for the next time.";
-    (!on.knows_changes).then(|| ("wal_log_hints and data checksums are both off".to_owned(), HINT))
+    let message = "wal_log_hints and data checksums are both off";
+    (!on.knows_changes).then(|| (message.to_owned(), HINT.to_owned()))
 }
 
 fn no_full_pages(on: &Returning) -> Option<Finding> {
     const HINT: &str = "pg_rewind needs it; turn it on for the next time.";
-    (!on.full_page_writes).then(|| ("full_page_writes is off".to_owned(), HINT))
+    (!on.full_page_writes).then(|| ("full_page_writes is off".to_owned(), HINT.to_owned()))
 }
 
 fn no_rewind(on: &Returning) -> Option<Finding> {
-    const HINT: &str = "Stop it, run pg_rewind against the new primary, create standby.signal, \
-                        start it, and make the same call again.";
-    on.no_rewind.clone().map(|why| (why, HINT))
+    on.no_rewind.clone().map(|why| (why, on.rewind_by_hand()))
 }
 
-/// What a person does where the server cannot.
-const COPY_BY_HAND: &str = "Stop it, make its data directory anew from the new primary with \
-                            pg_basebackup --write-recovery-conf, start it, and make the same call \
-                            again.";
-
 fn no_copy(on: &Returning) -> Option<Finding> {
-    on.no_copy.clone().map(|why| (why, COPY_BY_HAND))
+    on.no_copy.clone().map(|why| (why, on.copy_by_hand()))
 }
 
 fn tablespaces(on: &Returning) -> Option<Finding> {
-    on.tablespaces.then(|| ("the new primary has tablespaces".to_owned(), COPY_BY_HAND))
+    on.tablespaces.then(|| ("the new primary has tablespaces".to_owned(), on.copy_by_hand()))
 }
 
 #[cfg(test)]

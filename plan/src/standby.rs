@@ -99,7 +99,8 @@ pub(crate) fn basebackup_command(ctx: &Context<'_>) -> String {
     )
 }
 
-fn shell_quote(text: &str) -> String {
+/// As one word of a shell command.
+pub(crate) fn shell_quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 

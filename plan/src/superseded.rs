@@ -15,16 +15,19 @@ pub enum Standing {
     Confirmed,
     /// A member that was not heard may be further.
     Unconfirmed,
-    /// A member is on a higher timeline: it was promoted in this server's place, or follows who
-    /// was.
+    /// A member is on a higher timeline, see [`standing`]: it was promoted in this server's place,
+    /// or follows who was.
     Superseded { by: NodeId, timeline: i64 },
 }
 
 /// Judges the server that is the node `me` by what the members of its group said last.
 /// `pulse_of` gives `None` for a node that does not answer or is not the server it should be.
+/// `starting`: it has taken no write since its start. One that finds a primary on its own timeline
+/// then has a successor as well: a crash can end a promotion before its timeline begins.
 pub fn standing<'a>(
     registry: &Registry,
     me: NodeId,
+    starting: bool,
     pulse_of: impl Fn(NodeId) -> Option<&'a Pulse>,
 ) -> Standing {
     let nobody = World::default();
@@ -37,7 +40,10 @@ pub fn standing<'a>(
     let same = |pulse: &&Pulse| pulse.system_identifier == mine.system_identifier;
     let further = others()
         .filter_map(|id| Some((id, pulse_of(id).filter(same)?)))
-        .filter(|(_, pulse)| pulse.timeline > mine.timeline)
+        .filter(|(_, pulse)| {
+            let writes_it = starting && !pulse.in_recovery && pulse.timeline == mine.timeline;
+            writes_it || pulse.timeline > mine.timeline
+        })
         // The one that writes is the better name for it.
         .max_by_key(|(id, pulse)| (pulse.timeline, !pulse.in_recovery, std::cmp::Reverse(*id)));
     match further {

@@ -30,15 +30,19 @@ fn pulse(timeline: i64, in_recovery: bool) -> Pulse {
 
 /// paris, with the standby london, which oslo follows.
 fn judge(pulses: &[(NodeId, Pulse)]) -> Standing {
+    judge_at(false, pulses)
+}
+
+fn judge_at(starting: bool, pulses: &[(NodeId, Pulse)]) -> Standing {
     let registry = registry(&[(PARIS, LONDON), (LONDON, OSLO)]);
     let pulses: BTreeMap<_, _> = pulses.iter().cloned().collect();
-    standing(&registry, PARIS, |id| pulses.get(&id))
+    standing(&registry, PARIS, starting, |id| pulses.get(&id))
 }
 
 #[test]
 fn a_server_without_standbys_is_alone() {
     let registry = registry(&[(LONDON, OSLO)]);
-    assert_eq!(standing(&registry, PARIS, |_| None), Standing::Alone);
+    assert_eq!(standing(&registry, PARIS, true, |_| None), Standing::Alone);
 }
 
 #[test]
@@ -71,6 +75,16 @@ fn another_server_in_the_place_of_a_member_says_nothing() {
     let other = Pulse { system_identifier: "8".to_owned(), ..pulse(5, false) };
     let heard = [(PARIS, pulse(1, false)), (LONDON, other), (OSLO, pulse(1, true))];
     assert_eq!(judge(&heard), Standing::Unconfirmed);
+}
+
+/// One whose promotion had no time to begin a timeline of its own.
+#[test]
+fn who_starts_leaves_the_place_to_who_writes() {
+    let heard = [(PARIS, pulse(1, false)), (LONDON, pulse(1, false)), (OSLO, pulse(1, true))];
+    assert_eq!(judge_at(true, &heard), Standing::Superseded { by: LONDON, timeline: 1 });
+    assert_eq!(judge(&heard), Standing::Confirmed, "who was there first goes on");
+    let behind = [(PARIS, pulse(2, false)), (LONDON, pulse(1, false)), (OSLO, pulse(2, true))];
+    assert_eq!(judge_at(true, &behind), Standing::Confirmed);
 }
 
 #[test]

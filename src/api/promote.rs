@@ -51,7 +51,7 @@ fn move_links(
     check_superuser("nodes.move_links()", WHY_SUPERUSER)?;
     active_rows("nodes.move_links()")?;
     let becomes = if follows { OldPrimary::Follows } else { OldPrimary::IsGone };
-    let moved = promote::rewrite(new_primary, old_primary, becomes)?;
+    let moved = promote::rewrite_and_tell(new_primary, old_primary, becomes)?;
     Ok(format!("{moved} links of \"{old_primary}\" are of \"{new_primary}\" now"))
 }
 

@@ -5,7 +5,7 @@
 mod leftover;
 mod prepare;
 
-pub use leftover::{clear_done, clear_removed};
+pub use leftover::{clear_done, clear_removed, clear_returned};
 pub use prepare::{Parties, Request, call, unregistered_recipe};
 
 use super::desired::Desired;
@@ -294,13 +294,10 @@ impl<'a> Job<'a> {
 
     /// One that takes longer is told of, but no failure.
     async fn await_stream(&self) -> Result<()> {
-        const STREAMING: &str = "SELECT pid FROM pg_stat_replication \
-             WHERE application_name = $1 AND state = 'streaming'";
         let mut primary = open(self.desired, self.parties.primary).await?;
         let started = Instant::now();
         while started.elapsed() < ANSWER_LIMIT {
-            let answer = primary.connection.query(STREAMING, &[Some(&self.task.mark)]).await?;
-            if !answer.is_empty() {
+            if demote::streams(&mut primary, &self.task.mark).await? {
                 return Ok(());
             }
             reactor::sleep(PAUSE).await;

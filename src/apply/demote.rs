@@ -102,6 +102,13 @@ pub async fn await_standby(desired: &Desired, node: NodeId, deadline: Instant) -
     }
 }
 
+/// Whether a standby streams from the session's server by a link's mark.
+pub async fn streams(session: &mut Session, mark: &str) -> Result<bool> {
+    const STREAMING: &str =
+        "SELECT 1 FROM pg_stat_replication WHERE application_name = $1 AND state = 'streaming'";
+    Ok(!session.connection.query(STREAMING, &[Some(mark)]).await?.is_empty())
+}
+
 /// Waits until a standby has replayed so far.
 pub async fn await_replay(
     desired: &Desired,

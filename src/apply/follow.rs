@@ -1,6 +1,7 @@
 //! What the last step begins and the servers finish by themselves: initial copies, and
 //! standbys that start to stream. Watched to the end, with progress.
 
+use super::demote;
 use super::desired::Desired;
 use super::report::{Report, warn};
 use crate::libpq::error::Error as PeerError;
@@ -295,18 +296,16 @@ async fn watch_standby(
     link: &Link,
     sessions: &Shared,
 ) -> std::result::Result<(), String> {
-    const STREAMING: &str = "SELECT count(*) FROM pg_stat_replication WHERE application_name = $1 \
-         AND state = 'streaming'";
     let (Some(session), true) = (sessions.get(&link.from), sessions.contains_key(&link.to)) else {
         return Ok(());
     };
     let mark = desired.registry.mark(link).slot_name();
     let started = Instant::now();
     while started.elapsed() < STREAM_LIMIT {
-        let answer = session.lock().await.connection.query(STREAMING, &[Some(&mark)]).await;
-        match answer {
-            Ok(answer) if answer.value(0, 0) == Some("0") => reactor::sleep(PAUSE).await,
-            Ok(_) => return Ok(()),
+        let streams = demote::streams(&mut *session.lock().await, &mark).await;
+        match streams {
+            Ok(false) => reactor::sleep(PAUSE).await,
+            Ok(true) => return Ok(()),
             Err(error) => return Err(format!("its primary could not be asked: {error}")),
         }
     }

@@ -2,7 +2,7 @@
 //! registry, wherever it is written, says what is now.
 
 use super::desired::Desired;
-use super::promote::rewrite;
+use super::promote::rewrite_and_tell;
 use super::report::warn;
 use crate::catalog::Rows;
 use crate::error::{Error, Result};
@@ -223,7 +223,9 @@ impl<'a> Writer<'a> {
     /// Has the registry say that `new` is where `old` was.
     pub fn relink(&self, new: &str, old: &str, becomes: OldPrimary) -> Result<()> {
         match self {
-            Writer::Here => spi::in_own_transaction(|| rewrite(new, old, becomes)).map(|_| ()),
+            Writer::Here => {
+                spi::in_own_transaction(|| rewrite_and_tell(new, old, becomes)).map(|_| ())
+            }
             Writer::There(desired, node) => {
                 let follows = if becomes == OldPrimary::Follows { ", true)" } else { ", false)" };
                 let sql = Sql::new("SELECT nodes.move_links(").literal(old).raw(", ").literal(new);

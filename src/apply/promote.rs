@@ -7,7 +7,7 @@ use super::demote;
 use super::desired::Desired;
 use super::leader::{self, Writer, forget_awaited, forget_upstream, make_primary, open};
 use super::report::warn;
-use crate::catalog::Rows;
+use crate::catalog::{self, Event, Rows};
 use crate::error::{Error, Result};
 use crate::libpq::reactor;
 use crate::observe;
@@ -193,6 +193,29 @@ async fn reaches(session: &mut Session, primary: &str) -> Option<String> {
     (asked.is_ok() && connected).then(|| "it can connect to it".to_owned())
 }
 
+/// What an event of it is called, and says.
+pub const PRIMARY_CHANGED: &str = "primary changed";
+
+pub fn changed(new: &str, old: &str, moved: usize) -> String {
+    format!("\"{new}\" is the primary in place of \"{old}\" (links moved: {moved})")
+}
+
+/// As [`rewrite`], with an event.
+pub fn rewrite_and_tell(new: &str, old: &str, becomes: OldPrimary) -> Result<usize> {
+    let moved = rewrite(new, old, becomes)?;
+    if moved > 0 {
+        catalog::append_event(&Event {
+            node: Some(new),
+            link: None,
+            kind: PRIMARY_CHANGED,
+            severity: if becomes == OldPrimary::Follows { "info" } else { "warning" },
+            message: &changed(new, old, moved),
+            detail: None,
+        })?;
+    }
+    Ok(moved)
+}
+
 /// Has the registry say that `new` is where `old` was, in the caller's transaction.
 pub fn rewrite(new: &str, old: &str, becomes: OldPrimary) -> Result<usize> {
     let rows = Rows::load()?;
@@ -204,7 +227,7 @@ pub fn rewrite(new: &str, old: &str, becomes: OldPrimary) -> Result<usize> {
             Change::Move { link, from, to } => Operation::MoveLink { link, from, to },
             Change::Forget { link } => Operation::ForgetLink { link },
         };
-        crate::catalog::run_step(render(&step).text())?;
+        catalog::run_step(render(&step).text())?;
     }
     Ok(changes.len())
 }

@@ -14,7 +14,7 @@ use super::leader::{self, open};
 use super::promote::wal_timeline;
 use super::report::warn;
 use crate::catalog::{self, Event, Rows};
-use crate::clone::demote::{Demotion, Source};
+use crate::clone::demote::{Ability, Demotion, Source};
 use crate::clone::swap::Stage;
 use crate::error::{Error, Result};
 use crate::libpq::reactor;
@@ -142,7 +142,8 @@ fn primary_of(
                 "\"{name}\" is on timeline {}, which is not older than that of the other primary",
                 own.timeline
             ),
-            "There are two primaries: stop the one that is not to be, and have it return.",
+            "There are two primaries: have the other one return, or stop this one, and make it \
+             anew with nodes.clone_standby().",
         ),
     };
     let code = Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
@@ -228,18 +229,14 @@ impl Rejoining<'_> {
     async fn choose(&self, session: &mut Session, primary: &mut Session) -> Result<Way> {
         let mark = self.mark(link_to(&self.desired.registry, self.returning), session)?;
         let demotion = Demotion { mark, ..Demotion::default() };
-        let mut on: Returning = leader::ask(session, RETURNING, &[]).await?;
         let ability = demote::ability(session, &demotion).await;
+        let on = self.ask(session, &ability).await?;
         match ability.as_ref().map(|ability| ability.stage) {
             Ok(Stage::Named) => return Ok(Way::Copy),
             // What an earlier return has left would be in the way of another copy.
             Ok(Stage::Taken) => demote::finish(session, &demotion).await?,
             Ok(Stage::Nothing | Stage::Complete) | Err(_) => {}
         }
-        (on.no_rewind, on.no_copy) = match &ability {
-            Ok(ability) => (ability.no_rewind.clone(), ability.no_copy.clone()),
-            Err(why) => (Some(why.clone()), Some(why.clone())),
-        };
         let against = obstacles(self.name, &on, Way::Rewind);
         if against.is_empty() {
             return Ok(Way::Rewind);
@@ -257,6 +254,34 @@ impl Rejoining<'_> {
         let others: Vec<Reason> = others.collect();
         all.extend(others);
         Err(self.refusal("can neither be rewound nor copied anew", &all, NOTHING_CHANGED))
+    }
+
+    /// What the server says of itself, and whoever helps it must know.
+    async fn ask(
+        &self,
+        session: &mut Session,
+        ability: &std::result::Result<Ability, String>,
+    ) -> Result<Returning> {
+        let node = self.desired.registry.nodes.get(&self.primary);
+        let primary = node.map(|node| node.conninfo.clone()).unwrap_or_default();
+        let on: Returning = leader::ask(session, RETURNING, &[]).await?;
+        let text = |path: &Path| Some(path.to_string_lossy().into_owned());
+        Ok(match ability {
+            Ok(ability) => Returning {
+                no_rewind: ability.no_rewind.clone(),
+                no_copy: ability.no_copy.clone(),
+                data_directory: text(&ability.data_directory),
+                programs: text(&ability.bin_directory),
+                primary,
+                ..on
+            },
+            Err(why) => Returning {
+                no_rewind: Some(why.clone()),
+                no_copy: Some(why.clone()),
+                primary,
+                ..on
+            },
+        })
     }
 
     fn lines(&self, reasons: &[Reason]) -> String {

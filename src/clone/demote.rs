@@ -94,7 +94,10 @@ fn no_restart() -> Option<String> {
         return None;
     }
     if let Some(unit) = service_unit() {
-        return Some(format!("it belongs to the service manager as {unit}"));
+        return Some(format!(
+            "it belongs to the service manager as {unit}, and \"sudo systemctl restart {unit}\" \
+             restarts it"
+        ));
     }
     no_program("pg_ctl")
 }
@@ -148,11 +151,36 @@ pub fn cancel() -> Result<()> {
     }
 }
 
+/// Takes the history of later timelines away from a primary. A promotion that a crash has ended
+/// before its first record leaves one (xlog.c removes `standby.signal` before that), and the server
+/// goes on as a primary on the timeline before; as a standby it would look for the later one, and
+/// not start.
+fn forget_later_timelines() -> Result<()> {
+    const TIMELINE: &str = "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8) \
+         WHERE NOT pg_is_in_recovery()";
+    let Some(own) = crate::pg::spi::read_text(TIMELINE, &[])? else { return Ok(()) };
+    let directory = data_directory().join("pg_wal");
+    let could_not = |error| system("could not look through pg_wal", &error);
+    for entry in fs::read_dir(&directory).map_err(could_not)? {
+        let name = entry.map_err(could_not)?.file_name();
+        let timeline = name.to_str().and_then(|name| name.strip_suffix(".history"));
+        // Eight digits each.
+        if timeline.is_some_and(|timeline| timeline.len() == own.len() && *timeline > *own) {
+            fs::remove_file(directory.join(&name)).map_err(could_not)?;
+        }
+    }
+    Ok(())
+}
+
 /// Returns when the restart has begun.
 pub fn restart(demotion: &Demotion) -> Result<()> {
+    let on_its_own_data = demotion.source.is_none() && !demotion.swap;
+    if on_its_own_data {
+        forget_later_timelines()?;
+    }
     let signal = data_directory().join("standby.signal");
     if let Some(command) = guc::restart_command() {
-        if demotion.source.is_some() || demotion.swap {
+        if !on_its_own_data {
             let message = "a server with pg_nodes.restart_command is rewound by hand".to_owned();
             let hint = "Stop it, run pg_rewind, create standby.signal and start it.";
             return refuse(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message, hint);

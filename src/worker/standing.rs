@@ -73,9 +73,10 @@ impl State {
         let Some(desired) = &self.desired else { return Standing::Alone };
         let has_group = rows.links.iter().any(|link| matches!(link.spec, Spec::Standby(_)));
         let pulse_of = |id: NodeId| self.nodes.get(&id)?.answer();
+        let starting = !gate::state().admits();
         match self.myself() {
             _ if !has_group => Standing::Alone,
-            Some((me, _)) => match standing(&desired.registry, me, pulse_of) {
+            Some((me, _)) => match standing(&desired.registry, me, starting, pulse_of) {
                 Standing::Alone => Standing::Alone,
                 // Its recovery gives a standby its place.
                 _ if spi::in_recovery() => Standing::Confirmed,

@@ -3,7 +3,7 @@
 
 use super::events::Event;
 use super::state::State;
-use crate::apply::promote::rewrite;
+use crate::apply::promote::{PRIMARY_CHANGED, changed, rewrite};
 use nodes_plan::desired::NodeId;
 use nodes_plan::promotion::OldPrimary;
 use nodes_plan::takeover::{Takeover, takeovers};
@@ -37,11 +37,9 @@ fn taken_over(old: &str, new: &str, moved: usize) -> Event {
     Event {
         node: Some(new.to_owned()),
         link: None,
-        kind: "primary changed",
+        kind: PRIMARY_CHANGED,
         severity: Severity::Warning,
-        message: format!(
-            "\"{new}\" was made the primary in place of \"{old}\": {moved} links move"
-        ),
+        message: changed(new, old, moved),
         rule: "",
         hint: None,
     }

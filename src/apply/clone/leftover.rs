@@ -2,6 +2,7 @@
 //! the server that made it takes it away.
 
 use super::call;
+use crate::apply::demote;
 use crate::apply::desired::Desired;
 use crate::apply::leader::open;
 use crate::apply::report::warn;
@@ -42,6 +43,22 @@ pub async fn clear_done(desired: &Desired, link: LinkId) -> Result<()> {
         true => note_done(link.id),
         false => Ok(()),
     }
+}
+
+/// The same for all that have returned without whoever called for it.
+pub async fn clear_returned(desired: &Desired) -> Result<()> {
+    let returned = |link: &&Link| unfinished(link).is_some_and(|place| place.swap);
+    for link in desired.registry.links.iter().filter(returned) {
+        // One that is copied in place of a standby is a standby, too, and receives nothing.
+        let streams = async {
+            let mut primary = open(desired, link.from).await?;
+            demote::streams(&mut primary, &desired.registry.mark(link).slot_name()).await
+        };
+        if streams.await.unwrap_or(false) {
+            clear_done(desired, link.id).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Takes away what copies for removed links have left; whether the registry says something else

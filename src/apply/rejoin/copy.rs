@@ -2,7 +2,7 @@
 //! its data directory, so that a call that fails or is cancelled leaves it as it was. Only the
 //! restart, at the end, has it change over.
 
-use super::{COPY_TRUE, RETURNING, Rejoining, silent, started};
+use super::{COPY_TRUE, Rejoining, silent, started};
 use crate::apply::clone::{Job, Parties, call, unregistered_recipe};
 use crate::apply::demote;
 use crate::apply::leader::{self, open};
@@ -100,9 +100,9 @@ impl Rejoining<'_> {
         let mut session = open(self.desired, self.returning).await?;
         let mut primary = open(self.desired, self.primary).await?;
         let mark = self.mark(Some(link), &session)?;
-        let on = leader::ask(&mut session, RETURNING, &[]).await?;
-        let no_copy = self.ability(&mut session, &mark).await?.no_copy;
-        self.check_copy(Returning { no_copy, ..on }, &mut session, &mut primary, &mark).await
+        let ability = self.ability(&mut session, &mark).await?;
+        let on = self.ask(&mut session, &Ok(ability)).await?;
+        self.check_copy(on, &mut session, &mut primary, &mark).await
     }
 
     pub(super) fn copy(&self, link: &Link, is_new: bool) -> Result<()> {
