@@ -273,6 +273,8 @@ pub(crate) const RULES: &[LinkRule] = &[
         Initializing,
         why::unfinished,
     ),
+    // A standby is refused, and is none, for a moment also while calls change who is the primary.
+    rule("LH25", "the planner refuses the standby", Broken, why::refused_standby),
     certain(rule("LH03", "the planner refuses the link", Broken, why::refused)),
     rule("LH04", "a node of the link does not answer", Waiting, why::silent_side),
     rule("LH05", "the planner waits for something else first", Waiting, why::waiting),
@@ -280,7 +282,7 @@ pub(crate) const RULES: &[LinkRule] = &[
     rule("LH07", "the slot or the subscription is gone and can be made again", Missing, why::gone),
     // Of a subscription the planner says which changes, and that is an event at once.
     rule("LH08", "the slot is gone or lost with changes in it", Broken, why::slot_lost),
-    certain(rule("LH09", "the standby is not in recovery", Broken, why::promoted)),
+    rule("LH09", "the standby is not in recovery", Broken, why::promoted),
     rule("LH10", "the subscription was disabled by hand or by an error", Drifted, why::disabled),
     rule("LH11", "an object is not as the link says", Drifted, why::drifted),
     rule("LH12", "replay is paused on the standby", Paused, why::replay_paused),

@@ -10,6 +10,10 @@ use std::time::Duration;
 /// connection comes back after `wal_retrieve_retry_interval` (5 s).
 const SETTLE: Duration = Duration::from_secs(10);
 
+/// Trouble that is over sooner is none: two nodes that are heard one after the other may seem not to
+/// fit for a moment.
+const BRIEF: Duration = Duration::from_secs(1);
+
 #[derive(Debug, Clone)]
 pub struct LinkWatch {
     state: LinkStatus,
@@ -21,6 +25,11 @@ pub struct LinkWatch {
     settled: Option<LinkStatus>,
     /// When it was last well; before that, when the watch began.
     well: Duration,
+    /// Since when it is in trouble.
+    trouble: Option<Duration>,
+    /// Whether that is counted as a fall; trouble that changes its kind, as what was found first
+    /// explains what comes next, is still the same.
+    fallen: bool,
     /// Since when trouble lasts that people have not heard of.
     untold: Option<Duration>,
     /// The last state that people were told.
@@ -40,6 +49,8 @@ impl LinkWatch {
             judged: now,
             settled: None,
             well: now,
+            trouble: None,
+            fallen: false,
             untold: None,
             told: None,
             damper: Damper::default(),
@@ -50,6 +61,7 @@ impl LinkWatch {
     pub fn resume(&mut self, told: LinkStatus) {
         (self.told, self.settled) = (Some(told), Some(told));
         self.was_read = told.is_well();
+        self.fallen = told.is_trouble();
     }
 
     /// For [`crate::link_health::LinkEvidence`].
@@ -93,18 +105,18 @@ impl LinkWatch {
         let unmade = self.settled.is_none() && self.state == LinkStatus::Missing;
         if unmade || !(well || trouble) {
             // One that fails to connect and tries again is in trouble all the time.
-            self.untold = self.untold.filter(|_| self.state == LinkStatus::Initializing);
+            if self.state != LinkStatus::Initializing {
+                (self.trouble, self.untold) = (None, None);
+            }
             return self.calm(now, health);
         }
-        if self.settled != Some(self.state) {
-            // Trouble that only changes its kind, as what was found first explains what comes
-            // next, is still the same fall.
-            let fell = trouble && !self.settled.is_some_and(LinkStatus::is_trouble);
-            self.settled = Some(self.state);
-            let damped = self.damper.change(now, fell);
-            if damped != Damped::Told {
-                return self.muffled(damped, health);
-            }
+        let certain = RULES.iter().any(|rule| rule.id == health.rule && rule.is_certain);
+        // A link that is new may be one that is being made: an old primary that returns is
+        // registered before it is a standby.
+        let certain = certain && self.told.is_some();
+        let damped = self.damp(now, certain);
+        if damped != Damped::Told {
+            return self.muffled(damped, health);
         }
         if self.damper.is_flapping() {
             return self.calm(now, health);
@@ -115,10 +127,6 @@ impl LinkWatch {
         }
         if trouble {
             let since = *self.untold.get_or_insert(now);
-            let certain = RULES.iter().any(|rule| rule.id == health.rule && rule.is_certain);
-            // A link that is new may be one that is being made: an old primary that returns is
-            // registered before it is a standby.
-            let certain = certain && self.told.is_some();
             if !certain && now.saturating_sub(since) < SETTLE {
                 return None;
             }
@@ -131,6 +139,22 @@ impl LinkWatch {
         }
         let message = self.message(now, health);
         Some(self.tell(self.state.severity(), self.state.label(), message, health))
+    }
+
+    /// Counts falls and what changes between them. `certain`: trouble that is not brief.
+    fn damp(&mut self, now: Duration, certain: bool) -> Damped {
+        let changed = self.settled != Some(self.state);
+        self.settled = Some(self.state);
+        if self.state.is_well() {
+            (self.trouble, self.fallen) = (None, false);
+        } else {
+            let since = *self.trouble.get_or_insert(now);
+            if !self.fallen && (certain || now.saturating_sub(since) >= BRIEF) {
+                self.fallen = true;
+                return self.damper.change(now, true);
+            }
+        }
+        if changed { self.damper.change(now, false) } else { Damped::Told }
     }
 
     /// What becomes of a change that is not told as it is.
@@ -179,7 +203,9 @@ impl LinkWatch {
         let initializing = self.state == LinkStatus::Initializing;
         let reader = self.unread.filter(|_| initializing).map(|since| since + READER_LIMIT);
         let untold = self.untold.map(|since| since + SETTLE);
-        let all = reader.into_iter().chain(untold).chain(self.damper.deadline());
+        let brief = self.trouble.filter(|_| !self.fallen && self.state.is_trouble());
+        let fall = brief.map(|since| since + BRIEF);
+        let all = reader.into_iter().chain(untold).chain(fall).chain(self.damper.deadline());
         all.filter(|deadline| *deadline > self.judged).min()
     }
 

@@ -270,7 +270,8 @@ fn cases() -> Vec<Row> {
             Removing,
             "nodes.apply() has not run since",
         ),
-        ("LH03", Case::standby().plan(refused), Broken, "it cannot"),
+        ("LH25", Case::standby().plan(refused.clone()), Broken, "it cannot"),
+        ("LH03", Case::subscription().plan(refused), Broken, "it cannot"),
         (
             "LH23",
             cloned("streaming database files", 1, Some(4)),
@@ -731,9 +732,12 @@ fn a_new_link_tells_only_that_it_streams() {
 fn trouble_is_told_when_it_lasts() {
     let story = Story::new().after(0, &Case::subscription()).after(1, &unread());
     story.tells(&["streaming"]);
-    assert_eq!(story.watch.deadline(), Some(story.now + Duration::from_secs(10)));
+    let deadline = |story: &Story| story.watch.deadline().map(|at| (at - story.now).as_secs());
+    assert_eq!(deadline(&story), Some(1), "then it counts");
+    let story = story.after(1, &unread());
+    assert_eq!(deadline(&story), Some(9), "then it is told");
     story.clone().after(5, &Case::subscription()).tells(&["streaming"]);
-    let story = story.after(10, &unread()).after(60, &unread());
+    let story = story.after(9, &unread()).after(60, &unread());
     story.tells(&["streaming", "broken"]);
     let (_, broken) = &story.told[1];
     assert_eq!((broken.from, broken.severity), (LinkStatus::Streaming, Severity::Critical));
@@ -755,7 +759,13 @@ fn what_does_not_pass_by_itself_is_told_at_once() {
     story.tells(&["streaming", "broken"]);
     assert_eq!(story.told[1].1.message, "is broken: changes from A to B");
     new.clone().after(0, &lost).after(10, &lost).tells(&["broken"]);
-    // Of one that was never well people need not hear at once.
+    // Of one that was never well people need not hear at once, nor of a standby that may be
+    // changing places.
+    let told = new.clone().after(0, &Case::standby());
+    let refused_standby = Case::standby().plan(refusal("a primary of its own"));
+    let told = told.after(1, &refused_standby).after(9, &refused_standby);
+    told.tells(&["streaming"]);
+    told.after(1, &refused_standby).tells(&["streaming", "broken"]);
     let new = new.after(0, &refused).after(9, &refused);
     new.tells(&[]);
     new.after(1, &refused).tells(&["broken"]);
@@ -786,7 +796,7 @@ fn a_reader_that_never_stays_is_told() {
 fn a_hundred_flips_are_a_handful_of_events() {
     let mut story = Story::new();
     for _ in 0..100 {
-        story = story.after(1, &Case::subscription()).after(2, &unread());
+        story = story.after(1, &Case::subscription()).after(1, &unread()).after(1, &unread());
     }
     story.tells(&["streaming", "flapping"]);
     let mut story = story.after(1, &Case::subscription());
@@ -795,6 +805,17 @@ fn a_hundred_flips_are_a_handful_of_events() {
     }
     story.tells(&["streaming", "flapping", "stable"]);
     assert_eq!(story.told[2].1.message, "is stable again: streaming");
+}
+
+/// Where one node is heard and the other not yet, they do not fit for a moment.
+#[test]
+fn what_is_brief_is_no_trouble() {
+    let mut story = Story::new().after(0, &Case::subscription());
+    for _ in 0..100 {
+        story.look(Duration::from_millis(100), &unread());
+        story.look(Duration::from_millis(900), &Case::subscription());
+    }
+    story.tells(&["streaming"]);
 }
 
 /// A subscription is disabled, its slot is dropped, and the planner says what that means: within

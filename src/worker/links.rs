@@ -28,6 +28,8 @@ pub struct Links {
 }
 
 struct WatchedLink {
+    /// From where to where it leads.
+    ends: (NodeId, NodeId),
     limits: OwnLimits,
     /// What the last plan says; `None`: there was none since the link came.
     plan: Option<LinkPlan>,
@@ -63,7 +65,12 @@ impl Links {
         self.watched.retain(|id, _| ids.contains(id));
         self.of_node.clear();
         for row in present {
-            let link = self.watched.entry(row.id).or_insert_with(WatchedLink::new);
+            let ends = (row.from_node, row.to_node);
+            let link = self.watched.entry(row.id).or_insert_with(|| WatchedLink::new(ends));
+            if link.ends != ends {
+                // What was seen of it says nothing: it leads elsewhere.
+                *link = WatchedLink::new(ends);
+            }
             link.limits = row.limits;
             link.told = link.told.take().or_else(|| told.get(&row.name).cloned());
             // What was planned was planned for something else.
@@ -181,8 +188,9 @@ impl Links {
 }
 
 impl WatchedLink {
-    fn new() -> Self {
+    fn new(ends: (NodeId, NodeId)) -> Self {
         WatchedLink {
+            ends,
             limits: OwnLimits::default(),
             plan: None,
             watch: None,

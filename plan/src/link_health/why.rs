@@ -64,6 +64,10 @@ pub(super) fn unfinished(scene: &Scene<'_>) -> Option<Why> {
     Why::new(reason, hint)
 }
 
+pub(super) fn refused_standby(scene: &Scene<'_>) -> Option<Why> {
+    refused(scene).filter(|_| scene.is_standby())
+}
+
 pub(super) fn refused(scene: &Scene<'_>) -> Option<Why> {
     scene.e.plan.refused.as_ref().and_then(Why::told)
 }
