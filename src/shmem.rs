@@ -4,6 +4,7 @@
 
 use crate::pg::latch::SharedLatch;
 use crate::pg::shmem::{self, CHUNK_BYTES, Chunk, Control, Database, Record, Segment};
+use crate::record::epoch_now;
 use nodes_plan::desired::{LinkId, NodeId};
 use std::collections::BTreeSet;
 
@@ -338,6 +339,25 @@ pub fn end_worker(oid: u32, process: i32, ended: Ended) {
         segment.control.launcher
     });
     launcher.unwrap_or(SharedLatch::NOBODY).set();
+}
+
+/// Tells a database's worker that a session restarts a node now.
+pub fn announce_restart(oid: u32, node: NodeId) {
+    shmem::write(|segment| {
+        if let Some(database) = segment.control.databases.iter_mut().find(|d| d.oid == oid) {
+            (database.restarted, database.restarted_at) = (node, epoch_now());
+        }
+    });
+}
+
+/// Whether a node that does not answer may be one that a session has just restarted.
+pub fn may_restart(oid: u32, node: NodeId) -> bool {
+    const LIMIT: f64 = 60.0;
+    let begun = shmem::read(|segment| {
+        let mut databases = segment.control.databases.iter();
+        databases.find(|d| d.oid == oid && d.restarted == node).map(|d| d.restarted_at)
+    });
+    begun.flatten().is_some_and(|begun| (0.0..LIMIT).contains(&(epoch_now() - begun)))
 }
 
 /// Tells a database's worker that something was committed.

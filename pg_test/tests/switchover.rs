@@ -480,12 +480,13 @@ impl Applying {
     }
 }
 
+const READY: &str = "SELECT bool_and(ready)::text FROM nodes.failover_ready";
+
 /// On which server it is called, and who takes over.
 fn hand_over_meanwhile(apply_on: &[&Server], calls: [(&Server, &str); 3]) {
     let applying = Applying::start(apply_on);
-    let ready = "SELECT bool_and(ready)::text FROM nodes.failover_ready";
     for (on, to) in calls {
-        wait_until("it could hand over", LONG, || on.query_one_text("app", ready) == "true");
+        wait_until("it could hand over", LONG, || on.query_one_text("app", READY) == "true");
         let said = on.psql("app", &format!("CALL nodes.switchover('{to}')"));
         assert!(said.ok && said.output.contains(&format!("\"{to}\" is the primary")), "{said}");
     }
@@ -517,6 +518,35 @@ fn who_applies_meanwhile_on_the_primary_does_no_harm() {
     apply(&cluster.rome);
     cluster.assert_leads("rome");
     writer.finish().assert_kept(&cluster.rome, "inventory.items");
+}
+
+/// Whoever is called when a node is down is not called for one that restarts as it should.
+#[test]
+fn a_planned_restart_is_no_alarm() {
+    let watching = [
+        ("shared_preload_libraries", "pg_nodes"),
+        ("pg_nodes.heartbeat_interval", "100ms"),
+        ("max_worker_processes", "16"),
+    ];
+    let quartet = Quartet::start(&watching, "CREATE TABLE orders (id integer PRIMARY KEY)");
+    quartet.london.sql("app", "CREATE EXTENSION pg_nodes");
+    quartet.register(&quartet.london);
+    apply(&quartet.london);
+    for to in ["oslo", "paris"] {
+        for name in ["paris", "oslo", "rome"] {
+            quartet.london.await_health(name, "up");
+        }
+        wait_until("it could hand over", LONG, || {
+            quartet.london.query_one_text("app", READY) == "true"
+        });
+        let said = quartet.london.psql("app", &format!("CALL nodes.switchover('{to}')"));
+        assert!(said.ok && said.output.contains(&format!("\"{to}\" is the primary")), "{said}");
+    }
+    for name in ["paris", "oslo", "rome"] {
+        quartet.london.await_health(name, "up");
+    }
+    let alarms = "SELECT message FROM nodes.event WHERE severity <> 'info'";
+    assert_eq!(quartet.london.query_texts("app", alarms), [""; 0]);
 }
 
 #[test]

@@ -7,6 +7,8 @@ use crate::clone::demote::{Ability, Action, Demotion};
 use crate::error::{Error, Result};
 use crate::libpq::reactor;
 use crate::observe::session::Session;
+use crate::pg::process;
+use crate::shmem;
 use nodes_plan::clone::{Recipe, recipe};
 use nodes_plan::desired::{Link, NodeId, Registry};
 use nodes_plan::lsn::Lsn;
@@ -57,8 +59,9 @@ pub async fn tell(session: &mut Session, recipe: &Recipe) -> Result<()> {
     Ok(())
 }
 
-/// Ends the server; it returns by itself.
-pub async fn restart(session: &mut Session, demotion: &Demotion) -> Result<()> {
+/// Ends the node's server; it returns by itself.
+pub async fn restart(session: &mut Session, node: NodeId, demotion: &Demotion) -> Result<()> {
+    shmem::announce_restart(process::database(), node);
     match call(session, FUNCTION, Action::Restart, demotion).await {
         // It may be gone before it has answered.
         Err(Error::Peer(error)) if matches!(error.sqlstate.as_deref(), Some("57P01" | "08006")) => {

@@ -326,7 +326,7 @@ impl Rejoining<'_> {
         demote::make_slot(&mut session, &recipe.mark).await?;
         let before = started(&mut session).await?;
         pgrx::notice!("\"{}\" stops, and is rewound", self.name);
-        demote::restart(&mut session, &demotion).await?;
+        demote::restart(&mut session, self.returning, &demotion).await?;
         let Some(why) = self.await_return(&demotion, &before, None).await? else { return Ok(None) };
         if let Err(error) =
             demote::drop_slot(&mut open(self.desired, self.returning).await?, &demotion.mark).await

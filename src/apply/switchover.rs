@@ -204,7 +204,7 @@ impl<'a> Handover<'a> {
             let mut old = open(self.desired, self.old).await?;
             self.prepare(&mut old).await?;
             self.restarted.set(Some(Instant::now()));
-            demote::restart(&mut old, &self.demotion()).await?;
+            demote::restart(&mut old, self.old, &self.demotion()).await?;
         } else {
             self.touched.set(true);
         }

@@ -100,6 +100,9 @@ pub struct Database {
     pub failed: bool,
     /// Something was committed that the worker should look at.
     pub woken: bool,
+    /// The node that a session has restarted last, 0: none, and when: seconds since 1970.
+    pub restarted: i32,
+    pub restarted_at: f64,
 }
 
 /// The place of one published text. `database` 0: free.

@@ -161,7 +161,7 @@ impl Rejoining<'_> {
         demote::tell(&mut session, recipe).await?;
         let before = started(&mut session).await?;
         pgrx::notice!("\"{}\" stops, and returns on the copy", self.name);
-        demote::restart(&mut session, &demotion).await?;
+        demote::restart(&mut session, self.returning, &demotion).await?;
         if let Some(why) = self.await_return(&demotion, &before, Some(old)).await? {
             return Err(Error::Refused {
                 code: Code::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION,
