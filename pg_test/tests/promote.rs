@@ -99,6 +99,35 @@ fn a_dead_primary_is_replaced_from_any_standby() {
     wait_until("rome could be next", LONG, || cluster.oslo.query_texts("app", ready) == ["rome t"]);
 }
 
+/// Two who hear at the same time that paris is dead, and do not agree on its successor, or do.
+#[test]
+fn two_calls_at_once_make_one_primary() {
+    for second in ["rome", "oslo"] {
+        let mut cluster = cluster();
+        cluster.paris.crash();
+        let calls = [(&cluster.oslo, "oslo"), (&cluster.rome, second)];
+        let running = calls
+            .map(|(on, to)| on.psql_in_background("app", &format!("CALL nodes.promote('{to}')")));
+        let said = running.map(|call| call.join().expect("psql ran"));
+        let standby = "SELECT pg_is_in_recovery()::text";
+        let is_primary = |server: &&Server| server.query_one_text("app", standby) == "false";
+        let servers = [&cluster.oslo, &cluster.rome];
+        assert!(servers.iter().copied().filter(is_primary).count() <= 1, "{said:?}");
+        for refused in said.iter().filter(|said| !said.ok) {
+            let why = ["another call is changing", "is a primary already", "is not a standby"];
+            assert!(why.iter().any(|why| refused.output.contains(why)), "{refused}");
+        }
+        // Each may have refused for the other's sake.
+        let leader = servers.into_iter().find(is_primary).unwrap_or(&cluster.oslo);
+        if !is_primary(&leader) {
+            let again = leader.psql("app", "CALL nodes.promote('oslo')");
+            assert!(again.ok, "{again}");
+        }
+        apply(leader);
+        assert_eq!(plan(leader), [""; 0]);
+    }
+}
+
 /// The registry is on london, which is in another group; a promotion by hand is only told of.
 #[test]
 fn a_registry_elsewhere_follows() {
