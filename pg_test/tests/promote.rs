@@ -3,6 +3,7 @@
 use pg_test::quartet::Quartet;
 use pg_test::trio::{apply, plan};
 use pg_test::{LONG, Server, wait_until};
+use postgres::NoTls;
 
 const SCHEMA: &str = "
     CREATE SCHEMA inventory;
@@ -81,6 +82,14 @@ fn a_dead_primary_is_replaced_from_any_standby() {
         "BEGIN; CALL nodes.promote('oslo')",
         &["inside a transaction block"],
     );
+    // Whoever may do nothing cannot keep others from it.
+    cluster.paris.sql("app", "CREATE ROLE guest LOGIN");
+    wait_until("oslo has it", LONG, || {
+        cluster.oslo.query_texts("app", "SELECT 1 FROM pg_roles WHERE rolname = 'guest'").len() == 1
+    });
+    let mut guest = cluster.oslo.client_config("app").user("guest").connect(NoTls).expect("trust");
+    let lock = "SELECT pg_advisory_lock(hashtext('pg_nodes role')::bigint)";
+    guest.execute(lock, &[]).expect("anybody can");
     cluster.paris.crash();
     // Called on the standby that is not promoted.
     let said = cluster.rome.psql("app", "CALL nodes.promote('oslo')");

@@ -13,12 +13,16 @@ use pgrx::PgSqlErrorCode as Code;
 const CLAIM: &str = "SET lock_timeout = '2s'; SET idle_session_timeout = 0; \
      SELECT pg_advisory_lock(hashtext('pg_nodes role')::bigint); RESET lock_timeout";
 
-/// A key of one bigint is shown in two halves (the manual's chapter on `pg_locks`).
-const CLAIMANT: &str = "SELECT format('process %s there (role %I, since %s)', l.pid, a.usename, \
+const TRY: &str = "SELECT pg_try_advisory_lock(hashtext('pg_nodes role')::bigint)";
+
+/// A key of one bigint is shown in two halves (the manual's chapter on `pg_locks`). Anybody can take
+/// this lock; that of a role that could change nothing counts for nothing.
+const CLAIMANT: &str = "SELECT format('process %s there (role %I, since %s)', l.pid, r.rolname, \
          date_trunc('second', a.backend_start)) \
-     FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid) \
+     FROM pg_locks l JOIN pg_stat_activity a USING (pid) JOIN pg_roles r ON r.oid = a.usesysid \
      WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
-     AND (l.classid::bigint << 32 | l.objid::bigint) = hashtext('pg_nodes role')::bigint";
+     AND (l.classid::bigint << 32 | l.objid::bigint) = hashtext('pg_nodes role')::bigint \
+     AND (r.rolsuper OR r.rolname = current_user)";
 
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
@@ -38,10 +42,14 @@ pub async fn claim_by(session: &mut Session, name: &str) -> Result<()> {
     if error.sqlstate.as_deref() != Some(LOCK_NOT_AVAILABLE) {
         return Err(error.into());
     }
+    let Some(who) = claimant(session).await? else {
+        // It was let go just now, or counts for nothing.
+        return Ok(session.connection.simple(TRY).await?);
+    };
     Err(Error::Refused {
         code: Code::ERRCODE_LOCK_NOT_AVAILABLE,
         message: format!("another call is changing what \"{name}\" is"),
-        detail: claimant(session).await?.map(|who| format!("It is made by {who}.")),
+        detail: Some(format!("It is made by {who}.")),
         hint: "Wait for its end. One whose caller is gone ends with pg_terminate_backend() there.",
     })
 }
