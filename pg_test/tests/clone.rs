@@ -234,6 +234,8 @@ fn what_is_refused_changes_nothing() {
 
 /// Runs a slow call in the background until the copy has begun.
 fn begin(paris: &Server, place: &Adopted) -> JoinHandle<Psql> {
+    // One that was cut off may still be shown.
+    wait_until("no other copy runs", LONG, || paris.query_texts("app", COPYING).is_empty());
     let running = paris.psql_in_background("app", &call("oslo", place, SLOW));
     await_copy(paris, &running);
     running
