@@ -117,7 +117,7 @@ impl<'a> Handover<'a> {
         let verdicts = failover::judge(self.desired, &failover::lag_limits(rows));
         let obstacles = verdicts.into_iter().find(|verdict| verdict.link == self.link.id);
         let obstacles = obstacles.map_or(vec![], |verdict| verdict.reasons);
-        let found = reactor::block_on(self.ask(group));
+        let found = reactor::block_on(self.ask(group))?;
         let evidence = Evidence {
             registry: &self.desired.registry,
             group,
@@ -137,7 +137,7 @@ impl<'a> Handover<'a> {
         Ok(stage)
     }
 
-    async fn ask(&self, group: &Group) -> Found {
+    async fn ask(&self, group: &Group) -> Result<Found> {
         let answers = ask_members(self.desired, group).await;
         let cut_off = self.ask_who_is_cut_off(group).await;
         let mut found = Found { answers, cut_off, ..Found::default() };
@@ -147,15 +147,21 @@ impl<'a> Handover<'a> {
             let traffic: Traffic = leader::ask(&mut session, TRAFFIC, &[Some(&slot)]).await?;
             Ok::<_, Error>((traffic, demote::ability(&mut session, &self.demotion()).await))
         };
-        // Who does not answer is told of by the answers.
-        if let Ok((traffic, ability)) = asked.await {
-            found.traffic = traffic;
-            found.no_restart = match ability {
-                Ok(ability) => ability.no_restart,
-                Err(why) => Some(why),
-            };
+        match asked.await {
+            Ok((traffic, ability)) => {
+                found.traffic = traffic;
+                found.no_restart = match ability {
+                    Ok(ability) => ability.no_restart,
+                    Err(why) => Some(why),
+                };
+            }
+            // Who does not answer is told of by the answers.
+            Err(error) if found.answers.get(&self.old).is_some_and(|answer| answer.is_ok()) => {
+                return Err(error);
+            }
+            Err(_) => {}
         }
-        found
+        Ok(found)
     }
 
     /// Members with pg_nodes can say whether they reach the new primary to be.

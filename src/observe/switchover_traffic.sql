@@ -4,11 +4,13 @@ SELECT json_build_object(
   'superuser', (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
   'follows', pg_is_in_recovery() AND current_setting('primary_slot_name') = $1,
   'transactions', coalesce(
-    (SELECT json_agg(json_build_object('pid', pid, 'role', usename,
+    (SELECT json_agg(json_build_object('pid', pid, 'role', coalesce(usename::text, usesysid::text),
                                        'seconds', extract(epoch FROM clock_timestamp() - xact_start))
                      ORDER BY xact_start)
      FROM pg_stat_activity
-     WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND xact_start IS NOT NULL),
+     -- One that is just connecting has no role yet.
+     WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
+       AND usesysid IS NOT NULL),
     '[]'),
   'copies', coalesce(
     (SELECT json_agg(coalesce(nullif(application_name, ''), usename))
