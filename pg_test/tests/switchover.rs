@@ -266,6 +266,24 @@ fn a_killed_call_can_be_repeated() {
     cluster.assert_leads("oslo");
 }
 
+/// Nobody repeats the call that was killed when paris was a standby: any of them can be the primary.
+#[test]
+fn a_group_without_a_primary_gets_one() {
+    for name in ["paris", "oslo"] {
+        let cluster = patient_cluster();
+        let reader = hold_replay(&cluster);
+        let (running, pid) = begin(&cluster);
+        cluster.rome.kill_backend(pid);
+        assert!(!running.join().expect("psql ran").ok);
+        drop(reader);
+        cluster.rome.await_up("app");
+        let said = cluster.rome.psql("app", &format!("CALL nodes.promote('{name}')"));
+        assert!(said.ok && said.output.contains(&format!("\"{name}\" is a primary")), "{said}");
+        apply(cluster.server(name));
+        cluster.assert_leads(name);
+    }
+}
+
 /// How the session that calls ends.
 #[derive(Debug, Clone, Copy)]
 enum End {
