@@ -93,8 +93,8 @@ pub enum Error {
     ApplyFailed { lines: Vec<String>, links: usize, total: usize, sqlstate: Option<String> },
     #[error("something is left that nodes.teardown() could not remove")]
     TeardownUnfinished { left: Vec<String>, reasons: Vec<String> },
-    #[error("timed out waiting for nodes.apply() of {holder}")]
-    Busy { holder: String },
+    #[error("timed out waiting for {call} of {holder}")]
+    Busy { call: &'static str, holder: String },
     #[error("the plan was not empty after {0} rounds")]
     NoConvergence(usize),
     #[error("timed out waiting for {0}")]

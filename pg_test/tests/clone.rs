@@ -337,6 +337,50 @@ fn an_unfinished_clone_that_is_given_up_leaves_nothing() {
     }
 }
 
+/// Who comes second waits for the first, and goes on where that was ended.
+#[test]
+fn two_calls_at_once() {
+    let paris = paris();
+    let place = Adopted::place("oslo");
+    let both = [(); 2].map(|()| paris.psql_in_background("app", &call("oslo", &place, "")));
+    let said = both.map(|call| call.join().expect("psql ran"));
+    let fine = |said: &Psql| said.ok || said.output.contains("node \"oslo\" already exists");
+    assert!(said.iter().any(|said| said.ok) && said.iter().all(fine), "{}{}", said[0], said[1]);
+    assert_follows(&paris, &place);
+    remove(&paris);
+    for end in ["pg_terminate_backend", "pg_cancel_backend", "kill"] {
+        let place = Adopted::place("oslo");
+        let first = begin(&paris, &place);
+        let second = paris.psql_in_background("app", &call("oslo", &place, ""));
+        await_wait(&paris);
+        if end == "kill" {
+            assert!(kill_program(&program(&place)));
+        } else {
+            let first = "pg_stat_activity WHERE query LIKE 'CALL%max_rate%'";
+            paris.sql("app", &format!("SELECT {end}(pid) FROM {first}"));
+        }
+        let [first, second] = [first, second].map(|call| call.join().expect("psql ran"));
+        let told = "waiting for nodes.clone_standby() of process";
+        assert!(!first.ok && second.ok && second.output.contains(told), "{first}{second}");
+        assert_follows(&paris, &place);
+        remove(&paris);
+    }
+}
+
+#[track_caller]
+fn remove(paris: &Server) {
+    paris.sql("app", "SELECT nodes.remove_node('oslo', cascade => true)");
+    let said = paris.psql("app", "CALL nodes.apply()");
+    assert!(said.ok, "{said}");
+    assert_eq!(slots(paris), [""; 0]);
+}
+
+fn await_wait(paris: &Server) {
+    const WAITING: &str = "SELECT pid::text FROM pg_locks
+        WHERE classid = 'nodes.link'::regclass AND NOT granted";
+    wait_until("it waits", LONG, || !paris.query_texts("app", WAITING).is_empty());
+}
+
 /// Where the server on its machine is gone too, people are told what is left and where.
 #[test]
 fn what_cannot_be_taken_away_is_told() {
@@ -450,9 +494,7 @@ fn wherever_it_is_interrupted() {
         clone(&paris, &place, "");
         assert_follows(&paris, &place);
         assert_eq!(place.entries(), ["data"]);
-        paris.sql("app", "SELECT nodes.remove_node('oslo', cascade => true)");
-        assert!(paris.psql("app", "CALL nodes.apply()").ok);
-        assert_eq!(slots(&paris), [""; 0]);
+        remove(&paris);
         // Else the next crash would undo it.
         paris.sql("app", "CHECKPOINT");
     }

@@ -17,7 +17,8 @@ use crate::clone::{Action, Task};
 use crate::error::{Error, Result};
 use crate::libpq::reactor;
 use crate::observe::session::Session;
-use crate::pg::{lock, spi, undo};
+use crate::pg::lock::{self, Work};
+use crate::pg::{spi, undo};
 use futures_util::future::{Either, select};
 use nodes_plan::clone::{copier, progress, recipe};
 use nodes_plan::desired::{LinkId, NodeId, Unfinished};
@@ -60,19 +61,19 @@ pub fn clone_standby(request: &Request) -> Result<()> {
             register(request, &rows, parties)?
         }
     };
+    let lock = lock::acquire(Work::Clone(link), None)?;
     let desired = spi::in_own_transaction(load_active)?;
     let found = desired.registry.link(link).and_then(|link| {
         let recipe = recipe(&desired.registry, link, source.version / 10_000)?;
         Some((link.to, recipe))
     });
-    let (node, recipe) = found.ok_or_else(|| vanished(request))?;
+    let Some((node, recipe)) = found else {
+        // Whoever had the lock before has taken back what was registered.
+        drop(lock);
+        return clone_standby(request);
+    };
     let task = task(request, &source, &machine, recipe);
     Job::new(&desired, parties, node, link, task).run(known.is_none())
-}
-
-/// Somebody has removed what was just registered.
-fn vanished(request: &Request) -> Error {
-    Error::UnknownLink { name: request.name.clone(), known: vec![] }
 }
 
 /// A copy for a node that is registered.

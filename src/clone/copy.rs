@@ -6,11 +6,14 @@ use super::swap;
 use super::task::Task;
 use crate::error::{Error, Result};
 use crate::pg::child::{Program, handed_path, nameless_file, system};
+use crate::pg::wait;
 use nodes_plan::clone::copier;
 use pgrx::PgSqlErrorCode as Code;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The whole copy; `complete` where an earlier call had made it already.
 pub fn copy(task: &Task) -> Result<&'static str> {
@@ -67,28 +70,32 @@ struct Copying<'a> {
 }
 
 impl<'a> Copying<'a> {
+    /// Waits a while for another call: one that was ended goes when it has cleared up.
     fn begin(task: &'a Task) -> Result<Copying<'a>> {
+        const PATIENCE: Duration = Duration::from_secs(5);
         let beside = task.beside(&task.directory);
-        if beside.symlink_metadata().is_err() {
-            make_private(&beside)?;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(lock) = lock(&beside)? {
+                return Ok(Copying { task, beside, _lock: lock });
+            }
+            if Instant::now() >= until {
+                return Err(Error::Refused {
+                    code: Code::ERRCODE_OBJECT_IN_USE,
+                    message: format!("\"{}\" is being filled by another call", beside.display()),
+                    detail: None,
+                    hint: "Wait for it, or end it with pg_cancel_backend().",
+                });
+            }
+            wait::pause(Duration::from_millis(10));
         }
-        let could_not = |error| system(&format!("could not open \"{}\"", beside.display()), &error);
-        let lock = File::open(&beside).map_err(could_not)?;
-        if lock.try_lock().is_err() {
-            return Err(Error::Refused {
-                code: Code::ERRCODE_OBJECT_IN_USE,
-                message: format!("\"{}\" is being filled by another call", beside.display()),
-                detail: None,
-                hint: "Wait for it, or end it with pg_cancel_backend().",
-            });
-        }
-        Ok(Copying { task, beside, _lock: lock })
     }
 
+    /// The one that is locked comes last: without it another call begins.
     fn places(&self) -> impl Iterator<Item = PathBuf> {
         let tablespaces = self.task.tablespaces.values();
         let tablespaces = tablespaces.map(|place| self.task.beside(place));
-        std::iter::once(self.beside.clone()).chain(tablespaces)
+        tablespaces.chain([self.beside.clone()])
     }
 
     /// What a call left behind that was killed.
@@ -106,6 +113,23 @@ impl<'a> Copying<'a> {
         }
         Ok(())
     }
+}
+
+/// Locks a directory, made where there is none; `None` where another call has it.
+fn lock(directory: &Path) -> Result<Option<File>> {
+    let could_not = |error| system(&format!("could not open \"{}\"", directory.display()), &error);
+    make_private(directory)?;
+    let lock = match File::open(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(could_not)?,
+    };
+    if lock.try_lock().is_err() {
+        return Ok(None);
+    }
+    // Whoever had the lock before may have taken the directory away, or given it its name.
+    let locked = lock.metadata().map_err(could_not)?;
+    let same = |found: Metadata| (found.dev(), found.ino()) == (locked.dev(), locked.ino());
+    Ok(directory.symlink_metadata().is_ok_and(same).then_some(lock))
 }
 
 impl Drop for Copying<'_> {

@@ -162,13 +162,21 @@ fn check_beside(task: &Task, directory: &Path) -> Result<()> {
         return Ok(());
     }
     make_private(&beside)?;
-    fs::remove_dir(&beside)
-        .map_err(|error| system(&format!("could not remove \"{}\"", beside.display()), &error))
+    match fs::remove_dir(&beside) {
+        // Another call has tried the same.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed
+            .map_err(|error| system(&format!("could not remove \"{}\"", beside.display()), &error)),
+    }
 }
 
-/// Makes a directory for this user alone.
+/// Makes a directory for this user alone, where there is none.
 pub fn make_private(directory: &Path) -> Result<()> {
-    fs::DirBuilder::new().mode(0o700).create(directory).map_err(|error| {
+    let made = match fs::DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    };
+    made.map_err(|error| {
         let message = system(&format!("could not make \"{}\"", directory.display()), &error);
         match error.kind() {
             ErrorKind::PermissionDenied => Error::Refused {

@@ -10,7 +10,8 @@ use crate::catalog;
 use crate::error::Result;
 use crate::gate;
 use crate::guc;
-use crate::pg::{lock, spi};
+use crate::pg::lock::{self, Work};
+use crate::pg::spi;
 use nodes_plan::desired::{LinkId, LinkState, NodeId};
 use nodes_plan::step::{Plan, ProblemKind};
 use nodes_plan::transition::Severity;
@@ -71,7 +72,8 @@ impl Converge {
         fleet: &Fleet,
     ) {
         // Somebody else is at it: what is left then is for the next turn.
-        let Ok(Some(apply_lock)) = spi::in_own_transaction(|| Ok(lock::try_acquire())) else {
+        let Ok(Some(apply_lock)) = spi::in_own_transaction(|| Ok(lock::try_acquire(Work::Apply)))
+        else {
             self.not_before = Some(Instant::now() + FIRST_PAUSE);
             return;
         };
