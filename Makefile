@@ -14,7 +14,7 @@ demo: ## three servers, three kinds of link, played in front of you
 demo-stop: ## stop the servers of the demo
 	@[ ! -d target/demo ] || cargo run --quiet -p pg_test --bin demo -- target/demo stop
 
-test: ## every test, on Postgres 15, 17 and 18 (TEST=name: one file)
+test: ## every test, on Postgres 15, 17 and 18 (TEST=name: one file of stories)
 	@TEST='$(TEST)' ARGS='$(ARGS)' scripts/test $(or $(SELECTOR),15 17 18)
 
 bench: ## how fast it is
