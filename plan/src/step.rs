@@ -469,6 +469,11 @@ impl Operation {
         matches!(self, Operation::DropSlot { .. })
     }
 
+    /// Whether "undefined object" (42704) means that somebody else has done it meanwhile.
+    pub fn is_done_if_undefined(&self) -> bool {
+        matches!(self, Operation::DropSlot { .. })
+    }
+
     /// Whether a plan that begins with it makes its link from nothing.
     pub fn begins_link(&self) -> bool {
         matches!(

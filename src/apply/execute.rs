@@ -197,6 +197,10 @@ impl Failure {
     fn in_use(&self) -> bool {
         self.sqlstate.as_deref() == Some("55006")
     }
+
+    fn undefined(&self) -> bool {
+        self.sqlstate.as_deref() == Some("42704")
+    }
 }
 
 /// Groups steps by a key, in order of first appearance.
@@ -233,17 +237,22 @@ fn log_outcome(ids: &[i64], outcome: &std::result::Result<Duration, Failure>) ->
     catalog::log_step_ends(&others, Some("25P02"), Some("rolled back"))
 }
 
-/// Sends a batch, again while what it drops is still in use and that can pass.
+/// Sends a batch, again while what it drops is still in use and that can pass. What is gone
+/// already is dropped.
 async fn send_until_free(
     session: &mut Session,
     batch: Batch<'_>,
 ) -> std::result::Result<Duration, Failure> {
     let retries = batch.iter().any(|step| step.operation.retries_while_in_use());
+    let done_if_undefined = batch.iter().all(|step| step.operation.is_done_if_undefined());
     let started = Instant::now();
     loop {
         match send_once(session, batch).await {
             Err(failure) if retries && failure.in_use() && started.elapsed() < IN_USE_LIMIT => {
                 reactor::sleep(IN_USE_PAUSE).await;
+            }
+            Err(failure) if done_if_undefined && failure.undefined() => {
+                return Ok(started.elapsed());
             }
             outcome => return outcome,
         }

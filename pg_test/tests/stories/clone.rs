@@ -310,15 +310,27 @@ fn a_clone_that_does_not_start_is_kept() {
     assert_follows(&paris, &place);
 }
 
+const GIVING_UP: [&str; 3] = [
+    "SELECT nodes.remove_node('oslo', cascade => true)",
+    "SELECT nodes.forget_node('oslo')",
+    "CALL nodes.teardown()",
+];
+
+/// Nothing is left of a clone that was not finished.
+#[track_caller]
+fn give_up(paris: &Server, place: &Adopted, statement: &str) {
+    let said = paris.psql("app", &format!("{statement}; CALL nodes.apply()"));
+    assert!(said.ok && said.output.contains("nothing is left of an unfinished copy"), "{said}");
+    assert_eq!((slots(paris), place.entries()), (vec![], vec![]));
+    let nodes = paris.query_texts("app", "SELECT name FROM nodes.node WHERE name <> 'paris'");
+    assert_eq!(nodes, [""; 0]);
+}
+
 /// Whatever the registry's server did not live to take back goes with the node.
 #[test]
 fn an_unfinished_clone_that_is_given_up_leaves_nothing() {
-    for give_up in [
-        "SELECT nodes.remove_node('oslo', cascade => true)",
-        "SELECT nodes.forget_node('oslo')",
-        "CALL nodes.teardown()",
-    ] {
-        eprintln!("{give_up}");
+    for statement in GIVING_UP {
+        eprintln!("{statement}");
         let mut paris = paris();
         let place = Adopted::place("oslo");
         let running = begin(&paris, &place);
@@ -329,11 +341,22 @@ fn an_unfinished_clone_that_is_given_up_leaves_nothing() {
         let status = "SELECT state || ': ' || hint FROM nodes.link_status";
         let told = &paris.query_texts("app", status)[0];
         assert!(told.starts_with("initializing: If nobody is at it: the same nodes.cl"), "{told}");
-        let said = paris.psql("app", &format!("{give_up}; CALL nodes.apply()"));
-        assert!(said.ok && said.output.contains("nothing is left of an unfinished copy"), "{said}");
+        give_up(&paris, &place, statement);
+    }
+}
+
+/// Who is still copying ends.
+#[test]
+fn a_clone_that_is_made_is_given_up() {
+    for statement in GIVING_UP {
+        eprintln!("{statement}");
+        let paris = paris();
+        let place = Adopted::place("oslo");
+        let running = begin(&paris, &place);
+        give_up(&paris, &place, statement);
+        let said = running.join().expect("psql ran");
+        assert!(!said.ok && said.output.contains("pg_basebackup failed"), "{said}");
         assert_eq!((slots(&paris), place.entries()), (vec![], vec![]));
-        let nodes = paris.query_texts("app", "SELECT name FROM nodes.node WHERE name <> 'paris'");
-        assert_eq!(nodes, [""; 0]);
     }
 }
 

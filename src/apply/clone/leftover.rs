@@ -10,6 +10,7 @@ use crate::catalog;
 use crate::clone::{Action, Task};
 use crate::error::Result;
 use crate::pg::spi;
+use nodes_plan::clone::copier;
 use nodes_plan::desired::{Link, LinkId, LinkState, Spec, Unfinished};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -70,6 +71,8 @@ pub async fn clear_removed(desired: &Desired, only: Option<&BTreeSet<LinkId>>) -
     let mut changed = false;
     for link in desired.registry.links.iter().filter(meant) {
         let Some(place) = unfinished(link) else { continue };
+        // Without the primary, it has ended.
+        let _ = end_copy(desired, link).await;
         if !clear_or_tell(desired, link, place).await {
             continue;
         }
@@ -81,6 +84,15 @@ pub async fn clear_removed(desired: &Desired, only: Option<&BTreeSet<LinkId>>) -
         changed = true;
     }
     Ok(changed)
+}
+
+/// Whoever has called for the copy hears that it failed, and takes back what was begun.
+async fn end_copy(desired: &Desired, link: &Link) -> Result<()> {
+    const END: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_replication \
+         WHERE application_name = $1";
+    let copier = copier(&desired.registry.mark(link).slot_name());
+    open(desired, link.from).await?.connection.query(END, &[Some(&copier)]).await?;
+    Ok(())
 }
 
 fn unfinished(link: &Link) -> Option<&Unfinished> {
