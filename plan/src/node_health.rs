@@ -26,6 +26,15 @@ pub enum NodeState {
 }
 
 impl NodeState {
+    pub const ALL: [NodeState; 6] = [
+        NodeState::Unknown,
+        NodeState::Up,
+        NodeState::Suspect,
+        NodeState::Down,
+        NodeState::Refused,
+        NodeState::WrongIdentity,
+    ];
+
     pub fn label(self) -> &'static str {
         match self {
             NodeState::Unknown => "unknown",
@@ -310,6 +319,7 @@ impl NodeWatch {
             FailureKind::Rejected => Some(Word::Rejected),
             FailureKind::NoAddress
             | FailureKind::Silent
+            | FailureKind::Restarting
             | FailureKind::NotReady
             | FailureKind::ShutDown
             | FailureKind::Lost
@@ -499,23 +509,12 @@ impl NodeWatch {
 mod tests {
     use super::*;
 
-    const KINDS: [FailureKind; 9] = [
-        FailureKind::NoAddress,
-        FailureKind::NobodyListens,
-        FailureKind::Silent,
-        FailureKind::Rejected,
-        FailureKind::NotReady,
-        FailureKind::ShutDown,
-        FailureKind::Lost,
-        FailureKind::Faulty,
-        FailureKind::NoResources,
-    ];
     const HEARD: [Heard; 5] =
         [Heard::Nothing, Heard::Expected, Heard::Other, Heard::NobodyListens, Heard::Rejected];
     const SILENCES: [Silence; 3] = [Silence::Short, Silence::Overdue, Silence::TimedOut];
 
     fn all_evidence() -> Vec<Evidence> {
-        let doubts = || KINDS.into_iter().map(Some).chain([None]);
+        let doubts = || FailureKind::ALL.into_iter().map(Some).chain([None]);
         let mut all = Vec::new();
         for heard in HEARD {
             for silence in SILENCES {
@@ -549,15 +548,8 @@ mod tests {
         for evidence in all_evidence() {
             let state = first(&evidence).state;
             assert!(is_right(&evidence, state), "{evidence:?} is {state:?}");
-            let states = [
-                NodeState::Unknown,
-                NodeState::Up,
-                NodeState::Suspect,
-                NodeState::Down,
-                NodeState::Refused,
-                NodeState::WrongIdentity,
-            ];
-            let right = states.into_iter().filter(|state| is_right(&evidence, *state)).count();
+            let right =
+                NodeState::ALL.into_iter().filter(|state| is_right(&evidence, *state)).count();
             assert_eq!(right, 1, "{evidence:?}");
         }
     }

@@ -15,25 +15,6 @@ use std::time::Duration;
 
 const LIMITS: NodeLimits =
     NodeLimits { heartbeat_interval: Duration::from_secs(1), node_timeout: Duration::from_secs(5) };
-const KINDS: [FailureKind; 9] = [
-    FailureKind::NoAddress,
-    FailureKind::NobodyListens,
-    FailureKind::Silent,
-    FailureKind::Rejected,
-    FailureKind::NotReady,
-    FailureKind::ShutDown,
-    FailureKind::Lost,
-    FailureKind::Faulty,
-    FailureKind::NoResources,
-];
-const STATES: [NodeState; 6] = [
-    NodeState::Unknown,
-    NodeState::Up,
-    NodeState::Suspect,
-    NodeState::Down,
-    NodeState::Refused,
-    NodeState::WrongIdentity,
-];
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Happening {
@@ -55,7 +36,7 @@ const OTHER: Happening = Happening::Answer { right: false };
 
 fn every_happening() -> Vec<Happening> {
     let waits = [wait(900), wait(2_000), wait(5_000)];
-    let failures = KINDS.into_iter().map(Happening::Failure);
+    let failures = FailureKind::ALL.into_iter().map(Happening::Failure);
     failures.chain([RIGHT, OTHER, Happening::Forget]).chain(waits).collect()
 }
 
@@ -188,6 +169,7 @@ fn cases() -> Vec<(&'static str, Vec<Happening>, NodeState, Vec<&'static str>)> 
         ("NH06", vec![fail(Silent), wait(4_999)], NodeState::Unknown, vec![]),
         ("NH07", vec![RIGHT, fail(Silent)], NodeState::Suspect, vec!["up"]),
         ("NH07", vec![RIGHT, fail(ShutDown)], NodeState::Suspect, vec!["up"]),
+        ("NH07", vec![RIGHT, fail(ShutDown), fail(Restarting)], NodeState::Suspect, vec!["up"]),
         ("NH07", vec![RIGHT, fail(NoResources), wait(4_999)], NodeState::Suspect, vec!["up"]),
         ("NH08", vec![RIGHT, wait(2_000)], NodeState::Suspect, vec!["up"]),
         ("NH09", vec![RIGHT, wait(1_999)], NodeState::Up, vec!["up"]),
@@ -341,12 +323,12 @@ fn every_state_is_reached_from_every_state() {
         let more: Vec<_> = one.iter().flat_map(|history| histories(history)).collect();
         one.into_iter().chain(more).collect()
     };
-    for from in STATES {
+    for from in NodeState::ALL {
         let start = two(&[]).into_iter().find(|h| Story::of(h).watch.state() == from);
         let start = start.unwrap_or_else(|| panic!("{from:?} is never reached"));
         let reached: BTreeSet<NodeState> =
             two(&start).iter().map(|history| Story::of(history).watch.state()).collect();
-        assert_eq!(reached, STATES.into_iter().collect(), "from {from:?} by {start:?}");
+        assert_eq!(reached, NodeState::ALL.into_iter().collect(), "from {from:?} by {start:?}");
     }
 }
 
@@ -357,7 +339,7 @@ fn random_happening(rng: &mut SmallRng) -> Happening {
     match rng.random_range(0..10) {
         0..4 => RIGHT,
         4 => OTHER,
-        5..7 => fail(KINDS[rng.random_range(0..KINDS.len())]),
+        5..7 => fail(FailureKind::ALL[rng.random_range(0..FailureKind::ALL.len())]),
         7..9 => wait(rng.random_range(1..1_500)),
         _ if rng.random_bool(0.01) => Happening::Forget,
         _ => wait(rng.random_range(1..90_000)),

@@ -22,7 +22,7 @@ use nodes_plan::headroom::Room;
 use nodes_plan::link_health::Probe;
 use nodes_plan::lsn::Lsn;
 use nodes_plan::name::TableName;
-use nodes_plan::node_health::{Failure, FailureKind, NodeLimits, NodeState, NodeWatch};
+use nodes_plan::node_health::{Failure, NodeLimits, NodeState, NodeWatch};
 use nodes_plan::observed::{NodeFacts, Observation, World};
 use nodes_plan::pulse::Pulse;
 use nodes_plan::siblings;
@@ -513,11 +513,8 @@ impl State {
     fn failed(&mut self, id: NodeId, failure: Failure) {
         let now = self.now();
         let failure = self.redacted(failure);
-        // One that a switchover restarts is not dead, as long as node_timeout is not over.
-        let restarts = failure.kind == FailureKind::NobodyListens
-            && shmem::may_restart(process::database(), id);
-        let kind = if restarts { FailureKind::NotReady } else { failure.kind };
-        let failure = Failure { kind, ..failure };
+        let restarts = shmem::may_restart(process::database(), id);
+        let failure = if restarts { failure.of_restarting() } else { failure };
         let Some(node) = self.nodes.get_mut(&id) else { return };
         node.watch.failed(now, failure);
         node.connected_since = None;

@@ -14,6 +14,8 @@ pub enum FailureKind {
     Silent,
     /// A server answers and does not let us in, or proves to be nobody whom we trust.
     Rejected,
+    /// Nobody listens while a call has the server restarted.
+    Restarting,
     /// A server answers that it is starting up, shutting down or recovering.
     NotReady,
     /// An administrator or a crash ended our session.
@@ -27,6 +29,19 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    pub const ALL: [FailureKind; 10] = [
+        FailureKind::NoAddress,
+        FailureKind::NobodyListens,
+        FailureKind::Silent,
+        FailureKind::Rejected,
+        FailureKind::Restarting,
+        FailureKind::NotReady,
+        FailureKind::ShutDown,
+        FailureKind::Lost,
+        FailureKind::Faulty,
+        FailureKind::NoResources,
+    ];
+
     /// What a server means that refuses a connection with this SQLSTATE.
     pub fn of_connect(sqlstate: &str) -> Self {
         match sqlstate {
@@ -70,6 +85,14 @@ impl Failure {
         Failure { kind, message: message.into(), sqlstate: None }
     }
 
+    /// What it means of a server that a call has restarted just now.
+    pub fn of_restarting(self) -> Failure {
+        match self.kind {
+            FailureKind::NobodyListens => Failure { kind: FailureKind::Restarting, ..self },
+            _ => self,
+        }
+    }
+
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
         match self.kind {
@@ -89,6 +112,7 @@ impl Failure {
                  is signed by sslrootcert, and whether the client's is."
             }
             FailureKind::Rejected => rejection_hint(self.sqlstate.as_deref()),
+            FailureKind::Restarting => "Wait for the call that has it restarted.",
             FailureKind::NotReady => {
                 "Wait until its recovery is done; its server log says how far it is."
             }
