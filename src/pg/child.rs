@@ -1,12 +1,12 @@
 //! Programs of this server's own installation, run as children of this process: they inherit no
-//! descriptor of it, are a process group of their own, and are killed when it dies or loses
-//! interest, however that comes about.
+//! descriptor of it, are a process group of their own, and are killed with all that they have
+//! started when it dies or loses interest, however that comes about.
 
 use super::wait;
 use crate::error::{Error, Result};
 use std::ffi::{CStr, OsStr};
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, PipeWriter, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -35,7 +35,7 @@ pub fn nameless_file(content: &[u8]) -> Result<File> {
     // SAFETY: a fixed name; the descriptor is ours from here on.
     let fd = unsafe { libc::memfd_create(c"pg_nodes".as_ptr(), libc::MFD_CLOEXEC) };
     if fd < 0 {
-        return Err(system("could not make a file in memory", &std::io::Error::last_os_error()));
+        return Err(system("could not make a file in memory", &io::Error::last_os_error()));
     }
     // SAFETY: as above.
     let mut file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
@@ -46,9 +46,9 @@ pub fn nameless_file(content: &[u8]) -> Result<File> {
 }
 
 /// An error of the operating system, with the code that Postgres gives it.
-pub fn system(doing: &str, error: &std::io::Error) -> Error {
+pub fn system(doing: &str, error: &io::Error) -> Error {
+    use io::ErrorKind as Kind;
     use pgrx::PgSqlErrorCode as C;
-    use std::io::ErrorKind as Kind;
     let code = match error.kind() {
         Kind::PermissionDenied => C::ERRCODE_INSUFFICIENT_PRIVILEGE,
         Kind::NotFound => C::ERRCODE_UNDEFINED_FILE,
@@ -66,9 +66,8 @@ pub fn system(doing: &str, error: &std::io::Error) -> Error {
 pub struct Program {
     child: Child,
     output: File,
-    ended: bool,
-    /// Whether it ends with us.
-    attached: bool,
+    /// `None`: it lives on, or has ended.
+    guard: Option<Guard>,
 }
 
 /// What it was, when it has ended.
@@ -82,19 +81,19 @@ impl Program {
     /// Starts one of this server's programs. `handed` is the one descriptor that it inherits, under
     /// the number that it has here.
     pub fn start(name: &str, arguments: &[String], handed: Option<&File>) -> Result<Program> {
-        Program::spawn(name, arguments, handed, true)
+        Program::spawn(name, arguments, handed, Ends::WithUs)
     }
 
     /// The same for one that starts a server: whoever dies, that lives on.
     pub fn start_detached(name: &str, arguments: &[String]) -> Result<Program> {
-        Program::spawn(name, arguments, None, false)
+        Program::spawn(name, arguments, None, Ends::ByItself)
     }
 
     fn spawn(
         name: &str,
         arguments: &[String],
         handed: Option<&File>,
-        attached: bool,
+        ends: Ends,
     ) -> Result<Program> {
         let output = nameless_file(b"")?;
         let both = || output.try_clone().map(Stdio::from);
@@ -102,27 +101,30 @@ impl Program {
         let could_not = |error| system(&format!("could not run program \"{name}\""), &error);
         let (out, err) = streams.map_err(could_not)?;
         let mut command = Command::new(bin_directory().join(name));
-        command.args(arguments);
-        if attached {
-            command.env("LC_ALL", "C");
+        command.args(arguments).stdout(out).stderr(err);
+        let guard = match ends {
+            Ends::WithUs => Some(Guard::start().map_err(could_not)?),
+            Ends::ByItself => None,
+        };
+        if let Some(guard) = &guard {
+            command.env("LC_ALL", "C").process_group(guard.group());
         }
-        command.stdout(out).stderr(err);
-        let ends = if attached { Ends::WithUs } else { Ends::ByItself };
         let child = spawn(command, handed, ends).map_err(could_not)?;
-        Ok(Program { child, output, ended: false, attached })
+        Ok(Program { child, output, guard })
     }
 
     /// Waits until it has ended, ready to be interrupted.
     pub fn finish(mut self) -> Result<Outcome> {
         let could_not = |error| system("could not wait for a program", &error);
         let mut pause = Duration::from_millis(1);
-        while !self.has_ended().map_err(could_not)? {
+        let status = loop {
+            if let Some(status) = self.child.try_wait().map_err(could_not)? {
+                break status;
+            }
             wait::pause(pause);
             pause = (pause * 2).min(Duration::from_millis(50));
-        }
-        self.end_group();
-        let status = self.child.wait().map_err(could_not)?;
-        self.ended = true;
+        };
+        self.guard = None;
         let mut output = Vec::new();
         let read = self.output.seek(SeekFrom::Start(0)).and_then(|_| {
             // A program may print a line for each file: the end says what went wrong.
@@ -136,37 +138,51 @@ impl Program {
     }
 }
 
-impl Program {
-    /// Whether it has ended; it stays to be waited for.
-    fn has_ended(&self) -> std::io::Result<bool> {
-        const OPTIONS: i32 = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-        // SAFETY: all zeroes is a value of this type, which the call fills.
-        let mut found: libc::siginfo_t = unsafe { std::mem::zeroed() };
-        // SAFETY: as above.
-        match unsafe { libc::waitid(libc::P_PID, self.child.id(), &mut found, OPTIONS) } {
-            0 => Ok(found.si_signo != 0),
-            _ => Err(std::io::Error::last_os_error()),
-        }
-    }
-
-    /// Kills what an attached program has started itself, and the program.
-    fn end_group(&self) {
-        if self.attached
-            && let Ok(group) = libc::pid_t::try_from(self.child.id())
-        {
-            // SAFETY: kill(2) reads nothing from memory; the group is that of our own child, which
-            // was not waited for, so that its number is not given to another.
-            unsafe { libc::kill(-group, libc::SIGKILL) };
+impl Drop for Program {
+    fn drop(&mut self) {
+        if self.guard.take().is_some() {
+            let _ = self.child.wait();
         }
     }
 }
 
-impl Drop for Program {
-    fn drop(&mut self) {
-        if self.attached && !self.ended {
-            self.end_group();
-            let _ = self.child.wait();
+/// A process group that is killed when this is dropped, and by itself when this process is no more:
+/// its leader is a shell that waits for the end of a pipe which nobody else holds. The parent-death
+/// signal of prctl(2) would spare what a program has forked: `pg_basebackup` has another process
+/// that receives WAL.
+struct Guard {
+    shell: Child,
+    _pipe: PipeWriter,
+}
+
+impl Guard {
+    fn start() -> io::Result<Guard> {
+        const WAIT: &str = "read -r _; kill -s KILL 0";
+        let (reader, pipe) = io::pipe()?;
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", WAIT]).stdin(reader).stdout(Stdio::null()).stderr(Stdio::null());
+        shell.current_dir("/").process_group(0);
+        // SAFETY: only system calls, in the child that is about to become the shell.
+        unsafe {
+            shell.pre_exec(|| {
+                close_on_exec();
+                Ok(())
+            });
         }
+        Ok(Guard { shell: shell.spawn()?, _pipe: pipe })
+    }
+
+    /// Its number. It is given to no other as long as the shell was not waited for.
+    fn group(&self) -> libc::pid_t {
+        self.shell.id().cast_signed()
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // SAFETY: kill(2) reads nothing from memory; the group is that of our own child.
+        unsafe { libc::kill(-self.group(), libc::SIGKILL) };
+        let _ = self.shell.wait();
     }
 }
 
@@ -196,7 +212,7 @@ enum Ends {
     ByItself,
 }
 
-fn spawn(mut command: Command, handed: Option<&File>, ends: Ends) -> std::io::Result<Child> {
+fn spawn(mut command: Command, handed: Option<&File>, ends: Ends) -> io::Result<Child> {
     for inherited in ["PGDATA", "PGPORT", "PGHOST", "PGHOSTADDR", "NOTIFY_SOCKET"] {
         command.env_remove(inherited);
     }
@@ -205,14 +221,13 @@ fn spawn(mut command: Command, handed: Option<&File>, ends: Ends) -> std::io::Re
     // SAFETY: only system calls, in the child that is about to become the program.
     unsafe {
         command.pre_exec(move || {
-            // A session, and so a process group, of its own.
-            libc::setsid();
+            if ends == Ends::ByItself {
+                // A session, and so a process group, of its own.
+                libc::setsid();
+            }
             close_on_exec();
             if let Some(fd) = handed {
                 libc::fcntl(fd, libc::F_SETFD, 0);
-            }
-            if ends == Ends::WithUs {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
             }
             Ok(())
         });
