@@ -10,6 +10,7 @@ use crate::pg::units::Unit;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::{JsonB, pg_sys};
+use std::path::Path;
 
 #[pg_extern(sql = "
 CREATE PROCEDURE nodes.clone_standby(
@@ -52,7 +53,8 @@ fn clone_standby(
     let request = Request {
         name: required("name", name)?,
         primary: required("primary_node", primary_node)?,
-        directory: required("data_directory", data_directory)?.trim_end_matches('/').into(),
+        // As a server says it: without what leads nowhere.
+        directory: Path::new(&required("data_directory", data_directory)?).components().collect(),
         port: checked_port(port.unwrap_or(5432))?,
         on_node: on_node.map(str::to_owned),
         conninfo: conninfo.map(str::to_owned),

@@ -136,12 +136,15 @@ impl<'a> Job<'a> {
     }
 
     async fn copy(&self) -> Result<()> {
-        if self.is_running().await {
+        if self.is_running().await? {
             return Ok(());
         }
         let mut primary = open(self.desired, self.parties.primary).await?;
         let mut machine = open(self.desired, self.parties.machine).await?;
         if call(&mut machine, Action::Check, &self.task).await? == "vacant" {
+            if demote::streams(&mut primary, &self.task.mark).await? {
+                return Err(self.taken("It streams from its primary.".to_owned()));
+            }
             leftover::note(self.desired, self.link, &self.place()).await?;
             self.begun.set(true);
             self.make_slot(&mut primary).await?;
@@ -171,11 +174,29 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Whether the node answers as the clone that is wanted.
-    async fn is_running(&self) -> bool {
-        match open(self.desired, self.node).await {
-            Ok(mut session) => self.is_clone(&mut session).await.unwrap_or(false),
-            Err(_) => false,
+    /// Whether the node answers as the clone that is wanted. Any other server but the one that a copy
+    /// is to replace must not lose its slot to a clone.
+    async fn is_running(&self) -> Result<bool> {
+        let Ok(mut session) = open(self.desired, self.node).await else { return Ok(false) };
+        if self.is_clone(&mut session).await? {
+            return Ok(true);
+        }
+        if self.task.port.is_none() {
+            return Ok(false);
+        }
+        const DIRECTORY: &str = "SELECT current_setting('data_directory')";
+        let answer = session.connection.query(DIRECTORY, &[]).await?;
+        let directory = answer.value(0, 0).unwrap_or_default();
+        Err(self.taken(format!("It runs in \"{directory}\".")))
+    }
+
+    fn taken(&self, detail: String) -> Error {
+        Error::Refused {
+            code: Code::ERRCODE_OBJECT_IN_USE,
+            message: format!("node \"{}\" is another server already", self.name()),
+            detail: Some(detail),
+            hint: "Choose another name for the clone, or take that server out with \
+                   nodes.remove_node() first.",
         }
     }
 
@@ -200,7 +221,6 @@ impl<'a> Job<'a> {
         Ok(primary.connection.simple(create.text()).await?)
     }
 
-    /// The part of a `pg_basebackup` that receives WAL outlives one that was killed.
     async fn drop_slot(&self, primary: &mut Session) -> Result<()> {
         demote::drop_slot(primary, &self.task.mark).await
     }

@@ -310,6 +310,36 @@ fn a_clone_that_does_not_start_is_kept() {
     assert_follows(&paris, &place);
 }
 
+/// A running standby loses nothing to a clone of its name; in place of a dead one, a new one is made.
+#[test]
+fn a_name_that_is_taken() {
+    let paris = paris();
+    let (first, second) = (Adopted::place("oslo"), Adopted::place("oslo"));
+    clone(&paris, &first, "");
+    let refused = |why: &str| {
+        let said = paris.psql("app", &call("oslo", &second, ""));
+        let told = ["node \"oslo\" is another server already", why];
+        assert!(!said.ok && told.iter().all(|text| said.output.contains(text)), "{said}");
+        assert_eq!(second.entries(), [""; 0]);
+    };
+    refused(&format!("It runs in \"{}\".", first.data_dir().display()));
+    assert_follows(&paris, &first);
+    // The registry cannot reach it, but it lives.
+    let moved = literal(
+        &paris
+            .conninfo("app")
+            .replace(&format!("port={}", paris.port()), &format!("port={}", second.port())),
+    );
+    paris.sql("app", &format!("SELECT nodes.alter_node('oslo', conninfo => {moved})"));
+    refused("It streams from its primary.");
+    first.crash();
+    wait_until("its stream is gone", LONG, || {
+        paris.query_texts("app", "SELECT pid::text FROM pg_stat_replication").is_empty()
+    });
+    clone(&paris, &second, "");
+    assert_follows(&paris, &second);
+}
+
 const GIVING_UP: [&str; 3] = [
     "SELECT nodes.remove_node('oslo', cascade => true)",
     "SELECT nodes.forget_node('oslo')",
@@ -482,7 +512,7 @@ enum End {
     Crash,
 }
 
-const INTERRUPTIONS: [(At, End); 12] = [
+const INTERRUPTIONS: [(At, End); 13] = [
     (At::Row("link"), End::Kill),
     (At::Way(Phase::Connect), End::Kill),
     (At::Way(Phase::Connect), End::Terminate),
@@ -491,6 +521,7 @@ const INTERRUPTIONS: [(At, End); 12] = [
     (At::Way(Phase::SteadyState), End::Crash),
     (At::Copy, End::Program),
     (At::Copy, End::Kill),
+    (At::Copy, End::Terminate),
     (At::Copy, End::Crash),
     (At::Start, End::Kill),
     (At::Start, End::Terminate),
