@@ -65,6 +65,10 @@ const QUIET: &str = "; SELECT set_config(name, value, false) FROM (VALUES \
      ('pgaudit.log', 'none'), ('auto_explain.log_min_duration', '-1')) quiet (name, value) \
      WHERE has_parameter_privilege(name, 'SET')";
 
+/// A copy, a promotion or a wait for replay takes its time: `statement_timeout` limits it where
+/// anything should.
+const PATIENT: &str = "; SET transaction_timeout = 0";
+
 /// A node that is there answers to nothing at once.
 const RESUME_LIMIT: Duration = Duration::from_secs(1);
 
@@ -92,7 +96,9 @@ impl Session {
         // Before 15 parameters had no privileges; such a server is told of by others.
         let quiet = if connection.server_version() >= 150_000 { QUIET } else { "" };
         let timeout = target.step_timeout.as_millis();
-        let sql = format!("{ANY_ROLE}; SET statement_timeout = {timeout}{quiet}; {PRESENT}");
+        let patient = if connection.server_version() >= 170_000 { PATIENT } else { "" };
+        let sql =
+            format!("{ANY_ROLE}; SET statement_timeout = {timeout}{patient}{quiet}; {PRESENT}");
         let answer = connection.simple_rows(&sql).await?;
         // One that is not understood is not needed: the question itself looks again.
         let sections = answer.value(0, 0).and_then(|text| serde_json::from_str(text).ok());

@@ -118,6 +118,21 @@ fn a_primary_that_is_written_to_is_cloned() {
     wait_until("the clone has all", LONG, || place.query_one_text("app", all) == written);
 }
 
+/// A limit for transactions is for those of applications.
+#[test]
+fn a_copy_may_take_longer_than_transactions() {
+    if Server::major() < 17 {
+        return;
+    }
+    let paris = registry(Server::builder("paris").conf("transaction_timeout", "2s").start());
+    add_node(&paris, "paris", &paris);
+    let place = Adopted::place("oslo");
+    let call = call("oslo", &place, ", max_rate => '8MB'");
+    let said = paris.psql("app", &format!("SET transaction_timeout = 0; {call}"));
+    assert!(said.ok, "{said}");
+    assert_follows(&paris, &place);
+}
+
 #[test]
 fn another_server_makes_the_clone() {
     // With a worker that would do by itself what is committed.
