@@ -49,8 +49,8 @@ pub struct Session {
 }
 
 /// Settings that any role may change. A server notices within a second that we are gone, and
-/// gives up what it was doing for us.
-const ANY_ROLE: &str = "SET search_path = pg_catalog, pg_temp; \
+/// gives up what it was doing for us. Names of types are written alike by all.
+const ANY_ROLE: &str = "SET search_path = pg_catalog, pg_temp; SET quote_all_identifiers = off; \
      SET client_connection_check_interval = '1s'; SET client_min_messages = warning; \
      SET plan_cache_mode = force_generic_plan; SET jit = off; SET debug_print_parse = off; \
      SET debug_print_rewritten = off; SET debug_print_plan = off";

@@ -46,7 +46,8 @@ impl Names {
         let script = format!(
             "CREATE ROLE {role} LOGIN SUPERUSER;
              CREATE SCHEMA {schema} AUTHORIZATION {role};
-             CREATE TABLE {table} ({column} bigint PRIMARY KEY, note text);
+             CREATE DOMAIN {schema}.plain AS text;
+             CREATE TABLE {table} ({column} bigint PRIMARY KEY, note {schema}.plain);
              ALTER TABLE {table} OWNER TO {role};",
             schema = ident(self.schema),
             table = self.table(),
@@ -109,7 +110,11 @@ impl Names {
 #[test]
 fn hostile_names_survive_a_life_cycle() {
     let paris = Server::builder("paris").start();
-    let london = Server::builder("london").start();
+    // Settings that change how names and literals are written there.
+    let london = Server::builder("london")
+        .conf("quote_all_identifiers", "on")
+        .conf("standard_conforming_strings", "off")
+        .start();
     let rounds = (0..HOSTILE.len()).map(Names::of_round);
     let rounds: Vec<Names> = rounds.collect();
     for names in &rounds {
