@@ -10,7 +10,7 @@ use nodes_plan::desired::NodeId;
 use pgrx::PgSqlErrorCode as Code;
 
 /// The session of a call that has just ended may still be there for a moment.
-const CLAIM: &str = "SET lock_timeout = '2s'; SET idle_session_timeout = 0; \
+const CLAIM: &str = "SET lock_timeout = '2s'; \
      SELECT pg_advisory_lock(hashtext('pg_nodes role')::bigint); RESET lock_timeout";
 
 const TRY: &str = "SELECT pg_try_advisory_lock(hashtext('pg_nodes role')::bigint)";

@@ -65,9 +65,15 @@ const QUIET: &str = "; SELECT set_config(name, value, false) FROM (VALUES \
      ('pgaudit.log', 'none'), ('auto_explain.log_min_duration', '-1')) quiet (name, value) \
      WHERE has_parameter_privilege(name, 'SET')";
 
-/// A copy, a promotion or a wait for replay takes its time: `statement_timeout` limits it where
-/// anything should.
-const PATIENT: &str = "; SET transaction_timeout = 0";
+/// What a server may have against sessions that wait for others, and against transactions that
+/// copy or wait for replay; `statement_timeout` limits those that should be.
+fn patience(server_version: i32) -> &'static str {
+    match server_version {
+        170_000.. => "; SET idle_session_timeout = 0; SET transaction_timeout = 0",
+        140_000.. => "; SET idle_session_timeout = 0",
+        _ => "",
+    }
+}
 
 /// A node that is there answers to nothing at once.
 const RESUME_LIMIT: Duration = Duration::from_secs(1);
@@ -96,9 +102,9 @@ impl Session {
         // Before 15 parameters had no privileges; such a server is told of by others.
         let quiet = if connection.server_version() >= 150_000 { QUIET } else { "" };
         let timeout = target.step_timeout.as_millis();
-        let patient = if connection.server_version() >= 170_000 { PATIENT } else { "" };
+        let patience = patience(connection.server_version());
         let sql =
-            format!("{ANY_ROLE}; SET statement_timeout = {timeout}{patient}{quiet}; {PRESENT}");
+            format!("{ANY_ROLE}; SET statement_timeout = {timeout}{patience}{quiet}; {PRESENT}");
         let answer = connection.simple_rows(&sql).await?;
         // One that is not understood is not needed: the question itself looks again.
         let sections = answer.value(0, 0).and_then(|text| serde_json::from_str(text).ok());
@@ -135,7 +141,7 @@ impl Session {
             return Ok(());
         }
         let again = set_where_allowed("log_min_messages", None);
-        let sql = format!("RESET idle_session_timeout; {again}");
+        let sql = format!("SET idle_session_timeout = 0; {again}");
         self.connection.simple_each(&sql, Some(RESUME_LIMIT), |_| {}).await
     }
 

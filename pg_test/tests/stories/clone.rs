@@ -118,18 +118,23 @@ fn a_primary_that_is_written_to_is_cloned() {
     wait_until("the clone has all", LONG, || place.query_one_text("app", all) == written);
 }
 
-/// A limit for transactions is for those of applications.
+/// Limits for sessions and transactions are for those of applications.
 #[test]
-fn a_copy_may_take_longer_than_transactions() {
-    if Server::major() < 17 {
-        return;
-    }
-    let paris = registry(Server::builder("paris").conf("transaction_timeout", "2s").start());
+fn a_copy_may_take_longer_than_a_transaction() {
+    let limited = Server::builder("paris").conf("idle_session_timeout", "500ms");
+    let limited = match Server::major() {
+        17.. => limited.conf("transaction_timeout", "2s"),
+        _ => limited,
+    };
+    let paris = registry(limited.start());
     add_node(&paris, "paris", &paris);
     let place = Adopted::place("oslo");
     let call = call("oslo", &place, ", max_rate => '8MB'");
-    let said = paris.psql("app", &format!("SET transaction_timeout = 0; {call}"));
+    let own = if Server::major() < 17 { "" } else { "SET transaction_timeout = 0;" };
+    let said = paris.psql("app", &format!("{own} {call}"));
     assert!(said.ok, "{said}");
+    paris.append_conf("idle_session_timeout = 0");
+    paris.sql("app", "SELECT pg_reload_conf()");
     assert_follows(&paris, &place);
 }
 

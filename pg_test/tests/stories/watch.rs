@@ -96,6 +96,25 @@ fn a_short_hang_is_no_outage() {
 }
 
 #[test]
+fn a_server_that_ends_idle_sessions_keeps_ours() {
+    let pair = pair_with(Server::builder("london").conf("idle_session_timeout", "30ms").start());
+    let session =
+        "SELECT pid::text FROM pg_stat_activity WHERE application_name = 'pg_nodes paris'";
+    let watched = || pair.london.query_texts("postgres", session);
+    wait_until("it is watched", LONG, || !watched().is_empty());
+    let first = watched();
+    let seen = "SELECT last_seen::text FROM nodes.status WHERE node = 'london'";
+    let at = pair.paris.query_one_text("app", seen);
+    let later = format!(
+        "SELECT last_seen > '{at}'::timestamptz + interval '1s' FROM nodes.status
+         WHERE node = 'london'"
+    );
+    wait_until("ten heartbeats", LONG, || pair.paris.query_texts("app", &later) == ["t"]);
+    assert_eq!(watched(), first);
+    assert_eq!(pair.paris.events("london"), ["up"]);
+}
+
+#[test]
 fn flapping_is_one_event() {
     let mut pair = pair();
     for _ in 0..6 {
