@@ -11,6 +11,7 @@ use crate::step::{Plan, ProblemKind};
 use crate::units;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// What one of the two servers says of itself.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -123,6 +124,7 @@ pub(crate) const RULES: &[Rule] = &[
     Rule { id: "FR11", when: "the primary's archive is behind", then: archive_behind },
     Rule { id: "FR12", when: "only the primary archives", then: archive_off },
     Rule { id: "FR13", when: "the standby has no slot for another member", then: sibling_unkept },
+    Rule { id: "FR14", when: "the standby replays late on purpose", then: delayed },
     Rule { id: "FR20", when: "no slot survives a failover of this version", then: slot_dies },
     Rule { id: "FR21", when: "a logical slot is not a failover slot", then: slot_unmarked },
     Rule { id: "FR22", when: "a failover slot is not on the standby yet", then: slot_unsynced },
@@ -406,6 +408,19 @@ fn archive_off(on: &Evidence<'_>) -> Vec<Finding> {
     }
     let message = format!("\"{}\" archives its WAL, \"{}\" would not", on.from(), on.to());
     vec![finding(message, "Set archive_mode = on there and restart that server.")]
+}
+
+/// A switchover would wait for it while nobody writes.
+fn delayed(on: &Evidence<'_>) -> Vec<Finding> {
+    let Ok(standby) = on.standby else { return vec![] };
+    let delay = standby.number("recovery_min_apply_delay").unwrap_or_default();
+    if delay == 0 {
+        return vec![];
+    }
+    let delay = units::time(Duration::from_millis(delay.unsigned_abs()));
+    let message =
+        format!("\"{}\" replays everything {delay} late (recovery_min_apply_delay)", on.to());
+    vec![finding(message, "Set recovery_min_apply_delay to 0 there, and reload, to have it ready.")]
 }
 
 /// The first version with failover slots.

@@ -246,6 +246,10 @@ fn cases_of_settings() -> Vec<(Pair, &'static str)> {
             "FR10: wal_level is replica on \"oslo\", logical on \"paris\"",
         ),
         (
+            ready().standby(|side| set(side, "recovery_min_apply_delay", "3600000")),
+            "FR14: \"oslo\" replays everything 60 min late (recovery_min_apply_delay)",
+        ),
+        (
             ready().primary(|side| side.readiness.archive_failing = true),
             "FR11: archiving on \"paris\" fails",
         ),

@@ -6,7 +6,8 @@ SELECT json_build_object(
     SELECT json_object_agg(name, setting) FROM pg_show_all_settings() WHERE name IN (
       'max_connections', 'max_worker_processes', 'max_wal_senders', 'max_prepared_transactions',
       'max_locks_per_transaction', 'max_replication_slots', 'wal_level', 'archive_mode',
-      'hot_standby_feedback', 'sync_replication_slots', 'synchronized_standby_slots')),
+      'hot_standby_feedback', 'recovery_min_apply_delay', 'sync_replication_slots',
+      'synchronized_standby_slots')),
   'archive_failing', coalesce(a.last_failed_time > coalesce(a.last_archived_time, '-infinity'), false),
   'archive_backlog', CASE WHEN NOT pg_is_in_recovery() AND length(a.last_archived_wal) >= 24 THEN (
     SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint / size

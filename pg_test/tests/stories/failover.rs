@@ -174,6 +174,16 @@ fn settings_that_are_wrong_are_told() {
     oslo.restart();
     await_readiness(&trio.paris, "oslo t: ");
 
+    oslo.sql("app", "ALTER SYSTEM SET recovery_min_apply_delay = '5min'");
+    oslo.reload();
+    await_readiness(
+        &trio.paris,
+        "oslo f: \"oslo\" replays everything 5 min late (recovery_min_apply_delay)",
+    );
+    oslo.sql("app", "ALTER SYSTEM RESET recovery_min_apply_delay");
+    oslo.reload();
+    await_readiness(&trio.paris, "oslo t: ");
+
     oslo.sql("app", "ALTER SYSTEM SET primary_conninfo = 'host=/nowhere'");
     oslo.reload();
     let wrong = "oslo f: not done yet on \"oslo\": alter setting (makes \"oslo\" follow \"paris\"); \
