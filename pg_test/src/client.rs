@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
 
 /// A statement that never ends must fail its test, with its name and the logs, not stop them all.
-const TIME_LIMIT: &str = "-c statement_timeout=180s";
+/// Questions are to be answered by standbys, too, whatever a server's default is.
+const OPTIONS: &str = "-c statement_timeout=180s -c default_transaction_isolation=read\\ committed";
 
 /// What psql printed, errors and notices in their place among the results.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +58,7 @@ impl Server {
             .user("postgres")
             .dbname(db)
             .application_name("harness")
-            .options(TIME_LIMIT)
+            .options(OPTIONS)
             .connect_timeout(crate::LONG);
         config
     }
@@ -131,7 +132,7 @@ impl Server {
 
     fn psql_command(&self, db: &str) -> Command {
         let mut command = self.client_program("psql", db);
-        command.env("PGOPTIONS", TIME_LIMIT).args(["-X", "-v", "ON_ERROR_STOP=1"]);
+        command.env("PGOPTIONS", OPTIONS).args(["-X", "-v", "ON_ERROR_STOP=1"]);
         command
     }
 

@@ -2,6 +2,7 @@
 //! (pgbouncer with `pool_mode = transaction`) would leave our settings to its other clients, and
 //! run our statements in sessions that have neither these settings nor what we prepared.
 
+use super::session::READ_COMMITTED;
 use crate::libpq::connection::Connection;
 use crate::libpq::error::Error;
 use std::time::Duration;
@@ -36,6 +37,7 @@ pub async fn lends_for_a_transaction(
 
 /// The process that answers.
 async fn process(connection: &mut Connection) -> Result<String, Error> {
-    let answer = connection.simple_rows("SELECT pg_catalog.pg_backend_pid()").await?;
+    let sql = format!("{READ_COMMITTED}; SELECT pg_catalog.pg_backend_pid()");
+    let answer = connection.simple_rows(&sql).await?;
     Ok(answer.value(0, 0).unwrap_or_default().to_owned())
 }

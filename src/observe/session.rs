@@ -48,9 +48,18 @@ pub struct Session {
     prepared: BTreeSet<&'static CStr>,
 }
 
+/// For the statements that are sent together with it. A hot standby answers nothing where
+/// `default_transaction_isolation` is serializable (`GetSerializableTransactionSnapshot`,
+/// predicate.c).
+pub const READ_COMMITTED: &str = "SET transaction_isolation = 'read committed'";
+
 /// Settings that any role may change. A server notices within a second that we are gone, and
-/// gives up what it was doing for us. Names of types are written alike by all.
-const ANY_ROLE: &str = "SET search_path = pg_catalog, pg_temp; SET quote_all_identifiers = off; \
+/// gives up what it was doing for us. All read our literals alike, and write numbers and names of
+/// types alike.
+const ANY_ROLE: &str = "SET default_transaction_isolation = 'read committed'; \
+     SET search_path = pg_catalog, pg_temp; \
+     SET standard_conforming_strings = on; SET quote_all_identifiers = off; \
+     SET extra_float_digits = 1; \
      SET client_connection_check_interval = '1s'; SET client_min_messages = warning; \
      SET plan_cache_mode = force_generic_plan; SET jit = off; SET debug_print_parse = off; \
      SET debug_print_rewritten = off; SET debug_print_plan = off";
@@ -103,8 +112,9 @@ impl Session {
         let quiet = if connection.server_version() >= 150_000 { QUIET } else { "" };
         let timeout = target.step_timeout.as_millis();
         let patience = patience(connection.server_version());
-        let sql =
-            format!("{ANY_ROLE}; SET statement_timeout = {timeout}{patience}{quiet}; {PRESENT}");
+        let sql = format!(
+            "{READ_COMMITTED}; {ANY_ROLE}; SET statement_timeout = {timeout}{patience}{quiet}; {PRESENT}"
+        );
         let answer = connection.simple_rows(&sql).await?;
         // One that is not understood is not needed: the question itself looks again.
         let sections = answer.value(0, 0).and_then(|text| serde_json::from_str(text).ok());

@@ -93,6 +93,8 @@ fn begin(database: pg_sys::Oid) {
         let nobody = pg_sys::InvalidOid;
         pg_sys::BackgroundWorkerInitializeConnectionByOid(database, nobody, 0);
     }
+    // A hot standby lets nobody read in serializable mode.
+    set_own_setting(c"default_transaction_isolation", "read committed");
 }
 
 /// Has this process give up a lock that it does not get soon: it has all nodes to watch, and a

@@ -3,10 +3,11 @@
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
-/// What holds while the owner acts: a `search_path` that no caller can poison, and no plan in the
-/// log, since it may hold a password.
-const OWN_SETTINGS: [(&CStr, &CStr); 4] = [
+/// What holds while the owner acts: a `search_path` that no caller can poison, no plan in the log,
+/// since it may hold a password, and numbers written out as nodes write them.
+const OWN_SETTINGS: [(&CStr, &CStr); 5] = [
     (c"search_path", c"pg_catalog, pg_temp"),
+    (c"extra_float_digits", c"1"),
     (c"debug_print_parse", c"off"),
     (c"debug_print_rewritten", c"off"),
     (c"debug_print_plan", c"off"),

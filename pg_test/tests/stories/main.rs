@@ -36,6 +36,7 @@ mod rights;
 mod secrets;
 mod session;
 mod sessions;
+mod settings;
 mod siblings;
 mod stuck;
 mod superseded;
