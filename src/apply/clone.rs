@@ -195,8 +195,8 @@ impl<'a> Job<'a> {
             code: Code::ERRCODE_OBJECT_IN_USE,
             message: format!("node \"{}\" is another server already", self.name()),
             detail: Some(detail),
-            hint: "Choose another name for the clone, or take that server out with \
-                   nodes.remove_node() first.",
+            hint: "Choose another name for the clone, or stop that server if the clone is to take \
+                   its place.",
         }
     }
 

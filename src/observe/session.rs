@@ -51,7 +51,7 @@ pub struct Session {
 /// For the statements that are sent together with it. A hot standby answers nothing where
 /// `default_transaction_isolation` is serializable (`GetSerializableTransactionSnapshot`,
 /// predicate.c).
-pub const READ_COMMITTED: &str = "SET transaction_isolation = 'read committed'";
+pub const READ_COMMITTED: &str = "SET LOCAL transaction_isolation = 'read committed'";
 
 /// Settings that any role may change. A server notices within a second that we are gone, and
 /// gives up what it was doing for us. All read our literals alike, and write numbers and names of
