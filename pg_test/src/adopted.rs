@@ -1,5 +1,6 @@
 //! A server that another one has started, as `nodes.clone_standby()` does: ours to look at and to
 //! stop.
+use crate::client::OPTIONS;
 use crate::wait::{LONG, wait_until};
 use crate::{process, user};
 use postgres::{Client, NoTls};
@@ -64,7 +65,7 @@ impl Adopted {
     #[track_caller]
     pub fn client(&self, db: &str) -> Client {
         let mut config = postgres::Config::new();
-        config.host("127.0.0.1").port(self.port).user("postgres").dbname(db);
+        config.host("127.0.0.1").port(self.port).user("postgres").dbname(db).options(OPTIONS);
         if let Some(password) = &self.password {
             config.password(password);
         }

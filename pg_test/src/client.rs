@@ -7,8 +7,10 @@ use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
 
 /// A statement that never ends must fail its test, with its name and the logs, not stop them all.
-/// Questions are to be answered by standbys, too, whatever a server's default is.
-const OPTIONS: &str = "-c statement_timeout=180s -c default_transaction_isolation=read\\ committed";
+/// Questions are to be answered by standbys, too, and sessions to last, whatever a server's
+/// defaults are.
+pub(crate) const OPTIONS: &str = "-c statement_timeout=180s -c idle_session_timeout=0 \
+    -c default_transaction_isolation=read\\ committed";
 
 /// What psql printed, errors and notices in their place among the results.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -133,8 +133,6 @@ fn a_copy_may_take_longer_than_a_transaction() {
     let own = if Server::major() < 17 { "" } else { "SET transaction_timeout = 0;" };
     let said = paris.psql("app", &format!("{own} {call}"));
     assert!(said.ok, "{said}");
-    paris.append_conf("idle_session_timeout = 0");
-    paris.sql("app", "SELECT pg_reload_conf()");
     assert_follows(&paris, &place);
 }
 
